@@ -1,10 +1,11 @@
 """The command line. Exit codes: 0 done, 1 a gate failed, 2 wrong input, 3 the run failed, 130 interrupted."""
 
+import json
 import os
 import sys
 import warnings
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -44,6 +45,10 @@ errors = _PipeConsole(stderr=True)
 StudyArguments = Annotated[
     list[str], typer.Argument(metavar="STUDY.yaml [--KEY VALUE]...", help=KEYS_AS_FLAGS, show_default=False)
 ]
+Sort = Literal["change", "margin"]
+Flip = Literal["kept", "lost", "regained", "never"]
+PairsFormat = Literal["table", "jsonl", "csv", "parquet"]
+ROWS_ON_SCREEN = 20
 SIGPIPE = 13  # Windows has no signal of that name
 PASS_FLAGS_ON = {"ignore_unknown_options": True}
 
@@ -134,6 +139,71 @@ def plan(arguments: StudyArguments) -> None:
 
 
 @app.command()
+def pairs(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder: the output_dir of a study.")],
+    objective: Annotated[str, typer.Option(help="Whose held-out pairs.")],
+    start: Annotated[
+        str | None, typer.Option("--from", help="The earlier checkpoint; else the one that taught the objective.")
+    ] = None,
+    end: Annotated[
+        str | None, typer.Option("--to", help="The later one, in quotes: 'helpful>harmless'; else the order's last.")
+    ] = None,
+    order: Annotated[str | None, typer.Option(help="The order; else the first that goes on after it.")] = None,
+    seed: Annotated[int | None, typer.Option(help="The seed; else the study's first.")] = None,
+    sort: Annotated[Sort, typer.Option(help="Ascending, by the change or by the margin after it.")] = "change",
+    flips: Annotated[
+        Flip | None, typer.Option(help="Only pairs that stayed right, turned wrong, turned right, or stayed wrong.")
+    ] = None,
+    where: Annotated[
+        list[str] | None, typer.Option(metavar="COLUMN=VALUE", help="Only these, as category=Violence; repeatable.")
+    ] = None,
+    pair: Annotated[str | None, typer.Option(metavar="ID", help="One pair in full; the beginning of its id.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="At most so many; else 20 in a table, all elsewhere.")
+    ] = None,
+    form: Annotated[PairsFormat | None, typer.Option("--format", help="Else as --output is named, or a table.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="A file for them, written whole.")] = None,
+) -> None:
+    """List what happened to each pair of an objective between two checkpoints, the most lost first."""
+    from seqdpo.report.pairs import print_pair, print_pairs
+    from seqdpo.run.finished import read_run
+    from seqdpo.run.pair_files import file_format, print_rows, write_rows
+    from seqdpo.run.pair_query import PairQuery, find_pairs, trajectory
+
+    file_form = file_format(form, output)
+    limit = limit or (None if file_form else ROWS_ON_SCREEN)
+    query = PairQuery(objective, start, end, order, seed, pair, tuple(where or ()), flips, sort, limit)
+    found = find_pairs(read_run(run), query)
+    if output is not None and file_form:
+        write_rows(found.rows, file_form, output)
+        console.print(f"Wrote {found.rows.num_rows:,} pairs: {output}", highlight=False, markup=False, soft_wrap=True)
+    elif file_form and file_form != "parquet":
+        print_rows(console, found.rows, file_form)
+    elif pair is not None and found.rows.num_rows:
+        print_pair(console, found.rows.to_pylist()[0], trajectory(found))
+    else:
+        print_pairs(console, found.rows, found.listing)
+
+
+@app.command()
+def compare(
+    a: Annotated[Path, typer.Argument(metavar="RUN_A", help="A run folder.")],
+    b: Annotated[Path, typer.Argument(metavar="RUN_B", help="Another one; differences are this one less RUN_A.")],
+    form: Annotated[Literal["table", "json"], typer.Option("--format")] = "table",
+) -> None:
+    """Compare the checkpoints of two runs on the held-out pairs that both have."""
+    from seqdpo.report.comparison import print_comparison
+    from seqdpo.run.comparison import compare_runs
+    from seqdpo.run.finished import read_run
+
+    comparison = compare_runs(read_run(a), read_run(b))
+    if form == "json":
+        console.out(json.dumps(comparison, indent=2, ensure_ascii=False, allow_nan=False), highlight=False)
+    else:
+        print_comparison(console, comparison)
+
+
+@app.command()
 def env() -> None:
     """Print versions, device and threads, for a bug report."""
     from seqdpo.report.terminal import print_environment
@@ -143,8 +213,9 @@ def env() -> None:
 
 
 def _run(study: Study) -> None:
-    from seqdpo.report.terminal import print_results
+    from seqdpo.report.findings import print_results
     from seqdpo.run.board import board_for
+    from seqdpo.run.finished import read_results
     from seqdpo.run.runner import run_study
 
     try:
@@ -153,7 +224,7 @@ def _run(study: Study) -> None:
     except KeyboardInterrupt:
         errors.print("Interrupted. Run the same command again to continue.")
         raise  # typer ends with 130
-    print_results(console, folder.results)
+    print_results(console, read_results(folder.root))
     console.print(f"Everything is in {folder.root}/", highlight=False, soft_wrap=True)
 
 

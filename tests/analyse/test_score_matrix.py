@@ -1,101 +1,103 @@
+"""R[i, j]: which cells there are, in which order, and what stands in them."""
+
 import math
 
-import pyarrow as pa
 import pytest
 
-from seqdpo.analyse.margins import margins
-from seqdpo.analyse.results import results
-from seqdpo.analyse.score_matrix import score_matrix, select
-from seqdpo.errors import DataError
-from seqdpo.measure.tables import SCORES_SCHEMA
+from seqdpo.analyse.margins import MEASURES
+from seqdpo.analyse.panel import panels
+from seqdpo.analyse.score_matrix import score_matrix
 
 
-def row(chosen, rejected, base_chosen=-10.0, base_rejected=-12.0, **values):
-    fixed = {
-        "seed": 0, "order": "a>b", "stage": 1, "checkpoint": "a", "placebo": 0, "objective": "a", "split": "eval",
-        "pair_id": "p", "chosen_tokens": 2, "rejected_tokens": 4,
-    }  # fmt: skip
-    logps = {
-        "chosen_logp": chosen,
-        "rejected_logp": rejected,
-        "base_chosen_logp": base_chosen,
-        "base_rejected_logp": base_rejected,
-    }
-    return fixed | logps | values
+def matrix(panel_list, beta=0.3, confidence=0.95):
+    return score_matrix(panel_list, beta, confidence)
 
 
-def table(*rows):
-    return pa.Table.from_pylist(list(rows), schema=SCORES_SCHEMA)
+def where(cell):
+    return tuple(cell[name] for name in ("seed", "order", "stage", "placebo", "objective"))
 
 
-def test_every_margin_of_a_pair_by_hand():
-    # base: -10 and -12; policy: -8 and -15; 2 and 4 tokens
-    found = margins(table(row(-8.0, -15.0)), beta=0.3)
-    assert found["margin"][0] == pytest.approx((-8 + 10) - (-15 + 12))  # 2 + 3 = 5
-    assert found["reward_margin"][0] == pytest.approx(1.5)
-    assert found["ln_margin"][0] == pytest.approx(-8 / 2 + 15 / 4)  # -0.25
-    assert found["ln_margin_base_corrected"][0] == pytest.approx(-0.25 - (-10 / 2 + 12 / 4))  # -0.25 + 2 = 1.75
-    assert found["accuracy"][0] == 1
-    assert found["ranking_accuracy"][0] == 1
+def test_means_and_intervals_are_over_pairs(make_panel):
+    """Margins 5, 0, -1: mean 4/3, SD sqrt(31/3), three prompts; t of 2 degrees of freedom is 4.302653.
+
+    conftest's responses have 5 and 4 tokens and a base of -10: a margin m is a chosen log-probability of m - 10.
+    """
+    _, cell = matrix([make_panel({(1, 0): [5.0, 0.0, -1.0]})], beta=0.5)
+    half = 4.302653 * math.sqrt(31 / 3) / math.sqrt(3)
+    assert (cell["n"], cell["n_prompts"]) == (3, 3)
+    assert cell["margin"] == pytest.approx({"value": 4 / 3, "low": 4 / 3 - half, "high": 4 / 3 + half})
+    assert cell["reward_margin"] == pytest.approx({"value": 2 / 3, "low": 2 / 3 - half / 2, "high": 2 / 3 + half / 2})
+    assert cell["accuracy"]["value"] == pytest.approx((1 + 0.5 + 0) / 3)
+    assert cell["ranking_accuracy"]["value"] == pytest.approx((1 + 0.5 + 0) / 3)  # -5, -10, -11 against -10
+    assert cell["ln_margin"]["value"] == pytest.approx((-5 - 10 - 11) / 5 / 3 + 10 / 4)
+    assert cell["ln_margin_base_corrected"]["value"] == pytest.approx(4 / 5 / 3)
 
 
-def test_the_base_itself_ties_with_the_base_and_a_tie_is_half():
-    found = margins(table(row(-10.0, -12.0)), beta=0.3)
-    assert found["margin"][0] == 0
-    assert found["accuracy"][0] == 0.5
-    assert found["ranking_accuracy"][0] == 1  # the base prefers chosen by itself: -10 > -12
+def test_the_confidence_is_that_asked_for(make_panel):
+    _, wide = matrix([make_panel({(1, 0): [5.0, 0.0, -1.0]})], confidence=0.95)
+    _, narrow = matrix([make_panel({(1, 0): [5.0, 0.0, -1.0]})], confidence=0.9)
+    # t of 2 degrees of freedom, from a printed table
+    widths = [cell["margin"]["high"] - cell["margin"]["low"] for cell in (wide, narrow)]
+    assert widths[0] / widths[1] == pytest.approx(4.302653 / 2.919986)
 
 
-def test_swapping_chosen_and_rejected_turns_every_margin_round():
-    straight = margins(table(row(-8.0, -15.0)), beta=0.3)
-    swapped = margins(table(row(-15.0, -8.0, -12.0, -10.0, chosen_tokens=4, rejected_tokens=2)), beta=0.3)
-    for name in ("margin", "reward_margin", "ln_margin", "ln_margin_base_corrected"):
-        assert swapped[name][0] == -straight[name][0]
-    assert swapped["accuracy"][0] == 1 - straight["accuracy"][0]
+def test_pairs_of_one_prompt_count_as_one(make_panel):
+    margins = {(1, 0): [1.0, 1.0, 3.0, 3.0]}
+    _, cell = matrix([make_panel(margins, prompts=["p", "p", "q", "q"])])
+    assert (cell["n"], cell["n_prompts"]) == (4, 2)
+    # the means of the prompts are 1 and 3: SE 1, t of 1 degree of freedom 12.706205
+    assert cell["margin"] == pytest.approx({"value": 2, "low": 2 - 12.706205, "high": 2 + 12.706205})
 
 
-def test_means_are_over_pairs():
-    scores = table(row(-8.0, -15.0), row(-10.0, -12.0), row(-11.0, -12.0))  # margins 5, 0, -1
-    [cell] = score_matrix(scores, beta=0.5)
-    assert cell.n == 3
-    assert cell.margin == pytest.approx(4 / 3)
-    assert cell.reward_margin == pytest.approx(2 / 3)
-    assert cell.accuracy == pytest.approx((1 + 0.5 + 0) / 3)
-    assert cell.ranking_accuracy == 1
+def test_the_base_is_a_row_of_ties(make_panel):
+    base, _ = matrix([make_panel({(1, 0): [5.0, 0.0, -1.0]})])
+    assert base["checkpoint"] == "base"
+    assert base["margin"] == {"value": 0, "low": 0, "high": 0}
+    assert base["accuracy"]["value"] == 0.5
 
 
-def test_the_order_of_the_rows_does_not_matter():
-    rows = [row(-8.0 - i / 7, -15.0, objective=name) for i in range(9) for name in "ab"]
-    forwards = score_matrix(table(*rows), beta=0.3)
-    backwards = score_matrix(table(*rows[::-1]), beta=0.3)
-    for name in "ab":
-        assert select(forwards, objective=name)[0].margin == pytest.approx(select(backwards, objective=name)[0].margin)
-
-
-def test_cells_are_kept_apart_by_seed_order_checkpoint_and_placebo():
-    rows = [
-        row(-8.0, -15.0, **{key: value})
-        for key, value in [("seed", 1), ("order", "b>a"), ("checkpoint", "b"), ("placebo", 1), ("objective", "b")]
+def test_cells_come_order_by_order_checkpoint_by_checkpoint(make_scores, score_rows):
+    """Objectives keep the order in which they appear; stages and control stages do not depend on it."""
+    margins = {(3, 0): [1.0], (2, 1): [2.0], (2, 0): [3.0], (1, 0): [4.0]}
+    scores = make_scores(
+        *(
+            score_rows(margins, objective=objective, order=order, seed=seed)
+            for objective in "ba"
+            for seed, order in [(1, "b>a>c"), (0, "a>b>c")]
+        )
+    )
+    cells = matrix(panels(scores))
+    assert [where(cell) for cell in cells] == [
+        (seed, order, stage, placebo, objective)
+        for seed, order in [(1, "b>a>c"), (0, "a>b>c")]
+        for stage, placebo in [(0, 0), (1, 0), (2, 0), (2, 1), (3, 0)]
+        for objective in "ba"
     ]
-    assert [cell.n for cell in score_matrix(table(*rows), beta=0.3)] == [1] * 5
+    assert {cell["checkpoint"] for cell in cells if cell["placebo"]} == {"b>a~placebo1", "a>b~placebo1"}
+    assert [cell["margin"]["value"] for cell in cells[:10:2]] == [0, 4, 3, 2, 1]
 
 
-def test_an_undefined_number_is_null_and_not_the_mean_of_the_rest():
-    [cell] = score_matrix(table(row(-8.0, -15.0), row(math.nan, -15.0)), beta=0.3)
-    assert cell.n == 2
-    assert cell.margin is None
-    assert cell.accuracy is None
+def test_the_order_of_the_rows_does_not_matter(make_scores, score_rows):
+    rows = [*score_rows({(1, 0): [1.0, 2.5, 7.0]}), *score_rows({(1, 0): [4.0, -1.0]}, objective="b")]
+    forwards, backwards = matrix(panels(make_scores(rows))), matrix(panels(make_scores(rows[::-1])))
+    found = {where(cell): cell for cell in backwards}
+    assert len(forwards) == len(found) == 4
+    for cell in forwards:
+        for name in MEASURES:
+            assert found[where(cell)][name] == pytest.approx(cell[name])
 
 
-def test_a_missing_column_is_named():
-    with pytest.raises(DataError, match="no column 'base_chosen_logp'"):
-        margins(table(row(-8.0, -15.0)).drop_columns(["base_chosen_logp"]), beta=0.3)
+def test_an_undefined_number_is_null_and_not_the_mean_of_the_rest(make_panel):
+    _, cell = matrix([make_panel({(1, 0): [1.0, math.nan]})])
+    assert cell["n"] == 2
+    assert cell["margin"] == {"value": None, "low": None, "high": None}
+    assert cell["accuracy"]["value"] is None
 
 
-def test_a_response_without_tokens_is_refused():
-    with pytest.raises(DataError, match="0 tokens"):
-        margins(table(row(-8.0, -15.0, chosen_tokens=0)), beta=0.3)
+def test_a_single_prompt_has_no_interval(make_panel):
+    _, cell = matrix([make_panel({(1, 0): [1.0]})])
+    assert cell["margin"] == {"value": 1, "low": None, "high": None}
 
 
-def test_no_rows_make_no_cells():
-    assert results(table(), 0.3, {})["score_matrix"] == []
+def test_no_rows_make_no_cells(make_scores):
+    assert matrix(panels(make_scores())) == []

@@ -12,7 +12,6 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from seqdpo.analyse.score_matrix import Cell, select
 from seqdpo.errors import ConfigError, DataError, RunError
 from seqdpo.measure.tables import SCORES_SCHEMA
 from seqdpo.run import runner
@@ -80,8 +79,10 @@ def finished(tmp_path_factory):
     return folder, board
 
 
-def cells(folder):
-    return [Cell(**cell) for cell in json.loads(folder.results.read_text())["score_matrix"]]
+def cells(folder, **values):
+    """The records of the score matrix whose keys have these values."""
+    found = json.loads(folder.results.read_text())["score_matrix"]
+    return [cell for cell in found if all(cell[name] == value for name, value in values.items())]
 
 
 def test_every_checkpoint_of_every_order_scores_every_pair_of_every_objective(finished):
@@ -90,7 +91,7 @@ def test_every_checkpoint_of_every_order_scores_every_pair_of_every_objective(fi
     assert scores.schema.equals(SCORES_SCHEMA)
     # two orders, each the base, stage 1, stage 2 and its control; two objectives of 40 pairs
     assert scores.num_rows == 2 * 4 * 2 * EVAL_PAIRS
-    assert {(cell.order, cell.checkpoint) for cell in cells(folder)} == {
+    assert {(cell["order"], cell["checkpoint"]) for cell in cells(folder)} == {
         ("first>second", "base"),
         ("first>second", "first"),
         ("first>second", "first>second"),
@@ -100,12 +101,12 @@ def test_every_checkpoint_of_every_order_scores_every_pair_of_every_objective(fi
         ("second>first", "second>first"),
         ("second>first", "second>first~placebo1"),
     }
-    assert all(cell.n == EVAL_PAIRS for cell in cells(folder))
+    assert all(cell["n"] == EVAL_PAIRS for cell in cells(folder))
 
 
 def test_the_base_has_margin_zero_and_accuracy_one_half(finished):
-    for cell in select(cells(finished[0]), checkpoint="base"):
-        assert (cell.margin, cell.accuracy) == (0, 0.5)
+    for cell in cells(finished[0], checkpoint="base"):
+        assert (cell["margin"]["value"], cell["accuracy"]["value"]) == (0, 0.5)
 
 
 def test_evaluation_pairs_are_no_training_pairs_of_any_objective(finished):
@@ -212,7 +213,7 @@ def test_a_finished_run_trains_nothing_again_and_may_grow(finished, tmp_path):
     folder, grown = run(tmp_path / "run", placebo=2)
     assert grown.started[1:] == ["first>second~placebo2 (seed 0)", "second>first~placebo2 (seed 0)"]
     old, new = cells(finished[0]), cells(folder)
-    assert [cell for cell in new if cell.placebo < 2] == old
+    assert [cell for cell in new if cell["placebo"] < 2] == old
 
 
 @pytest.mark.parametrize(
@@ -272,15 +273,15 @@ def test_a_new_adapter_on_an_earlier_one_is_saved_as_one_that_stands_on_the_base
     folder, _ = run(tmp_path / "run", adapter_mode=adapter_mode, orders=[["first", "second"]], placebo=0)
     config = json.loads((folder.root / "stages/seed0.first.second/adapter/adapter_config.json").read_text())
     assert config["r"] == 2 * LAB["lora_r"]
-    [cell] = select(cells(folder), checkpoint="first>second", objective="first")
-    [continued] = select(cells(finished[0]), checkpoint="first>second", objective="first")
-    assert cell.margin != continued.margin
+    [cell] = cells(folder, checkpoint="first>second", objective="first")
+    [continued] = cells(finished[0], checkpoint="first>second", objective="first")
+    assert cell["margin"] != continued["margin"]
 
 
 def test_seeds_give_other_adapters_and_the_same_pairs(tmp_path):
     folder, _ = run(tmp_path / "run", seeds=[0, 1], orders=[["first"]])
-    first, second = (select(cells(folder), seed=seed, checkpoint="first", objective="first")[0] for seed in (0, 1))
-    assert first.margin != second.margin
+    first, second = (cells(folder, seed=seed, checkpoint="first", objective="first")[0] for seed in (0, 1))
+    assert first["margin"] != second["margin"]
     scores = pq.read_table(folder.scores)
     ids = [scores.filter(pc.field("seed") == seed)["pair_id"].to_pylist() for seed in (0, 1)]
     assert ids[0] == ids[1]
@@ -288,7 +289,7 @@ def test_seeds_give_other_adapters_and_the_same_pairs(tmp_path):
 
 def test_an_objective_outside_all_orders_is_evaluated_all_the_same(tmp_path):
     folder, _ = run(tmp_path / "run", orders=[["first"]])
-    assert {cell.objective for cell in cells(folder)} == {"first", "second"}
+    assert {cell["objective"] for cell in cells(folder)} == {"first", "second"}
 
 
 def test_nothing_is_written_when_the_input_is_wrong(tmp_path):
@@ -302,9 +303,9 @@ def test_the_direction_of_the_planted_angle_shows_in_the_earlier_objective(tmp_p
     values = {"setting": setting, "max_eval_pairs": 300, "placebo": 0}
     order = {"lab-conflict": ["helpful", "harmless"], "lab-compatible": ["helpfulness", "honesty"]}[setting]
     study = Study.model_validate(LAB | values | {"orders": [order], "output_dir": str(tmp_path / "run")})
-    found = cells(run_study(study, SilentBoard()))
-    after_first, after_second = (select(found, stage=stage, objective=order[0])[0] for stage in (1, 2))
-    assert after_first.accuracy > 0.75
-    change = after_second.margin - after_first.margin
+    folder = run_study(study, SilentBoard())
+    after_first, after_second = (cells(folder, stage=stage, objective=order[0])[0] for stage in (1, 2))
+    assert after_first["accuracy"]["value"] > 0.75
+    change = after_second["margin"]["value"] - after_first["margin"]["value"]
     # at 150 degrees the second objective's gradient points against the first's, at 30 degrees along with it
     assert (change < -1) if setting == "lab-conflict" else (change > 0)

@@ -6,8 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from seqdpo.training.loss import dpo_losses
+from seqdpo.measure.scores import pair_logps
+from seqdpo.policy.adapters import save_adapter, trainable_policy
+from seqdpo.policy.load import load_model
+from seqdpo.training.loss import dpo_losses, reference_offsets
 from seqdpo.training.placebo import TrainingPairs, with_own_labels
+from seqdpo.training.stage import train_stage
 
 BETA = 0.3
 
@@ -106,3 +110,35 @@ def test_expected_gradient_at_the_start_is_zero(make_pairs):
     p = torch.tensor(1 / (1 + np.exp(-(BETA * margins - before.offsets))))
     assert kept_gradient.abs().min() > 1e-3  # each alone does pull
     torch.testing.assert_close(p * kept_gradient + (1 - p) * turned_gradient, torch.zeros(25, dtype=torch.float64))
+
+
+def test_coin_flip_labels_erase_what_was_learned_and_own_labels_do_not(make_study, random_pairs, tmp_path):
+    """Two control stages from one checkpoint that knows its pairs by heart, on the same pairs in as many steps.
+
+    With the base as reference, labels of coin flips have their optimum at a margin of 0; the checkpoint's own labels
+    have it where the checkpoint is.
+    """
+    study = make_study(beta=BETA, learning_rate=5e-3, num_train_epochs=15, lr_scheduler_type="constant")
+    base = load_model(study)
+    tokens = random_pairs(24, seed=3)
+    at_base = pair_logps(base, tokens, 4096)
+    offsets = reference_offsets(at_base.chosen, at_base.rejected, BETA)
+    pairs = TrainingPairs([f"pair-{i}" for i in range(24)], tokens, offsets)
+
+    def trained(pairs, parent, epochs):
+        folder = tmp_path / f"{len(list(tmp_path.iterdir()))}"
+        with trainable_policy(base, study, parent, seed=1) as policy:
+            train_stage(policy, pairs, study.model_copy(update={"num_train_epochs": epochs}), 1, lambda step: None)
+            save_adapter(policy, study, parent, folder)
+            return folder, pair_logps(policy, tokens, 4096).difference
+
+    start, learned = trained(pairs, None, epochs=15)
+    own_labels = with_own_labels(pairs, learned, BETA, np.random.default_rng(0))
+    # a checkpoint that prefers nothing beyond the reference draws its labels by coin
+    coin_flips = with_own_labels(pairs, at_base.difference, BETA, np.random.default_rng(0))
+    after_own, after_flips = (trained(each, start, epochs=4)[1] for each in (own_labels, coin_flips))
+
+    gain, own, flips = (np.mean(each - at_base.difference) for each in (learned, after_own, after_flips))
+    assert gain > 5
+    assert own > 0.8 * gain
+    assert flips < 0.5 * gain

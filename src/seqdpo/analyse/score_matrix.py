@@ -1,62 +1,38 @@
 """R[i, j]: how well the checkpoint after stage i does on objective j, for every measure, order and seed."""
 
-import math
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
-import pyarrow as pa
-
-from seqdpo.analyse.margins import margins
-
-CELL = ("seed", "order", "stage", "checkpoint", "placebo", "objective", "split")
-
-
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """The means of one checkpoint on one objective's pairs; None where undefined."""
-
-    seed: int
-    order: str
-    stage: int
-    checkpoint: str
-    placebo: int
-    objective: str
-    split: str
-    n: int  # pairs
-    margin: float | None
-    reward_margin: float | None
-    ln_margin: float | None
-    ln_margin_base_corrected: float | None
-    accuracy: float | None
-    ranking_accuracy: float | None
+from seqdpo.analyse.averages import bounds
+from seqdpo.analyse.estimates import mean
+from seqdpo.analyse.margins import MEASURES, measure
+from seqdpo.analyse.panel import At, Panel
 
 
-def score_matrix(scores: pa.Table, beta: float) -> list[Cell]:
-    """All cells of a score table, in the order of its rows; every mean is over pairs.
+def score_matrix(panels: Sequence[Panel], beta: float, confidence: float) -> list[dict[str, Any]]:
+    """One record for each checkpoint and objective: what it is, `n`, `n_prompts` and an interval for each of MEASURES.
 
-    A measure that is undefined for one of a cell's pairs is None for the cell: a mean over the others would be
-    of other pairs than its neighbours.
+    Order by order as they come, each by stage, control stages after the real one; within a checkpoint the objectives
+    keep the order of `panels`. A checkpoint that several orders share stands under each of them.
     """
-    measures = margins(scores, beta)
-    table = scores.select(CELL)
-    for name, values in measures.items():
-        table = table.append_column(name, pa.array(values))
-    # without threads, groups keep the order of the rows and sums the order of the pairs
-    grouped = table.group_by(list(CELL), use_threads=False).aggregate(
-        [*((name, "mean") for name in measures), ([], "count_all")]
-    )
-    return [_cell(row, list(measures)) for row in grouped.to_pylist()]
+    cells = [(panel, at) for panel in panels for at in panel.checkpoints]
+    places = {place: i for i, place in enumerate(dict.fromkeys((at.seed, at.order) for _, at in cells))}
+    cells.sort(key=lambda cell: (places[cell[1].seed, cell[1].order], cell[1].stage, cell[1].placebo))
+    return [_record(panel, at, beta, confidence) for panel, at in cells]
 
 
-def _cell(row: dict[str, Any], measures: list[str]) -> Cell:
-    means: dict[str, Any] = {name: _defined(row[f"{name}_mean"]) for name in measures}
-    return Cell(**{name: row[name] for name in CELL}, n=row["count_all"], **means)
-
-
-def _defined(value: float | None) -> float | None:
-    return None if value is None or math.isnan(value) else value
-
-
-def select(cells: list[Cell], **values: Any) -> list[Cell]:
-    """The cells whose fields have these values."""
-    return [cell for cell in cells if all(getattr(cell, name) == value for name, value in values.items())]
+def _record(panel: Panel, at: At, beta: float, confidence: float) -> dict[str, Any]:
+    scores = panel.checkpoints[at]
+    found = {name: mean(measure(scores, name, beta), panel.clusters) for name in MEASURES}
+    return {
+        "seed": at.seed,
+        "order": at.order,
+        "stage": at.stage,
+        "checkpoint": panel.names[at],
+        "placebo": at.placebo,
+        "objective": panel.objective,
+        "split": panel.split,
+        "n": found["margin"].n,
+        "n_prompts": found["margin"].n_prompts,
+        **{name: bounds(estimate, confidence) for name, estimate in found.items()},
+    }

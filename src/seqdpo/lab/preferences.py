@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -34,11 +34,14 @@ _SHARED_POOL = 0
 _SPREAD = 310_989_601  # odd, no factor in common with N_QUESTIONS, near its golden section: neighbours look unalike
 
 
-def direction(angle: float) -> Floats:
-    """The unit vector in feature space that an objective at `angle` degrees rewards; shape (n_features,)."""
+def direction(angle: float, features: Collection[str] = tuple(FEATURES)) -> Floats:
+    """The unit vector in feature space that an objective at `angle` degrees rewards; shape (n_features,).
+
+    It is zero outside `features`: directions of disjoint features are orthogonal at any angle.
+    """
     radians = math.radians(angle)
-    weights: Floats = np.array([math.cos(radians), math.sin(radians)]) @ AXES
-    return weights
+    weights: Floats = np.array([math.cos(radians), math.sin(radians)]) @ AXES * _shown(features)
+    return weights / float(np.linalg.norm(weights))
 
 
 def candidates(name: str, objective: LabObjective) -> Candidates:
@@ -48,10 +51,11 @@ def candidates(name: str, objective: LabObjective) -> Candidates:
     `clean`, whether the label is the one without noise; `shared`, whether the pair is from the pool that all lab
     objectives share; `d_<feature>`, the level of the chosen response minus that of the rejected one.
     """
-    weights = direction(objective.angle)
+    features = tuple(objective.features or FEATURES)
+    weights = direction(objective.angle, features)
     for pool, rank in _places(name, objective):
         noise = objective.noise * SCORE_SD * _generator("label", name, pool, rank).standard_normal()
-        yield _labelled(_match(pool, rank), weights, float(noise), shared=pool == _SHARED_POOL)
+        yield _labelled(_match(pool, rank, features), weights, float(noise), shared=pool == _SHARED_POOL)
 
 
 def _places(name: str, objective: LabObjective) -> Iterator[tuple[int, int]]:
@@ -76,15 +80,22 @@ class _Match:
     difference: npt.NDArray[np.int64]  # (n_features,) levels of the first response minus those of the second
 
 
-def _match(pool: int, rank: int) -> _Match:
+def _match(pool: int, rank: int, features: Collection[str]) -> _Match:
     asked = question((rank * _N_POOLS + pool) * _SPREAD % N_QUESTIONS)
     rng = _generator("match", pool, rank)
+    shown = _shown(features)
     levels = rng.choice(LEVELS, size=(2, N_FEATURES))
-    while np.allclose(AXES @ (levels[0] - levels[1]), 0):
+    while np.allclose(AXES @ ((levels[0] - levels[1]) * shown), 0):
         levels = rng.choice(LEVELS, size=(2, N_FEATURES))
     wordings = rng.integers(N_WORDINGS, size=(2, N_FEATURES))
+    for choices in (levels, wordings):  # where the responses must not differ, the second repeats the first
+        choices[1, ~shown] = choices[0, ~shown]
     first, second = (response(asked.topic, *shown) for shown in zip(levels, wordings, strict=True))
     return _Match(asked, (first, second), levels[0] - levels[1])
+
+
+def _shown(features: Collection[str]) -> npt.NDArray[np.bool_]:
+    return np.array([name in features for name in FEATURES])
 
 
 def _labelled(match: _Match, weights: Floats, noise: float, shared: bool) -> Pair:

@@ -1,9 +1,6 @@
-"""What the commands print: the score matrices, the plan, the checks. Everything fits 80 columns."""
+"""What `plan`, `check` and `env` print. Everything fits 80 columns."""
 
-import json
-from collections.abc import Mapping, Sequence
-from itertools import groupby
-from pathlib import Path
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -11,42 +8,11 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from seqdpo.analyse.score_matrix import Cell
-
 if TYPE_CHECKING:  # these modules import torch or transformers, which a report must not need
     from seqdpo.preferences.prepare import Preferences, PreparedPair
     from seqdpo.preferences.tokens import Tokeniser
     from seqdpo.run.plan import Plan, StagePlan
     from seqdpo.study.config import Study
-
-
-def print_results(console: Console, path: Path) -> None:
-    """R[i, j] of every order and seed of a results.json."""
-    content = json.loads(path.read_text(encoding="utf-8"))
-    cells = [Cell(**cell) for cell in content["score_matrix"]]
-    for (seed, order), group in groupby(cells, key=lambda cell: (cell.seed, cell.order)):
-        console.print(score_table(list(group), f"{order} (seed {seed})"), "")
-    console.print(
-        "Mean margin against the base in nats, and accuracy (margin > 0, a tie one half), over n held-out pairs.",
-        style="dim",
-        highlight=False,
-    )
-
-
-def score_table(cells: Sequence[Cell], title: str) -> Table:
-    """One order: a row for each checkpoint, two columns for each objective; control stages are dim."""
-    counts = {cell.objective: cell.n for cell in cells}
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
-    table.add_column("after", no_wrap=True, overflow="ellipsis", max_width=34)
-    for objective, n in counts.items():
-        table.add_column(f"{objective}\nmargin", justify="right")
-        table.add_column(f"n={n}\naccuracy", justify="right")
-    for checkpoint, row in groupby(cells, key=lambda cell: cell.checkpoint):
-        of = {cell.objective: cell for cell in row}
-        values = [text for name in counts for text in (_signed(of[name].margin), _share(of[name].accuracy))]
-        placebo = any(cell.placebo for cell in of.values())
-        table.add_row(checkpoint, *values, style="dim" if placebo else None)
-    return table
 
 
 def print_plan(console: Console, study: "Study", preferences: "Preferences", plan: "Plan") -> None:
@@ -162,11 +128,3 @@ def _print_pair(console: Console, objective: str, prepared: "PreparedPair", toke
         pieces = [tokeniser.tokenizer.decode([i]) for i in ids.tolist()]
         text = Text(f"{name} ({len(ids)} tokens): ", style="bold")
         console.print(text + Text("|".join(pieces), style=style), highlight=False)
-
-
-def _signed(value: float | None) -> str:
-    return "–" if value is None else f"{value:+.2f}"
-
-
-def _share(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"

@@ -14,7 +14,10 @@ import torch
 import seqdpo
 from seqdpo.policy.load import device
 
-PACKAGES = ("torch", "transformers", "peft", "accelerate", "datasets", "tokenizers", "safetensors", "pyarrow", "numpy")
+PACKAGES = (
+    *("torch", "transformers", "peft", "accelerate", "datasets", "tokenizers", "safetensors"),
+    *("pyarrow", "numpy", "scipy", "statsmodels"),
+)
 
 
 def environment() -> dict[str, Any]:

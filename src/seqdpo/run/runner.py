@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 
 import seqdpo
 from seqdpo.analyse.results import results
+from seqdpo.analyse.verdicts import Tolerances
 from seqdpo.errors import RunError
 from seqdpo.measure.scores import PairLogps, pair_logps
 from seqdpo.policy.adapters import loaded_adapter, save_adapter, trainable_policy
@@ -257,15 +258,19 @@ def _write_inputs(
 
 def _write_findings(folder: RunFolder, study: Study, preferences: Preferences) -> None:
     """scores.parquet and results.json from the stages' own scores, then all hashes into the manifest."""
-    scores = scores_table(folder, study, preferences)
+    scores, pairs = scores_table(folder, study, preferences), pairs_table(preferences)
     write_table(folder.scores, scores)
     facts = study.model_dump(mode="json", include=set(STUDY_FACTS))
-    write_json(folder.results, results(scores, study.beta, facts))
+    write_json(folder.results, results(scores, pairs, study.beta, _tolerances(study), facts))
     manifest = json.loads(folder.manifest.read_text(encoding="utf-8"))
     written = (folder.study, folder.pairs, folder.dropped, folder.scores, folder.results)
     manifest["files"] = {path.relative_to(folder.root).as_posix(): file_hash(path) for path in written}
     write_json(folder.manifest, manifest)
     folder.log("run_done")
+
+
+def _tolerances(study: Study) -> Tolerances:
+    return Tolerances(study.margin_tolerance, study.accuracy_tolerance, study.flip_tolerance, study.confidence)
 
 
 @contextmanager

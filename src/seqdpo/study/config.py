@@ -130,6 +130,18 @@ class Study(BaseModel):
         default=1, ge=0, description="control stages beside every later stage; true = 1, false = 0"
     )
 
+    # the verdicts: what counts as a change, fixed before the training
+    margin_tolerance: float = Field(
+        default=0.1, gt=0, lt=1, description="mean-margin change that counts as none, as a share of what was learned"
+    )
+    accuracy_tolerance: float = Field(default=0.02, gt=0, lt=0.5, description="accuracy change that counts as none")
+    flip_tolerance: float = Field(
+        default=0.02, gt=0, lt=0.5, description="share of flipped pairs beyond the control stages' that counts as none"
+    )
+    confidence: float = Field(
+        default=0.95, ge=0.8, lt=1, description="1 - confidence: risk of a wrong claim, all cells"
+    )
+
     output_dir: Name = Field(description="the run folder")
 
     @model_validator(mode="after")

@@ -102,6 +102,9 @@ class PreferenceObjective(SourcedObjective):
     )
 
 
+LabFeature = Literal["warmth", "thoroughness", "caution", "certainty", "evidence", "openness"]
+
+
 class LabObjective(BaseObjective):
     """A planted objective of the lab: preferences along one direction of a plane in feature space."""
 
@@ -110,6 +113,7 @@ class LabObjective(BaseObjective):
     noise: float = Field(default=0.25, ge=0)  # SD of label noise, relative to the SD of the score difference
     overlap: float = Field(default=0.0, ge=0, le=1)  # share of pairs drawn from the pool that all objectives share
     n_pairs: int = Field(default=2000, ge=10, le=20_000)  # train and eval together
+    features: list[LabFeature] | None = Field(default=None, min_length=1)  # in which responses differ; None: all
 
 
 Objective = Annotated[

@@ -34,8 +34,8 @@ LAB = {
 }
 
 
-def _lab(angle: float, noise: float = 0.25, overlap: float = 0.0) -> LabObjective:
-    return LabObjective(format="lab", angle=angle, noise=noise, overlap=overlap)
+def _lab(angle: float, **dials: Any) -> LabObjective:
+    return LabObjective(format="lab", angle=angle, **dials)
 
 
 SETTINGS: dict[str, Setting] = {
@@ -92,8 +92,11 @@ SETTINGS: dict[str, Setting] = {
         LAB,
     ),
     "lab-null": Setting(
-        "nothing real: unrelated objectives on different prompts, where neither should move the other",
-        {"first": _lab(0), "second": _lab(90)},
+        "nothing real: the second objective's labels are coin flips about features that the first one does not judge",
+        {
+            "first": _lab(0, features=["warmth", "thoroughness", "caution"]),
+            "second": _lab(90, noise=1000, features=["certainty", "evidence", "openness"]),
+        },
         LAB,
     ),
 }

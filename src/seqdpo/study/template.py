@@ -17,6 +17,8 @@ SECTIONS = {
     "max_length": "the text",
     "setting": "the preferences",
     "orders": "the tree of stages",
+    "margin_tolerance": "the verdicts: what counts as a change, fixed before the training",
+    "output_dir": "where everything goes",
 }
 
 

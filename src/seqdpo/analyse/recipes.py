@@ -1,0 +1,155 @@
+"""Is a change the recipe's doing? Only if it lies outside what control stages and seeds produce."""
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import statsmodels.api as sm
+from scipy import stats
+from statsmodels.stats.multitest import multipletests
+
+from seqdpo.analyse.cells import Cell
+from seqdpo.analyse.changes import flipped
+from seqdpo.analyse.estimates import defined
+from seqdpo.analyse.margins import Column, PairScores
+
+ATTRIBUTABLE = "ATTRIBUTABLE"
+NOT_SEPARABLE = "NOT SEPARABLE FROM RUN NOISE"
+UNTESTED = "UNTESTED"
+
+#: The fewest control stages worth running: with three, a change 5 SDs of run noise away from them stands out at 95%;
+#: with two it would have to be 16 away.
+FEWEST_CONTROLS = 3
+#: Without control stages, seeds alone: fewer than three say next to nothing of their spread.
+FEWEST_SEEDS = 3
+MOST_CONTROLS = 100
+
+#: The numbers of a run that are compared with those of its control stages: (n_pairs,) each, averaged over the pairs.
+QUANTITIES: dict[str, Callable[[PairScores, PairScores], Column]] = {
+    "margin": lambda before, after: after.margin - before.margin,
+    "accuracy": lambda before, after: after.accuracy - before.accuracy,
+    "flips": lambda before, after: flipped(before.margin, after.margin),
+}
+
+
+class Runs(NamedTuple):
+    """One number of each run: of the real stage in each seed, and of the control stages beside it."""
+
+    real: Sequence[float]  # (n_seeds,)
+    controls: Sequence[Sequence[float]]  # for each seed, those of its control stages
+
+
+class Separation(NamedTuple):
+    """How far the real stages lie from their controls; NaN where undefined."""
+
+    excess: float  # mean of the real stages less the control stages of their seed; the change itself without controls
+    se: float
+    df: int
+    run_noise: float  # SD of one run around its seed's mean
+    p: float  # two-sided
+    basis: str | None  # control stages, seeds, or None: nothing to compare with
+
+
+def separation(runs: Runs) -> Separation:
+    """Least squares of the runs' numbers on their seed and on being real: a two-sided t test of the latter.
+
+    With one seed this is the prediction interval: is the real run a likely further draw of the control runs? With one
+    control stage for each of several seeds it is the paired t test. Without control stages, three or more seeds are
+    tested against no change.
+    """
+    seeds = [s for s in range(len(runs.real)) if runs.controls[s]]
+    n_runs = sum(1 + len(runs.controls[s]) for s in seeds)
+    if seeds and n_runs - len(seeds) - 1 >= 1:
+        values = np.array([v for s in seeds for v in (runs.real[s], *runs.controls[s])])
+        is_real = [float(i == 0) for s in seeds for i in range(1 + len(runs.controls[s]))]
+        of_seed = [[float(t == s) for t in seeds] for s in seeds for _ in range(1 + len(runs.controls[s]))]
+        return _fit(values, np.column_stack([is_real, of_seed]), "control stages")
+    if not seeds and len(runs.real) >= FEWEST_SEEDS:
+        return _fit(np.array(runs.real), np.ones((len(runs.real), 1)), "seeds")
+    excess = float(np.mean([runs.real[s] - np.mean(runs.controls[s]) for s in seeds])) if seeds else math.nan
+    return Separation(excess, math.nan, 0, math.nan, math.nan, None)
+
+
+def _fit(values: np.ndarray, design: np.ndarray, basis: str) -> Separation:
+    """`design` (n_runs, n_columns): its first column is the effect that is tested."""
+    fit = sm.OLS(values, design).fit()
+    excess, se, df = float(fit.params[0]), float(fit.bse[0]), int(fit.df_resid)
+    if not se > 1e-12 * max(1.0, abs(excess)):  # runs that do not differ at all
+        return Separation(excess, 0.0, df, 0.0, float(abs(excess) <= 1e-12), basis)
+    return Separation(excess, se, df, math.sqrt(float(fit.mse_resid)), float(fit.pvalues[0]), basis)
+
+
+def draws_needed(runs: Runs, found: Separation, level: float) -> int | None:
+    """Control stages a seed at which this excess, with this run noise, would stand out at the two-sided level.
+
+    FEWEST_CONTROLS where nothing was tested; None where MOST_CONTROLS would not be enough.
+    """
+    if found.basis is None:
+        return FEWEST_CONTROLS
+    n_seeds = len(runs.real)
+    for n_controls in range(2, MOST_CONTROLS + 1):
+        reach = stats.t.isf(level / 2, n_seeds * n_controls - 1) * found.run_noise
+        if abs(found.excess) > reach * math.sqrt((1 + 1 / n_controls) / n_seeds):
+            return max(n_controls, FEWEST_CONTROLS)
+    return None
+
+
+def recipes(cells: Sequence[Cell], confidence: float) -> list[dict[str, Any]]:
+    """For each cell, over its seeds, what can be said of the recipe: one record a quantity of QUANTITIES.
+
+    Cells that differ in the seed alone get the same record. The p values are Holm-adjusted over the cells of the study,
+    within a quantity. NaN margins leave a cell UNTESTED.
+    """
+    grouped: dict[tuple[Any, ...], list[Cell]] = defaultdict(list)
+    for cell in cells:
+        grouped[_recipe(cell)].append(cell)
+    found = {quantity: _of_quantity(grouped, quantity, confidence) for quantity in QUANTITIES}
+    return [{quantity: found[quantity][_recipe(cell)] for quantity in QUANTITIES} for cell in cells]
+
+
+def _recipe(cell: Cell) -> tuple[Any, ...]:
+    return cell.objective, cell.panel.split, cell.order, cell.start, cell.end
+
+
+def _of_quantity(
+    grouped: Mapping[tuple[Any, ...], Sequence[Cell]], quantity: str, confidence: float
+) -> dict[tuple[Any, ...], dict[str, Any]]:
+    runs = {recipe: _runs(cells, quantity) for recipe, cells in grouped.items()}
+    separations = {recipe: separation(these) for recipe, these in runs.items()}
+    tested = [recipe for recipe, s in separations.items() if s.basis is not None and not math.isnan(s.p)]
+    adjusted = multipletests([separations[recipe].p for recipe in tested], method="holm")[1] if tested else []
+    p_holm = dict(zip(tested, adjusted, strict=True))
+    return {
+        recipe: _record(runs[recipe], found, p_holm.get(recipe), confidence, len(tested))
+        for recipe, found in separations.items()
+    }
+
+
+def _runs(cells: Sequence[Cell], quantity: str) -> Runs:
+    number = QUANTITIES[quantity]
+    return Runs(
+        [float(np.mean(number(cell.before, cell.after))) for cell in cells],
+        [[float(np.mean(number(cell.before, control))) for control in cell.controls] for cell in cells],
+    )
+
+
+def _record(runs: Runs, found: Separation, p_holm: float | None, confidence: float, n_tested: int) -> dict[str, Any]:
+    level = 1 - confidence
+    statement = UNTESTED if p_holm is None else ATTRIBUTABLE if p_holm <= level else NOT_SEPARABLE
+    reach = float(stats.t.isf(level / 2, found.df)) * found.se if found.df else math.nan
+    return {
+        "statement": statement,
+        "basis": found.basis,
+        "excess": defined(found.excess),
+        "low": defined(found.excess - reach),
+        "high": defined(found.excess + reach),
+        "confidence": confidence,
+        "p": defined(found.p),
+        "p_holm": None if p_holm is None else float(p_holm),
+        "run_noise": defined(found.run_noise),
+        "n_seeds": len(runs.real),
+        "n_controls": sum(len(controls) for controls in runs.controls),
+        "draws_needed": None if statement == ATTRIBUTABLE else draws_needed(runs, found, level / max(n_tested, 1)),
+    }

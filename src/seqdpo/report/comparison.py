@@ -1,0 +1,96 @@
+"""What `seqdpo compare` prints of two runs. Everything fits 80 columns."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from seqdpo.wording import brief
+
+Record = Mapping[str, Any]
+
+MAX_KEYS = 8
+#: Inputs that a run knows by their hashes.
+INPUTS = {
+    "identity.model": "the base model",
+    "identity.data": "the data",
+    "identity.chat_template": "the chat template",
+}
+
+
+def print_comparison(console: Console, comparison: Record) -> None:
+    """What differs between the runs, and a table for each objective."""
+    for run in ("a", "b"):
+        console.print(f"{run.upper()}: {comparison[run]}", highlight=False, markup=False, soft_wrap=True)
+    if comparison["differences"]:
+        console.print(_warning(comparison["differences"]), style="yellow", highlight=False, markup=False)
+    for pairs in comparison["pairs"]:
+        console.print()
+        console.print(_title(pairs), style="bold", highlight=False, markup=False)
+        records = [record for record in comparison["checkpoints"] if _of(record) == _of(pairs)]
+        if records:
+            console.print(_table(records))
+    console.print()
+    console.print(
+        "Means over the pairs that both have; B - A pair by pair, its interval clustered by prompt. right alone: "
+        "pairs with a margin above 0 in this run and below 0 in the other.",
+        style="dim",
+        highlight=False,
+    )
+
+
+def _of(record: Record) -> tuple[str, str]:
+    return record["objective"], record["split"]
+
+
+def _title(pairs: Record) -> str:
+    return (
+        f"{pairs['objective']}: {pairs['n_common']:,} pairs in both; {pairs['n_only_a']:,} only in A, "
+        f"{pairs['n_only_b']:,} only in B"
+    )
+
+
+def _table(records: Sequence[Record]) -> Table:
+    """Three lines for each checkpoint: margin, accuracy, and the pairs that one run alone gets right."""
+    several_seeds = len({record["seed"] for record in records}) > 1
+    confidence = records[0]["margin_difference"]["confidence"]
+    table = Table(box=None, pad_edge=False)
+    table.add_column("checkpoint", overflow="fold")
+    table.add_column("")
+    for name in ("A", "B", "B - A", f"{confidence:.0%} interval"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for record in records:
+        name = record["checkpoint"] + (f" (seed {record['seed']})" if several_seeds else "")
+        table.add_row(Text(name), "margin", *_measure(record, "margin", "+.2f", "+.2f"))
+        table.add_row("", "accuracy", *_measure(record, "accuracy", ".3f", "+.3f"))
+        alone = [record["right_only_in_a"], record["right_only_in_b"]]
+        table.add_row("", "right alone", *("–" if count is None else f"{count:,}" for count in alone))
+    return table
+
+
+def _measure(record: Record, name: str, form: str, signed: str) -> list[str | Text]:
+    difference = record[f"{name}_difference"]
+    ends = [_number(difference[end], signed) for end in ("low", "high")]
+    return [
+        _number(record[f"{name}_a"], form),
+        _number(record[f"{name}_b"], form),
+        _number(difference["value"], signed),
+        Text(f"[{ends[0]}, {ends[1]}]"),
+    ]
+
+
+def _warning(differences: Sequence[Record]) -> str:
+    named = [INPUTS.get(one["key"]) or f"{one['key']} ({_short(one['a'])}, {_short(one['b'])})" for one in differences]
+    more = f" and {len(named) - MAX_KEYS} more (--format json has all)" if len(named) > MAX_KEYS else ""
+    base = " Each margin is against its own base." if INPUTS["identity.model"] in named else ""
+    return f"Not the same: {', '.join(named[:MAX_KEYS])}{more}.{base}"
+
+
+def _short(value: object) -> str:
+    return brief(value, 24) if isinstance(value, str) else str(value)
+
+
+def _number(value: float | None, form: str) -> str:
+    return "–" if value is None else f"{value:{form}}"

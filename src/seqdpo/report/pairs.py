@@ -1,0 +1,156 @@
+"""What `seqdpo pairs` prints: a line for each pair, or one pair in full. Everything fits 80 columns."""
+
+import unicodedata
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from seqdpo.analyse.changes import FLIPS
+from seqdpo.analyse.pair_table import SLICE_PREFIX, Sort
+
+#: From this width on there is room for what each response did.
+WIDE = 100
+SHORTEST_ID = 8
+COLOURS = {"lost": "red", "regained": "green", "never": "dim", "tied": "dim"}
+
+
+class Listing(NamedTuple):
+    """What the rows of a table are of: the pairs of an objective, and those of them that were asked for."""
+
+    objective: str
+    seed: int
+    start: str  # names of checkpoints
+    end: str
+    n: int  # pairs of the objective
+    n_matched: int
+    mean_change: float | None  # of the matched pairs, nats; None where undefined
+    flips: Mapping[str, int]  # of the matched pairs
+    sort: Sort
+
+
+def print_pairs(console: Console, rows: pa.Table, listing: Listing) -> None:
+    """A table of the pairs, and below it how many there are."""
+    console.print(_title(listing), style="bold", highlight=False, markup=False)
+    if rows.num_rows:
+        console.print(_pairs_table(rows.to_pylist(), wide=console.width >= WIDE))
+    for line in _footer(listing, rows.num_rows):
+        console.print(line, style="dim", highlight=False, markup=False)
+
+
+def print_pair(console: Console, row: Mapping[str, Any], trajectory: Sequence[Mapping[str, Any]]) -> None:
+    """One pair: what it is, its texts, and every checkpoint of `trajectory`."""
+    console.print(Text(visible(f"{row['objective']}, pair {row['pair_id']}"), style="bold"))
+    console.print(Text(visible(_facts(row)), style="dim"))
+    for message in row["prompt"]:
+        _print_text(console, message["role"], message["content"], "cyan")
+    for side, colour in (("chosen", "green"), ("rejected", "red")):
+        _print_text(console, f"{side} ({row[f'{side}_tokens']} tokens)", row[side], colour)
+    console.print("", _trajectory_table(trajectory))
+    console.print(
+        "margin = chosen - rejected: log-probabilities in nats against the base.", style="dim", highlight=False
+    )
+
+
+def visible(text: str) -> str:
+    """The text with every character that steers a terminal or turns its writing round replaced by a sign for it.
+
+    Data may hold escape sequences; a terminal would obey them. Line breaks and tabs stay.
+    """
+    return text if text.isprintable() else "".join(map(_visible, text))
+
+
+def _visible(character: str) -> str:
+    if character in "\n\t":
+        return character
+    if character < " ":
+        return chr(0x2400 + ord(character))  # the picture of the control character
+    steers = unicodedata.category(character) in ("Cc", "Zl", "Zp")
+    turns = unicodedata.bidirectional(character) in ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
+    return "\N{REPLACEMENT CHARACTER}" if steers or turns else character
+
+
+def _title(listing: Listing) -> str:
+    return f"{listing.objective}, from {listing.start} to {listing.end} (seed {listing.seed})"
+
+
+def _pairs_table(rows: Sequence[Mapping[str, Any]], wide: bool) -> Table:
+    table = Table(box=None, pad_edge=False, expand=True)
+    table.add_column("pair", no_wrap=True)
+    sides = ("chosen", "rejected") if wide else ()
+    for name in ("before", "after", "change", *(f"of {side}" for side in sides)):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("flip", no_wrap=True)
+    table.add_column("prompt", no_wrap=True, overflow="ellipsis", ratio=1)
+    for short, row in zip(_short_ids([row["pair_id"] for row in rows]), rows, strict=True):
+        numbers = [row[name] for name in ("margin_before", "margin_after", "change")]
+        numbers += [row[f"{side}_logp_change"] for side in sides]
+        flip = row["flip"] or "–"
+        asked = " ".join(last_question(row["prompt"]).split())
+        table.add_row(
+            Text(visible(short)), *map(_signed, numbers), Text(flip, COLOURS.get(flip, "")), Text(visible(asked))
+        )
+    return table
+
+
+def last_question(prompt: Sequence[Mapping[str, str]]) -> str:
+    """The user's last turn; of a prompt without one, the last."""
+    asked = [message["content"] for message in prompt if message["role"] == "user"]
+    return asked[-1] if asked else prompt[-1]["content"] if prompt else ""
+
+
+def _footer(listing: Listing, shown: int) -> list[str]:
+    matched = f"{listing.n_matched:,} of {listing.n:,} pairs"
+    if not shown:
+        return [f"{matched} match."]
+    counts = ", ".join(f"{listing.flips[name]:,} {name}" for name in FLIPS if listing.flips.get(name))
+    first = {"change": "lowest change first", "margin": "lowest margin after first"}[listing.sort]
+    rest = " More: --limit N." if shown < listing.n_matched else ""
+    return [
+        f"{matched}, mean change {_signed(listing.mean_change)} nats: {counts}.",
+        f"{shown:,} shown, {first}.{rest} One in full: --pair ID.",
+    ]
+
+
+def _short_ids(ids: Sequence[str]) -> list[str]:
+    """The shortest beginnings that still tell these ids apart."""
+    length = SHORTEST_ID
+    while len({name[:length] for name in ids}) < len(set(ids)):
+        length += 1
+    return [name[:length] for name in ids]
+
+
+def _facts(row: Mapping[str, Any]) -> str:
+    """What else is known of the pair, as `--where` takes it."""
+    known = [name for name in row if name.startswith(SLICE_PREFIX) or name in ("prompt_id", "strength", "truncated")]
+    facts = [f"{name.removeprefix(SLICE_PREFIX)}={_plain(row[name])}" for name in known if row[name] is not None]
+    return ", ".join(facts)
+
+
+def _plain(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _print_text(console: Console, title: str, content: str, colour: str) -> None:
+    console.print()
+    console.print(Text(visible(title), style=f"bold {colour}"))
+    console.print(Padding(Text(visible(content), tab_size=4), (0, 0, 0, 2), expand=False))
+
+
+def _trajectory_table(trajectory: Sequence[Mapping[str, Any]]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    table.add_column("after", no_wrap=True, overflow="ellipsis")
+    for name in ("margin", "chosen", "rejected"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for point in trajectory:
+        numbers = [_signed(point[name]) for name in ("margin", "chosen", "rejected")]
+        table.add_row(Text(point["checkpoint"]), *numbers, style="dim" if point["placebo"] else None)
+    return table
+
+
+def _signed(value: float | None) -> str:
+    return "–" if value is None else f"{value:+.2f}"

@@ -1,0 +1,58 @@
+"""The rows of `seqdpo pairs` for other programs: into a file, or to standard output."""
+
+from pathlib import Path
+from typing import Literal
+
+import pyarrow as pa
+from rich.console import Console
+
+from seqdpo.errors import ConfigError
+from seqdpo.report.pairs import visible
+from seqdpo.report.rows import TextFormat, row_texts
+from seqdpo.run.files import write_table, written_whole
+
+FileFormat = Literal["jsonl", "csv", "parquet"]
+ENDINGS: dict[str, FileFormat] = {".jsonl": "jsonl", ".csv": "csv", ".parquet": "parquet"}
+
+
+def file_format(chosen: Literal["table"] | FileFormat | None, output: Path | None) -> FileFormat | None:
+    """The format chosen, else the one that the file's name ends with; None: a table on the screen.
+
+    Raises: ConfigError for a table in a file, and for Parquet without one.
+    """
+    by_name = None if output is None else ENDINGS.get(output.suffix)
+    found = chosen or by_name or "table"
+    if found == "table" and output is not None:
+        raise ConfigError(
+            f"--output = {str(output)!r}: a table is for the screen; expected --format jsonl, csv or parquet. Add it."
+        )
+    if found == "parquet" and output is None:
+        raise ConfigError("--format = 'parquet': is no text for the screen; expected --output FILE. Add it.")
+    return None if found == "table" else found
+
+
+def write_rows(rows: pa.Table, form: FileFormat, output: Path) -> None:
+    """Writes a file whole.
+
+    Raises: ConfigError if that cannot be done.
+    """
+    try:
+        if form == "parquet":
+            write_table(output, rows)
+            return
+        with written_whole(output) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+            file.writelines(row_texts(rows, form))
+    except OSError as error:
+        raise ConfigError(
+            f"--output = {str(output)!r}: cannot be written: {error.strerror or error}. Choose another place."
+        ) from None
+
+
+def print_rows(console: Console, rows: pa.Table, form: TextFormat) -> None:
+    """To standard output as they stand, which rich would change; but a terminal gets nothing that would steer it."""
+    try:
+        for text in row_texts(rows, form):
+            console.file.write(visible(text) if console.is_terminal else text)
+        console.file.flush()
+    except BrokenPipeError:
+        console.on_broken_pipe()
