@@ -204,6 +204,25 @@ def compare(
 
 
 @app.command()
+def gate(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder: the output_dir of a study.")],
+    max_loss: Annotated[float, typer.Option(min=0, help="Share of the learned margin that may be gone, as 0.05.")],
+    objective: Annotated[str | None, typer.Option(help="Only this earlier objective; else all of them.")] = None,
+    order: Annotated[str | None, typer.Option(help="Only this order, in quotes: 'helpful>harmless'.")] = None,
+    strict: Annotated[bool, typer.Option(help="Fail, too, where the pairs cannot rule such a loss out.")] = False,
+) -> None:
+    """Exit 1 if later stages degraded an earlier objective beyond --max-loss, with confidence."""
+    from seqdpo.analyse.gate import gated
+    from seqdpo.report.findings import print_gate
+    from seqdpo.run.finished import read_results
+
+    outcomes = gated(read_results(run), max_loss, objective, order, strict)
+    print_gate(console, outcomes)
+    if any(one.outcome == "failed" for one in outcomes):
+        sys.exit(1)
+
+
+@app.command()
 def env() -> None:
     """Print versions, device and threads, for a bug report."""
     from seqdpo.report.terminal import print_environment

@@ -8,7 +8,8 @@ import pytest
 import statsmodels.api as sm
 from scipy import stats
 
-from seqdpo.analyse.changes import FLIPS, change_record, flipped, flips, pair_changes, spearman
+from seqdpo.analyse.association import spearman
+from seqdpo.analyse.changes import FLIPS, change_record, flipped, flips, pair_changes
 from seqdpo.analyse.margins import PairScores
 
 CONFIDENCE = 0.95

@@ -2,7 +2,7 @@
 
 import pytest
 
-from seqdpo.analyse.gate import gate
+from seqdpo.analyse.gate import gated
 from seqdpo.errors import ConfigError
 
 
@@ -26,14 +26,14 @@ def cell(low, high, objective="a", order="a>b", end=None, start="a"):
     ],
 )
 def test_a_loss_of_at_most_five_percent(low, high, outcome):
-    (found,) = gate({"cells": [cell(low, high)]}, 0.05)
+    (found,) = gated({"cells": [cell(low, high)]}, 0.05)
     assert found.outcome == outcome
-    (strict,) = gate({"cells": [cell(low, high)]}, 0.05, strict=True)
+    (strict,) = gated({"cells": [cell(low, high)]}, 0.05, strict=True)
     assert strict.outcome == ("failed" if outcome == "open" else outcome)
 
 
 def test_the_loss_is_one_less_what_was_kept():
-    (found,) = gate({"cells": [cell(0.80, 0.90)]}, 0.05)
+    (found,) = gated({"cells": [cell(0.80, 0.90)]}, 0.05)
     assert (found.loss, found.low, found.high) == pytest.approx((0.15, 0.10, 0.20))
 
 
@@ -43,28 +43,28 @@ def test_only_the_end_of_an_order_since_the_objective_was_taught_is_gated():
         cell(0.5, 0.6, order="a>b>c", end="a>b>c", start="a>b"),
         cell(0.96, 1.0, order="a>b>c", end="a>b>c"),
     ]
-    (found,) = gate({"cells": steps}, 0.05)
+    (found,) = gated({"cells": steps}, 0.05)
     assert found.outcome == "passed"
 
 
 def test_objective_and_order_choose():
     cells = [cell(0.5, 0.6), cell(0.99, 1.0, objective="b", order="b>a", end="b>a")]
-    assert [found.objective for found in gate({"cells": cells}, 0.05, objective="b")] == ["b"]
-    assert [found.objective for found in gate({"cells": cells}, 0.05, order="a>b")] == ["a"]
+    assert [found.objective for found in gated({"cells": cells}, 0.05, objective="b")] == ["b"]
+    assert [found.objective for found in gated({"cells": cells}, 0.05, order="a>b")] == ["a"]
 
 
 @pytest.mark.parametrize(
     ("where", "message"),
     [
-        ({"objective": "aa"}, r"objective = 'aa'; expected one of 'a'. Did you mean 'a'\?"),
-        ({"order": "b>a"}, r"order = 'b>a'; expected one of 'a>b'"),
+        ({"objective": "aa"}, r"--objective = 'aa': not in this run; expected one of 'a'. Did you mean 'a'\?"),
+        ({"order": "b>a"}, r"--order = 'b>a': not in this run; expected one of 'a>b'"),
     ],
 )
 def test_unknown_names_are_refused(where, message):
     with pytest.raises(ConfigError, match=message):
-        gate({"cells": [cell(0.5, 0.6)]}, 0.05, **where)
+        gated({"cells": [cell(0.5, 0.6)]}, 0.05, **where)
 
 
 def test_a_study_without_a_later_stage_has_nothing_to_gate():
     with pytest.raises(ConfigError, match="no earlier objective was followed by a later stage"):
-        gate({"cells": []}, 0.05)
+        gated({"cells": []}, 0.05)

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import statsmodels.api as sm
 
-from seqdpo.analyse.length import fit_line, length_change_record, length_record
+from seqdpo.analyse.association import fit_line
+from seqdpo.analyse.length import length_change_record, length_record
 from seqdpo.analyse.margins import PairScores
 
 CONFIDENCE = 0.95

@@ -12,9 +12,10 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from seqdpo.analyse.cells import Cell
+from seqdpo.analyse.estimates import difference, two_sided
 from seqdpo.analyse.margins import PairScores
 from seqdpo.analyse.panel import At, Panel
-from seqdpo.analyse.quartiles import difference, holm, independent_runs, quartile_record, quartiles, two_sided
+from seqdpo.analyse.quartiles import independent_runs, quartile_record, quartiles
 
 ORDER = "a>b>c"
 
@@ -206,22 +207,6 @@ def test_p_values_are_those_of_t_tests_adjusted_by_holm():
     assert [row["p_holm"] for row in table["rows"]] == pytest.approx(multipletests(p, method="holm")[1].tolist())
     t = stats.ttest_ind(change[members[3]], change[members[0]]).statistic  # of two sides of 20, as Welch's
     assert table["q4_minus_q1"]["p"] == pytest.approx(2 * stats.t.sf(abs(t), 19))
-
-
-@pytest.mark.parametrize(
-    ("p_values", "adjusted"),
-    [
-        ([0.03, None, 0.01], [0.03, None, 0.02]),  # the smaller times 2
-        ([0.02, 0.03, 0.4], [0.06, 0.06, 0.4]),  # 0.03 * 2, not below the one before: 0.02 * 3 = 0.06
-        ([0.02, 0.021], [0.04, 0.04]),  # 0.021 would be below the one before
-        ([0.02, 0.02], [0.04, 0.04]),
-        ([0.9, 0.8], [1, 1]),
-        ([None], [None]),
-        ([], []),
-    ],
-)
-def test_holm_by_hand(p_values, adjusted):
-    assert holm(p_values) == pytest.approx(adjusted)
 
 
 # slopes and spread

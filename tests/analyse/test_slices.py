@@ -10,10 +10,9 @@ import statsmodels.api as sm
 from scipy import stats
 
 from seqdpo.analyse.cells import Cell
-from seqdpo.analyse.estimates import mean, ratio
+from seqdpo.analyse.estimates import difference, mean, ratio, two_sided
 from seqdpo.analyse.margins import PairScores
 from seqdpo.analyse.panel import At, Panel
-from seqdpo.analyse.quartiles import difference, two_sided
 from seqdpo.analyse.slices import slice_records
 
 

@@ -6,10 +6,9 @@ import math
 import numpy as np
 import pytest
 from scipy import stats
-from statsmodels.stats.multitest import multipletests
 
 from seqdpo.analyse.cells import cells
-from seqdpo.analyse.verdicts import Tolerances, evidence, holm_levels, verdict_word, verdicts
+from seqdpo.analyse.verdicts import Tolerances, evidence, verdict_word, verdicts
 
 #: 400 pairs that learned a mean margin of 4 with an SD of 1, none of them near 0: the tolerance is 0.4 nats.
 TAUGHT = stats.norm.ppf((np.arange(400) + 0.5) / 400) + 4
@@ -162,19 +161,6 @@ def test_the_rule_word_by_word():
         assert verdict_word("held", accuracy, "found", False) == ("REDISTRIBUTED", "flips")
     assert verdict_word("held", "unresolved", "ruled out", True) == ("STABLE", "margin")
     assert verdict_word("held", "unresolved", "ruled out", False) == ("INCONCLUSIVE", "accuracy")
-
-
-@pytest.mark.parametrize("seed", range(20))
-def test_testing_at_holms_levels_rejects_what_statsmodels_rejects(seed):
-    p_values = np.random.default_rng(seed).beta(0.3, 3, 7).tolist()
-    rejected = [p <= level for p, level in zip(p_values, holm_levels(p_values, 0.05), strict=True)]
-    assert rejected == multipletests(p_values, 0.05, method="holm")[0].tolist()
-
-
-def test_holms_levels_by_hand():
-    """0.01 <= 0.05/3 passes, 0.03 > 0.05/2 fails, and the rest share its level."""
-    assert holm_levels([0.2, 0.01, 0.03], 0.05) == pytest.approx([0.025, 0.05 / 3, 0.025])
-    assert holm_levels([], 0.05) == []
 
 
 def test_more_cells_make_every_claim_harder(make_panel):

@@ -5,9 +5,9 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar
 
+from seqdpo.analyse.association import spearman, varies
 from seqdpo.analyse.estimates import Clusters, Estimate, defined, mean, ratio
 from seqdpo.analyse.margins import Column, PairScores, share_above_zero
 
@@ -103,18 +103,6 @@ def all_or_nothing(*checkpoints: PairScores) -> tuple[PairScores, ...]:
     if not any(np.isnan(column).any() for scores in checkpoints for column in scores):
         return checkpoints
     return tuple(PairScores(*(np.full_like(column, math.nan) for column in scores)) for scores in checkpoints)
-
-
-def varies(values: Column) -> bool:
-    """Whether two of the values (n,) differ; not where one is NaN."""
-    return len(values) > 0 and bool(np.ptp(values) > 0)
-
-
-def spearman(first: Column, second: Column) -> float | None:
-    """Spearman's rank correlation, ties at their mean rank; None where either column has no spread or a NaN."""
-    if not (varies(first) and varies(second)):
-        return None
-    return defined(float(stats.spearmanr(first, second).statistic))
 
 
 def _effect_size(change: Column) -> float | None:

@@ -86,6 +86,28 @@ def ratio(numerators: Column, denominators: Column, clusters: Clusters) -> Estim
     return _estimate(value, (numerators - value * denominators) / bottom, clusters)
 
 
+def difference(values: Column, first: NDArray[np.bool_], second: NDArray[np.bool_], clusters: Clusters) -> Estimate:
+    """The mean of the values (n_pairs,) over the pairs of `first` less that over those of `second`.
+
+    A prompt's pulls on both means are summed before they are squared, so that prompts on both sides count as one.
+    `n_prompts` is that of the side with fewer: the t interval and the G/(G-1) correction rest on it.
+    """
+    one, other = mean(values[first], clusters[first]), mean(values[second], clusters[second])
+    value, n, fewest = one.value - other.value, one.n + other.n, min(one.n_prompts, other.n_prompts)
+    if fewest < 2 or math.isnan(value):
+        return Estimate(value, math.nan, n, fewest)
+    pulls = first * (values - one.value) / one.n - second * (values - other.value) / other.n
+    sums = np.bincount(clusters, weights=pulls)
+    return Estimate(value, math.sqrt(float(sums @ sums) * fewest / (fewest - 1)), n, fewest)
+
+
+def two_sided(estimate: Estimate) -> float | None:
+    """p of "the mean is 0"; None where there is no standard error."""
+    if not (math.isfinite(estimate.value) and math.isfinite(estimate.se)):
+        return None
+    return min(1.0, 2 * min(estimate.p_above(0), estimate.p_below(0)))
+
+
 def _estimate(value: float, residuals: Column, clusters: Clusters) -> Estimate:
     n, n_prompts = len(residuals), _count(clusters)
     if n_prompts < 2 or math.isnan(value):

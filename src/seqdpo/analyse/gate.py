@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
+from seqdpo.analyse.pair_table import expect_one_of
 from seqdpo.errors import ConfigError
-from seqdpo.wording import did_you_mean, listed
 
 Outcome = Literal["passed", "failed", "open"]
 
@@ -23,7 +23,7 @@ class Gated(NamedTuple):
     reason: str
 
 
-def gate(
+def gated(
     results: Mapping[str, Any],
     max_loss: float,
     objective: str | None = None,
@@ -35,24 +35,19 @@ def gate(
     `failed` where the whole interval of the loss lies above `max_loss`; `passed` where it lies below or at it; `open`
     where it holds both, and where nothing was learned; with `strict` those are `failed`, too.
 
-    Raises: ConfigError if no objective of this name was followed by a later stage, or no such order was run.
+    Raises: ConfigError if no objective (of this name, in this order) was followed by a later stage.
     """
     final = [cell for cell in results["cells"] if cell["from"] == cell["taught"] and cell["to"] == cell["order"]]
-    _check_known("objective", objective, {cell["objective"] for cell in final})
-    _check_known("order", order, {cell["order"] for cell in final})
-    chosen = [cell for cell in final if objective in (None, cell["objective"]) and order in (None, cell["order"])]
-    if not chosen:
+    if not final:
         raise ConfigError(
             "gate: no earlier objective was followed by a later stage here; expected one at least. "
             "Run an order of two or more objectives."
         )
-    return [_gated(cell, max_loss, strict) for cell in chosen]
-
-
-def _check_known(what: str, name: str | None, known: set[str]) -> None:
-    if name is not None and name not in known:
-        near = did_you_mean(name, known)
-        raise ConfigError(f"gate: {what} = {name!r}; expected one of {listed(sorted(known))}.{near}")
+    for key, wanted in (("objective", objective), ("order", order)):
+        if wanted is not None:
+            expect_one_of(f"--{key}", wanted, sorted({cell[key] for cell in final}))
+            final = [cell for cell in final if cell[key] == wanted]
+    return [_gated(cell, max_loss, strict) for cell in final]
 
 
 def _gated(cell: Mapping[str, Any], max_loss: float, strict: bool) -> Gated:

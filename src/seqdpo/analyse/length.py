@@ -1,21 +1,11 @@
 """Does the margin only follow the length of the responses? And does its change?"""
 
-import math
-from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
-
-from seqdpo.analyse.changes import all_or_nothing, flipped, spearman, varies
-from seqdpo.analyse.estimates import Clusters, Estimate, mean
+from seqdpo.analyse.association import fit_line, spearman
+from seqdpo.analyse.changes import all_or_nothing, flipped
+from seqdpo.analyse.estimates import Clusters, mean
 from seqdpo.analyse.margins import Column, PairScores, share_above_zero
-
-
-class Line(NamedTuple):
-    """A straight line through the pairs; both undefined where x has no spread."""
-
-    at_zero: Estimate  # the intercept: y expected at x = 0
-    slope: Estimate
 
 
 def length_record(scores: PairScores, clusters: Clusters, confidence: float) -> dict[str, Any]:
@@ -62,33 +52,6 @@ def length_change_record(
         "margin_change_at_same_length": line.at_zero.record(confidence),
         "margin_change_length_slope": line.slope.record(confidence),
     }
-
-
-def fit_line(y: Column, x: Column, clusters: Clusters) -> Line:
-    """Least squares of y on 1 and x; both (n_pairs,), standard errors clustered by prompt.
-
-    Equals OLS with cov_type='cluster' in statsmodels, whose correction is G/(G-1) * (n-1)/(n-2); no standard error
-    with fewer than three pairs.
-    """
-    n = len(y)
-    if not varies(x):
-        undefined = mean(np.full(n, math.nan), clusters)
-        return Line(undefined, undefined)
-    x_mean = float(np.mean(x))
-    centred = x - x_mean
-    weights = centred * (n / float(centred @ centred))
-    slope = float(np.mean(weights * y))
-    at_zero = float(np.mean(y)) - slope * x_mean
-    residuals = (y - at_zero - slope * x) * (math.sqrt((n - 1) / (n - 2)) if n > 2 else math.nan)
-    return Line(
-        _from_pulls(at_zero, residuals * (1 - x_mean * weights), clusters),
-        _from_pulls(slope, residuals * weights, clusters),
-    )
-
-
-def _from_pulls(value: float, pulls: Column, clusters: Clusters) -> Estimate:
-    """The estimate whose error is the mean of the pairs' pulls on it: they have mean 0, and a clustered SE like any."""
-    return replace(mean(pulls, clusters), value=value)
 
 
 def _difference(scores: PairScores) -> Column:

@@ -11,14 +11,13 @@ from numpy.typing import NDArray
 from seqdpo.analyse.changes import FLIPS, pair_changes
 from seqdpo.analyse.margins import Column
 from seqdpo.analyse.panel import At, Panel
+from seqdpo.analyse.slices import SLICE_PREFIX
 from seqdpo.errors import ConfigError
 from seqdpo.wording import did_you_mean, listed
 
 Sort = Literal["change", "margin"]
 #: What each way to sort goes by, ascending: the pairs that lost most, or stand worst, come first.
 SORT_COLUMNS: dict[Sort, str] = {"change": "change", "margin": "margin_after"}
-#: What columns of metadata begin with in data/pairs.parquet.
-SLICE_PREFIX = "slice_"
 MAX_LISTED = 20
 MAX_COMPARED = 1000  # names; to find the nearest takes a while
 

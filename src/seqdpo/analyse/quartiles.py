@@ -14,11 +14,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from seqdpo.analyse.association import fit_line, varies
 from seqdpo.analyse.cells import Cell
-from seqdpo.analyse.changes import FLIPS, FlipCodes, all_or_nothing, flips, varies
-from seqdpo.analyse.estimates import Clusters, Estimate, defined, mean
-from seqdpo.analyse.length import fit_line
+from seqdpo.analyse.changes import FLIPS, FlipCodes, all_or_nothing, flips
+from seqdpo.analyse.estimates import Clusters, Estimate, defined, difference, mean, two_sided
 from seqdpo.analyse.margins import Column, PairScores, share_above_zero
+from seqdpo.analyse.multiplicity import holm
 
 Mask = NDArray[np.bool_]
 
@@ -208,40 +209,6 @@ def _row(table: _Table, i: int, pairs: NDArray[np.int64], confidence: float) -> 
 
 def _flip_counts(flip: FlipCodes) -> dict[str, int]:
     return {word: int(np.count_nonzero(flip == FLIPS.index(word))) for word in _FLIPPED}
-
-
-def difference(values: Column, first: Mask, second: Mask, clusters: Clusters) -> Estimate:
-    """The mean of the values (n_pairs,) over the pairs of `first` less that over those of `second`.
-
-    A prompt's pulls on both means are summed before they are squared, so that prompts on both sides count as one.
-    `n_prompts` is that of the side with fewer: the t interval and the G/(G-1) correction rest on it.
-    """
-    one, other = mean(values[first], clusters[first]), mean(values[second], clusters[second])
-    value, n, fewest = one.value - other.value, one.n + other.n, min(one.n_prompts, other.n_prompts)
-    if fewest < 2 or math.isnan(value):
-        return Estimate(value, math.nan, n, fewest)
-    pulls = first * (values - one.value) / one.n - second * (values - other.value) / other.n
-    sums = np.bincount(clusters, weights=pulls)
-    return Estimate(value, math.sqrt(float(sums @ sums) * fewest / (fewest - 1)), n, fewest)
-
-
-def two_sided(estimate: Estimate) -> float | None:
-    """p of "the mean is 0"; None where there is no standard error."""
-    if not (math.isfinite(estimate.value) and math.isfinite(estimate.se)):
-        return None
-    return min(1.0, 2 * min(estimate.p_above(0), estimate.p_below(0)))
-
-
-def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """Adjusted for each other; those that are None take no part.
-
-    statsmodels' multipletests gives the same, but runs Python's garbage collector at every call: a tenth of a second.
-    Source: Holm 1979, Scandinavian Journal of Statistics 6:65.
-    """
-    there = sorted(p for p in p_values if p is not None)
-    steps = np.maximum.accumulate([p * (len(there) - i) for i, p in enumerate(there)]) if there else []
-    adjusted = {p: min(1.0, float(step)) for p, step in zip(there, steps, strict=True)}
-    return [None if p is None else adjusted[p] for p in p_values]
 
 
 def _slopes(

@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import statsmodels.api as sm
 from scipy import stats
-from statsmodels.stats.multitest import multipletests
 
 from seqdpo.analyse.cells import Cell
 from seqdpo.analyse.changes import flipped
 from seqdpo.analyse.estimates import defined
 from seqdpo.analyse.margins import Column, PairScores
+from seqdpo.analyse.multiplicity import holm
 
 ATTRIBUTABLE = "ATTRIBUTABLE"
 NOT_SEPARABLE = "NOT SEPARABLE FROM RUN NOISE"
@@ -118,12 +118,11 @@ def _of_quantity(
 ) -> dict[tuple[Any, ...], dict[str, Any]]:
     runs = {recipe: _runs(cells, quantity) for recipe, cells in grouped.items()}
     separations = {recipe: separation(these) for recipe, these in runs.items()}
-    tested = [recipe for recipe, s in separations.items() if s.basis is not None and not math.isnan(s.p)]
-    adjusted = multipletests([separations[recipe].p for recipe in tested], method="holm")[1] if tested else []
-    p_holm = dict(zip(tested, adjusted, strict=True))
+    adjusted = holm([defined(found.p) for found in separations.values()])
+    n_tested = sum(p is not None for p in adjusted)
     return {
-        recipe: _record(runs[recipe], found, p_holm.get(recipe), confidence, len(tested))
-        for recipe, found in separations.items()
+        recipe: _record(runs[recipe], found, p_holm, confidence, n_tested)
+        for (recipe, found), p_holm in zip(separations.items(), adjusted, strict=True)
     }
 
 
@@ -147,7 +146,7 @@ def _record(runs: Runs, found: Separation, p_holm: float | None, confidence: flo
         "high": defined(found.excess + reach),
         "confidence": confidence,
         "p": defined(found.p),
-        "p_holm": None if p_holm is None else float(p_holm),
+        "p_holm": p_holm,
         "run_noise": defined(found.run_noise),
         "n_seeds": len(runs.real),
         "n_controls": sum(len(controls) for controls in runs.controls),

@@ -12,10 +12,10 @@ from scipy import stats
 
 from seqdpo.analyse.cells import Cell
 from seqdpo.analyse.changes import FLIPS, flips
-from seqdpo.analyse.estimates import Clusters, Estimate, defined
+from seqdpo.analyse.estimates import Clusters, Estimate, defined, two_sided
 from seqdpo.analyse.margins import Column, share_above_zero
 from seqdpo.analyse.panel import Indices
-from seqdpo.analyse.quartiles import QUARTILES, quartiles, two_sided
+from seqdpo.analyse.quartiles import QUARTILES, quartiles
 
 SLICE_PREFIX = "slice_"  # of the columns of data/pairs.parquet that hold metadata
 MOST_VALUES = 20  # of a column, the most frequent ones; all others share a slice

@@ -19,6 +19,7 @@ from seqdpo.analyse.cells import Cell
 from seqdpo.analyse.changes import flipped
 from seqdpo.analyse.estimates import Estimate, mean, ratio
 from seqdpo.analyse.margins import Column, PairScores
+from seqdpo.analyse.multiplicity import holm_levels
 from seqdpo.analyse.sentences import sentence
 
 Class: TypeAlias = Literal["fell", "held", "rose", "unresolved"]
@@ -148,22 +149,6 @@ def verdicts(cells: Sequence[Cell], tolerances: Tolerances) -> list[dict[str, An
         _judge(e, next(levels), tolerances) if e.judgeable(tolerances.confidence) else _undefined(e, tolerances)
         for e in found
     ]
-
-
-def holm_levels(p_values: Sequence[float], level: float) -> list[float]:
-    """The level at which Holm's procedure tests each hypothesis: level / m for the smallest p, level / (m - 1) for
-    the next, and so on; from the first that fails, all the others share its level.
-
-    Source: Holm 1979, Scandinavian Journal of Statistics 6:65.
-    """
-    levels = [0.0] * len(p_values)
-    left = len(p_values)
-    failed = False
-    for i in sorted(range(len(p_values)), key=lambda i: p_values[i]):
-        levels[i] = level / left
-        failed = failed or p_values[i] > levels[i]
-        left -= 0 if failed else 1
-    return levels
 
 
 def _judge(e: Evidence, level: float, tolerances: Tolerances) -> dict[str, Any]:

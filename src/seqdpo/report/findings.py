@@ -107,7 +107,7 @@ def _controls_together(rows: Sequence[list[Record]]) -> list[list[Record]]:
 def _checkpoint(cells: Sequence[Record]) -> str:
     name = str(cells[0]["checkpoint"])
     controls = {cell["placebo"] for cell in cells}
-    return name if len(controls) == 1 else f"{name.partition('~')[0]}~placebo, mean of {len(controls)}"
+    return name if len(controls) == 1 else f"  ~placebo, mean of {len(controls)}"
 
 
 def print_gate(console: Console, gated: Sequence[Gated]) -> None:

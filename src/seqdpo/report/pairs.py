@@ -11,7 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from seqdpo.analyse.changes import FLIPS
-from seqdpo.analyse.pair_table import SLICE_PREFIX, Sort
+from seqdpo.analyse.pair_table import Sort
+from seqdpo.analyse.slices import SLICE_PREFIX
 
 #: From this width on there is room for what each response did.
 WIDE = 100

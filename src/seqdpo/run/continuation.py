@@ -1,7 +1,7 @@
 """May a run be continued in a folder? Only with the same study, model, data and program."""
 
 import json
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Container, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from seqdpo.policy.adapters import WEIGHTS_FILE
 from seqdpo.run.files import file_hash
 from seqdpo.run.folder import NODE_FILE, RunFolder, read_node
 from seqdpo.study.config import Study
+from seqdpo.study.keys import flat
 from seqdpo.study.tree import Node, stage_tree
 
 #: Keys that do not change a stage that is already in the tree; a run may be continued with others.
@@ -75,22 +76,13 @@ def adapter_hash(folder: RunFolder, node: Node | None) -> str | None:
 
 
 def _different_keys(folder: RunFolder, study: Study) -> list[str]:
-    earlier = dict(_flat(_read(folder.study, yaml.safe_load)))
-    now = dict(_flat(study.model_dump(mode="json")))
+    earlier = dict(flat(_read(folder.study, yaml.safe_load)))
+    now = dict(flat(study.model_dump(mode="json")))
     return [
         f"{key} = {now.get(key)!r} here; {earlier.get(key)!r} there"
         for key in now | earlier
         if key.partition(".")[0] not in GROWING_KEYS and now.get(key) != earlier.get(key)
     ]
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every value below a mapping under its dotted key, as in `objectives.helpful.subset`."""
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _different_inputs(folder: RunFolder, identity: dict[str, Any]) -> list[str]:

@@ -1,0 +1,125 @@
+"""`seqdpo gate` in a pipeline: its exit code, and what it prints beside it; the tables that `run` prints."""
+
+import io
+import json
+import sys
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from rich.console import Console
+
+from run_folders import pair, write_run
+from seqdpo import cli
+from seqdpo.analyse.results import results
+from seqdpo.report.findings import print_results
+
+ORDER = "helpful>harmless"
+PAIRS = [pair(f"{i:016x}", slice_topic="sofa" if i % 3 else "kettle") for i in range(200)]
+#: 200 margins around 2 when taught; the noise of a later stage has mean 0.
+TAUGHT = 2 + np.linspace(-1, 1, 200)
+NOISE = 0.1 * np.sin(np.arange(200))
+NOISE -= NOISE.mean()
+
+
+def write_finished(root, kept, controls=1):
+    """A run that keeps this share of helpful's margin; each control stage k keeps 1 - k/100."""
+    margins = {(ORDER, 1, 0): TAUGHT, (ORDER, 2, 0): kept * TAUGHT + NOISE}
+    margins |= {(ORDER, 2, k): (1 - k / 100) * TAUGHT - NOISE for k in range(1, controls + 1)}
+    write_run(root, {"helpful": PAIRS}, {"helpful": {at: list(values) for at, values in margins.items()}})
+    found = results(pq.read_table(root / "scores.parquet"), pq.read_table(root / "data" / "pairs.parquet"), 0.3)
+    (root / "results.json").write_text(json.dumps(found, allow_nan=False))
+    return root
+
+
+@pytest.fixture
+def gate(monkeypatch, capsys):
+    """The command line in this process: `(code, output, errors)`."""
+    monkeypatch.setenv("COLUMNS", "80")
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["seqdpo", "gate", *map(str, arguments)])
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as end:
+            code = end.code or 0
+        return code, *capsys.readouterr()
+
+    return call
+
+
+def test_a_degraded_objective_fails_the_gate(tmp_path, gate):
+    code, output, _ = gate(write_finished(tmp_path / "run", kept=0.7), "--max-loss", 0.05)
+    assert code == 1
+    assert "failed helpful at the end of helpful>harmless (seed 0, n=200): lost 30%" in output
+    assert "lost more than 5% of the learned margin" in " ".join(output.split())
+
+
+def test_a_kept_objective_passes(tmp_path, gate):
+    code, output, _ = gate(write_finished(tmp_path / "run", kept=0.99), "--max-loss", 0.05)
+    assert code == 0
+    assert output.startswith("passed helpful")
+
+
+def test_a_loss_at_the_limit_is_open_and_fails_only_a_strict_gate(tmp_path, gate):
+    root = write_finished(tmp_path / "run", kept=0.95)
+    assert gate(root, "--max-loss", 0.05)[0] == 0
+    code, output, _ = gate(root, "--max-loss", 0.05, "--strict")
+    assert code == 1
+    assert "neither shown nor ruled out" in " ".join(output.split())
+
+
+@pytest.mark.parametrize(
+    ("spoil", "arguments", "message"),
+    [
+        (lambda root: None, ["--objective", "helpfull"], "Did you mean 'helpful'?"),
+        (lambda root: (root / "results.json").unlink(), [], "results.json: no such file"),
+        (lambda root: (root / "results.json").write_text("{"), [], "results.json: cannot be read"),
+        (lambda root: (root / "results.json").write_text('{"schema_version": 1}'), [], "expected 2"),
+        (lambda root: (root / "scores.parquet").unlink(), [], "the run is not finished"),
+    ],
+)
+def test_what_cannot_be_gated_is_an_error_and_no_failed_gate(tmp_path, gate, spoil, arguments, message):
+    root = write_finished(tmp_path / "run", kept=0.7)
+    spoil(root)
+    code, output, errors = gate(root, "--max-loss", 0.05, *arguments)
+    assert (code, output) == (2, "")
+    assert message in errors
+
+
+def printed(root, width=80):
+    screen = io.StringIO()
+    print_results(Console(file=screen, width=width), json.loads((root / "results.json").read_text()))
+    return screen.getvalue()
+
+
+def test_findings_fit_the_screen_and_say_verdict_and_recipe(tmp_path):
+    output = printed(write_finished(tmp_path / "run", kept=0.7))
+    assert max(map(len, output.splitlines())) <= 80
+    flat = " ".join(output.split())
+    assert "DEGRADED, partial untested" in flat
+    assert "70% [70%, 70%] of the margin that helpful had learned is there after harmless" in flat
+    assert "run again with --placebo 3" in flat
+
+
+def test_with_control_stages_the_recipe_is_named_and_they_share_a_row(tmp_path):
+    output = printed(write_finished(tmp_path / "run", kept=0.7, controls=3))
+    assert "attributable" in output
+    assert "~placebo, mean of 3" in output  # margins of 1.98, 1.96 and 1.94
+    row = next(line for line in output.splitlines() if "mean of 3" in line)
+    assert "+1.96" in row
+    assert "--placebo" not in output
+
+
+def test_results_are_json_without_nan_and_keep_their_keys(tmp_path):
+    root = write_finished(tmp_path / "run", kept=0.7)
+    found = json.loads((root / "results.json").read_text())
+    assert set(found) == {
+        "schema_version", "study", "method", "cells", "score_matrix", "transfer", "orders", "length",
+    }  # fmt: skip
+    (cell,) = found["cells"]
+    assert [cell[key] for key in ("seed", "order", "objective", "taught", "from", "to", "n")] == [
+        0, ORDER, "helpful", "helpful", "helpful", ORDER, 200,
+    ]  # fmt: skip
+    assert {record["column"] for record in cell["slices"]} == {"slice_topic"}  # the lengths are all the same
