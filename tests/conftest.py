@@ -3,6 +3,7 @@
 torch and transformers are imported where a model is made, so that tests of tables and pages start at once.
 """
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -147,3 +148,23 @@ def base_logps_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """An empty cache of base log-probabilities for one test; the lab's model stays where it is."""
     monkeypatch.setattr("seqdpo.run.base_logps.cache_dir", lambda: tmp_path / "cache")
     return tmp_path / "cache" / "base_logps"
+
+
+@pytest.fixture
+def seqdpo(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """The command line in this process, on a screen of 80 columns: `seqdpo("gate", run, ...)` gives
+    `(code, output, errors)`."""
+    from seqdpo import cli
+
+    monkeypatch.setenv("COLUMNS", "80")
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["seqdpo", *map(str, arguments)])
+        code: int = 0
+        try:
+            cli.main()
+        except SystemExit as ended:
+            code = ended.code if isinstance(ended.code, int) else 0
+        return code, *capfd.readouterr()
+
+    return call

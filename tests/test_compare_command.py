@@ -1,13 +1,12 @@
 """`seqdpo compare`, from the command line to what is printed, on run folders of hand-chosen margins."""
 
 import json
-import sys
+from functools import partial
 
 import pytest
 from rich.cells import cell_len
 
 from run_folders import pair, write_run
-from seqdpo import cli
 
 ORDER = "helpful>harmless"
 IDS = ["p0", "p1", "p2", "p3"]
@@ -41,20 +40,8 @@ def run_b(tmp_path):
 
 
 @pytest.fixture
-def compare(monkeypatch, capfd):
-    """`seqdpo compare` in this process, on a screen of 80 columns: `(code, output, errors)`."""
-    monkeypatch.setenv("COLUMNS", "80")
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["seqdpo", "compare", *map(str, arguments)])
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as ended:
-            code = ended.code or 0
-        return code, *capfd.readouterr()
-
-    return call
+def compare(seqdpo):
+    return partial(seqdpo, "compare")
 
 
 def test_the_table_by_hand(compare, run_a, run_b):

@@ -2,7 +2,7 @@
 
 import io
 import json
-import sys
+from functools import partial
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -10,7 +10,6 @@ import pytest
 from rich.console import Console
 
 from run_folders import pair, write_run
-from seqdpo import cli
 from seqdpo.analyse.results import results
 from seqdpo.report.findings import print_results
 
@@ -33,20 +32,8 @@ def write_finished(root, kept, controls=1):
 
 
 @pytest.fixture
-def gate(monkeypatch, capsys):
-    """The command line in this process: `(code, output, errors)`."""
-    monkeypatch.setenv("COLUMNS", "80")
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["seqdpo", "gate", *map(str, arguments)])
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as end:
-            code = end.code or 0
-        return code, *capsys.readouterr()
-
-    return call
+def gate(seqdpo):
+    return partial(seqdpo, "gate")
 
 
 def test_a_degraded_objective_fails_the_gate(tmp_path, gate):

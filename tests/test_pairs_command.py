@@ -51,23 +51,6 @@ def finished(tmp_path_factory):
 
 
 @pytest.fixture
-def seqdpo(monkeypatch, capfd):
-    """The command line in this process, on a screen of 80 columns: `(code, output, errors)`."""
-    monkeypatch.setenv("COLUMNS", "80")
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["seqdpo", *map(str, arguments)])
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as ended:
-            code = ended.code or 0
-        return code, *capfd.readouterr()
-
-    return call
-
-
-@pytest.fixture
 def listed(seqdpo, finished):
     """The rows of `seqdpo pairs --objective helpful --format jsonl` with more flags."""
 

@@ -1,12 +1,12 @@
-"""The studies of `seqdpo demo`: the four lab settings, both orders, one control stage."""
+"""The studies of `seqdpo demo`: the four lab settings, both orders, three control stages."""
 
 from pathlib import Path
 
 from seqdpo.study.config import Study
 from seqdpo.study.settings import SETTINGS
 
-#: Fewer than a study of the lab would hold out: the demo should be over in five minutes on two cores.
-EVAL_PAIRS = 600
+#: Fewer pairs than a study of the lab has, so that the demo with its control stages is over in some minutes.
+SMALLER = {"max_train_pairs": 600, "max_eval_pairs": 600, "placebo": 3}
 DEMO_SETTINGS = ("lab-conflict", "lab-interaction", "lab-strong-signal", "lab-compatible")
 
 
@@ -14,8 +14,7 @@ def demo_studies(output_dir: str) -> list[Study]:
     """One study for each setting, with the lab's defaults, in a folder of its own below `output_dir`."""
     return [
         Study.model_validate(
-            SETTINGS[name].defaults
-            | {"setting": name, "output_dir": str(Path(output_dir) / name), "max_eval_pairs": EVAL_PAIRS}
+            SETTINGS[name].defaults | SMALLER | {"setting": name, "output_dir": str(Path(output_dir) / name)}
         )
         for name in DEMO_SETTINGS
     ]
