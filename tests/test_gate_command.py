@@ -87,7 +87,7 @@ def test_findings_fit_the_screen_and_say_verdict_and_recipe(tmp_path):
     flat = " ".join(output.split())
     assert "DEGRADED, partial untested" in flat
     assert "70% [70%, 70%] of the margin that helpful had learned is there after harmless" in flat
-    assert "run again with --placebo 3" in flat
+    assert "run again with --placebo 4" in flat
 
 
 def test_with_control_stages_the_recipe_is_named_and_they_share_a_row(tmp_path):

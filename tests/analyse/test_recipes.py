@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 from scipy import stats
+from statsmodels.stats.multitest import multipletests
 
 from seqdpo.analyse.cells import cells
 from seqdpo.analyse.panel import panels
@@ -12,6 +13,7 @@ from seqdpo.analyse.recipes import (
     ATTRIBUTABLE,
     FEWEST_CONTROLS,
     NOT_SEPARABLE,
+    QUANTITIES,
     UNTESTED,
     Runs,
     draws_needed,
@@ -65,11 +67,12 @@ def test_runs_that_do_not_differ_at_all_leave_no_doubt():
 
 
 def test_draws_needed_by_hand():
-    """Excess 6 SDs. Two controls: 12.706 * sqrt(1.5) = 15.6; three: 4.303 * sqrt(4/3) = 4.97 < 6."""
+    """Excess 6 SDs. Two controls: 12.706 * sqrt(1.5) = 15.6; three: 4.303 * sqrt(4/3) = 4.97 < 6, but never fewer
+    than FEWEST_CONTROLS are advised."""
     runs = Runs([6.0], [[-1.0, 1.0]])
     found = separation(runs)._replace(excess=6.0, run_noise=1.0)
-    assert draws_needed(runs, found, 0.05) == 3
-    assert draws_needed(runs, found._replace(excess=4.0), 0.05) == 4  # 3.182 * sqrt(5/4) = 3.56 < 4
+    assert draws_needed(runs, found, 0.05) == FEWEST_CONTROLS
+    assert draws_needed(runs, found._replace(excess=3.2), 0.05) == 5  # four: 3.56; five: 2.776 * sqrt(6/5) = 3.04
     assert draws_needed(runs, found._replace(excess=1.5), 0.05) is None  # below 1.96 even with any number
 
 
@@ -104,21 +107,18 @@ def test_the_interval_ends_where_the_test_turns(make_panel):
     assert found["margin"]["high"] == pytest.approx(-1 + half)
 
 
-def test_p_values_are_adjusted_over_the_cells_of_a_study(make_panel):
-    """Holm over two cells: the smaller p counts twice, the larger stays."""
-    clear, less = (
-        recipes(cells([panel_of(make_panel, shift, [0.1, 0.0, -0.1])]), 0.95)[0]["margin"]["p"]
-        for shift in (-1.0, -0.7)
-    )
+def test_p_values_are_adjusted_over_cells_and_quantities(make_panel):
+    """Two cells, three quantities each: statsmodels adjusts the six p values alike."""
     both = cells(
         [
             panel_of(make_panel, -1.0, [0.1, 0.0, -0.1], objective="a"),
-            panel_of(make_panel, -0.7, [0.1, 0.0, -0.1], objective="b", order="b>a"),
+            panel_of(make_panel, -2.7, [0.1, -0.9, -0.3], objective="b", order="b>a"),
         ]
     )
-    adjusted = [record["margin"]["p_holm"] for record in recipes(both, 0.95)]
-    assert clear < less
-    assert adjusted == pytest.approx([2 * clear, max(2 * clear, less)])
+    found = [record[name] for record in recipes(both, 0.95) for name in QUANTITIES]
+    raw = [record["p"] for record in found]
+    assert len(set(raw)) == 3  # each cell's margin, and the flips and accuracies in which no run differs
+    assert [record["p_holm"] for record in found] == pytest.approx(multipletests(raw, method="holm")[1])
 
 
 def test_seeds_of_one_recipe_share_a_statement(make_panel, make_scores, score_rows):

@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,9 +19,9 @@ ATTRIBUTABLE = "ATTRIBUTABLE"
 NOT_SEPARABLE = "NOT SEPARABLE FROM RUN NOISE"
 UNTESTED = "UNTESTED"
 
-#: The fewest control stages worth running: with three, a change 5 SDs of run noise away from them stands out at 95%;
-#: with two it would have to be 16 away.
-FEWEST_CONTROLS = 3
+#: The fewest control stages worth running: with four, a change 7 SDs of run noise away from them stands out in a study
+#: of two cells; with three it would have to be 13 away.
+FEWEST_CONTROLS = 4
 #: Without control stages, seeds alone: fewer than three say next to nothing of their spread.
 FEWEST_SEEDS = 3
 MOST_CONTROLS = 100
@@ -99,31 +99,25 @@ def draws_needed(runs: Runs, found: Separation, level: float) -> int | None:
 def recipes(cells: Sequence[Cell], confidence: float) -> list[dict[str, Any]]:
     """For each cell, over its seeds, what can be said of the recipe: one record a quantity of QUANTITIES.
 
-    Cells that differ in the seed alone get the same record. The p values are Holm-adjusted over the cells of the study,
-    within a quantity. NaN margins leave a cell UNTESTED.
+    Cells that differ in the seed alone get the same record. The p values are Holm-adjusted over cells and quantities:
+    the verdict picks the quantity that is read, so all of them share the risk. NaN margins leave a cell UNTESTED.
     """
     grouped: dict[tuple[Any, ...], list[Cell]] = defaultdict(list)
     for cell in cells:
         grouped[_recipe(cell)].append(cell)
-    found = {quantity: _of_quantity(grouped, quantity, confidence) for quantity in QUANTITIES}
-    return [{quantity: found[quantity][_recipe(cell)] for quantity in QUANTITIES} for cell in cells]
+    runs = {(recipe, name): _runs(alike, name) for recipe, alike in grouped.items() for name in QUANTITIES}
+    separations = {key: separation(these) for key, these in runs.items()}
+    adjusted = holm([defined(found.p) for found in separations.values()])
+    n_tested = sum(p is not None for p in adjusted)
+    records = {
+        key: _record(runs[key], found, p_holm, confidence, n_tested)
+        for (key, found), p_holm in zip(separations.items(), adjusted, strict=True)
+    }
+    return [{name: records[_recipe(cell), name] for name in QUANTITIES} for cell in cells]
 
 
 def _recipe(cell: Cell) -> tuple[Any, ...]:
     return cell.objective, cell.panel.split, cell.order, cell.start, cell.end
-
-
-def _of_quantity(
-    grouped: Mapping[tuple[Any, ...], Sequence[Cell]], quantity: str, confidence: float
-) -> dict[tuple[Any, ...], dict[str, Any]]:
-    runs = {recipe: _runs(cells, quantity) for recipe, cells in grouped.items()}
-    separations = {recipe: separation(these) for recipe, these in runs.items()}
-    adjusted = holm([defined(found.p) for found in separations.values()])
-    n_tested = sum(p is not None for p in adjusted)
-    return {
-        recipe: _record(runs[recipe], found, p_holm, confidence, n_tested)
-        for (recipe, found), p_holm in zip(separations.items(), adjusted, strict=True)
-    }
 
 
 def _runs(cells: Sequence[Cell], quantity: str) -> Runs:

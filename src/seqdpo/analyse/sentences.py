@@ -49,7 +49,8 @@ def _of_accuracy(verdict: Record, names: Record) -> str:
 
 
 def _later(names: Record) -> str:
-    return str(names["to"]).rpartition(">")[2]
+    """The objectives of the stages between the two checkpoints."""
+    return str(names["to"]).removeprefix(f"{names['from']}>").replace(">", " and ")
 
 
 def _redistribution(verdict: Record) -> str:

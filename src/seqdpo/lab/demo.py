@@ -1,4 +1,4 @@
-"""The studies of `seqdpo demo`: the four lab settings, both orders, three control stages."""
+"""The studies of `seqdpo demo`: the four lab settings, both orders, four control stages."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ from seqdpo.study.config import Study
 from seqdpo.study.settings import SETTINGS
 
 #: Fewer pairs than a study of the lab has, so that the demo with its control stages is over in some minutes.
-SMALLER = {"max_train_pairs": 600, "max_eval_pairs": 600, "placebo": 3}
+SMALLER = {"max_train_pairs": 600, "max_eval_pairs": 600, "placebo": 4}
 DEMO_SETTINGS = ("lab-conflict", "lab-interaction", "lab-strong-signal", "lab-compatible")
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from seqdpo.analyse.gate import Gated
 
@@ -56,24 +57,18 @@ def verdict_table(cells: Sequence[Record]) -> Table:
     """A row for each earlier objective and later stage."""
     table = Table(title="What later stages did", title_justify="left", title_style="bold", box=None, pad_edge=False)
     several_seeds = len({cell["seed"] for cell in cells}) > 1
-    for name in (*(("seed",) if several_seeds else ()), "objective", "from", "to"):
-        table.add_column(name, overflow="ellipsis", no_wrap=True, max_width=16)
-    table.add_column("margin kept", justify="right", no_wrap=True)
-    table.add_column("verdict", no_wrap=True)
-    table.add_column("recipe", no_wrap=True)
-    for cell in cells:
+    if several_seeds:
+        table.add_column("seed", justify="right")
+    for name, width in (("objective", 12), ("after", 11 if several_seeds else 17)):
+        table.add_column(name, overflow="ellipsis", no_wrap=True, max_width=width)
+    rows = [(_percent(cell["verdict"]["reasons"].get("retention")), _words(cell), _recipe(cell)) for cell in cells]
+    for name, column in zip(("margin kept", "verdict", "recipe"), zip(*rows, strict=True), strict=True):
+        # these never give way to long names
+        table.add_column(name, no_wrap=True, min_width=max(map(len, (name, *column))))
+    for cell, (kept, words, recipe) in zip(cells, rows, strict=True):
         seed = [str(cell["seed"])] if several_seeds else []
-        verdict = cell["verdict"]
-        words = verdict["verdict"] + (f", {verdict['degree']}" if verdict["degree"] else "")
-        table.add_row(
-            *seed,
-            cell["objective"],
-            cell["from"],
-            _after(cell),
-            _percent(verdict["reasons"].get("retention")),
-            f"[{COLOURS.get(verdict['verdict'], 'default')}]{words}[/]",
-            _recipe(cell),
-        )
+        coloured = Text(words, style=COLOURS.get(cell["verdict"]["verdict"], ""))
+        table.add_row(*seed, Text(cell["objective"]), Text(_after(cell)), Text(kept), coloured, recipe)
     return table
 
 
@@ -81,7 +76,7 @@ def score_table(cells: Sequence[Record], title: str) -> Table:
     """One order: a row for each checkpoint, two columns for each objective; control stages are dim."""
     counts = {cell["objective"]: cell["n"] for cell in cells}
     table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
-    table.add_column("after", no_wrap=True, overflow="ellipsis", max_width=34)
+    table.add_column("after", no_wrap=True, overflow="ellipsis", max_width=24)
     for objective, n in counts.items():
         table.add_column(f"{objective}\nmargin", justify="right")
         table.add_column(f"n={n}\naccuracy", justify="right")
@@ -105,9 +100,12 @@ def _controls_together(rows: Sequence[list[Record]]) -> list[list[Record]]:
 
 
 def _checkpoint(cells: Sequence[Record]) -> str:
-    name = str(cells[0]["checkpoint"])
+    """`base`, `+objective` for the stage that was added last, or its control stages."""
+    name, _, control = str(cells[0]["checkpoint"]).partition("~")
     controls = {cell["placebo"] for cell in cells}
-    return name if len(controls) == 1 else f"  ~placebo, mean of {len(controls)}"
+    if len(controls) > 1:
+        return f"  ~placebo, mean of {len(controls)}"
+    return f"  ~{control}" if control else f"+{name.rpartition('>')[2]}" if cells[0]["stage"] else name
 
 
 def print_gate(console: Console, gated: Sequence[Gated]) -> None:
@@ -124,9 +122,13 @@ def print_gate(console: Console, gated: Sequence[Gated]) -> None:
 
 
 def _after(cell: Record) -> str:
-    """The stage that a cell ends with, as `+objective`; the whole name where more than one stage lies between."""
-    start, end = str(cell["from"]), str(cell["to"])
-    return f"+{end.removeprefix(start + '>')}" if end.startswith(start + ">") else end
+    """The stages between the two checkpoints: `+harmless`; of several, those since the objective was taught."""
+    return "+" + str(cell["to"]).removeprefix(f"{cell['from']}>").replace(">", " +")
+
+
+def _words(cell: Record) -> str:
+    verdict = cell["verdict"]
+    return str(verdict["verdict"]) + (f", {verdict['degree']}" if verdict["degree"] else "")
 
 
 def _recipe(cell: Record) -> str:
@@ -156,4 +158,4 @@ def _percent(estimate: Record | None) -> str:
         return "–"
     if estimate["low"] is None:
         return f"{estimate['value']:.0%}"
-    return f"{estimate['value']:.0%} \\[{estimate['low']:.0%}, {estimate['high']:.0%}]"
+    return f"{estimate['value']:.0%} [{estimate['low']:.0%}, {estimate['high']:.0%}]"
