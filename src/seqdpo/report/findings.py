@@ -25,7 +25,7 @@ COLOURS = {
 }
 RECIPE_WORDS = {
     "ATTRIBUTABLE": "attributable",
-    "NOT SEPARABLE FROM RUN NOISE": "run noise",
+    "NOT SEPARABLE FROM RUN NOISE": "not separable",
     "UNTESTED": "untested",
 }
 
@@ -142,9 +142,11 @@ def _notes(cells: Sequence[Record]) -> list[str]:
         "margin kept: mean margin after over that when taught; the verdict is on this checkpoint, the recipe column on "
         "whether control stages and seeds give such a change by themselves."
     ]
-    draws = [cell["recipe"][cell["recipe"]["quantity"]]["draws_needed"] for cell in cells if cell["recipe"]["quantity"]]
-    if any(_recipe(cell) == "untested" for cell in cells):
-        notes.append(f"untested: run again with --placebo {max(d for d in draws if d)} to tell it from run noise.")
+    read = [cell["recipe"][cell["recipe"]["quantity"]] for cell in cells if cell["recipe"]["quantity"]]
+    for statement, word in RECIPE_WORDS.items():
+        draws = [record["draws_needed"] for record in read if record["statement"] == statement]
+        if any(draws):
+            notes.append(f"{word}: run again with --placebo {max(filter(None, draws))} to tell it from run noise.")
     return notes
 
 
