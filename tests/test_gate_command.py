@@ -39,7 +39,8 @@ def gate(seqdpo):
 def test_a_degraded_objective_fails_the_gate(tmp_path, gate):
     code, output, _ = gate(write_finished(tmp_path / "run", kept=0.7), "--max-loss", 0.05)
     assert code == 1
-    assert "failed helpful at the end of helpful>harmless (seed 0, n=200): lost 30%" in output
+    assert "failed helpful at the end of helpful>harmless (seed 0, n=200): lost 30%" in " ".join(output.split())
+    assert max(map(len, output.splitlines())) <= 80
     assert "lost more than 5% of the learned margin" in " ".join(output.split())
 
 
@@ -47,6 +48,12 @@ def test_a_kept_objective_passes(tmp_path, gate):
     code, output, _ = gate(write_finished(tmp_path / "run", kept=0.99), "--max-loss", 0.05)
     assert code == 0
     assert output.startswith("passed helpful")
+
+
+def test_a_gain_is_called_one(tmp_path, gate):
+    code, output, _ = gate(write_finished(tmp_path / "run", kept=1.5), "--max-loss", 0.05)
+    assert code == 0
+    assert "(seed 0, n=200): gained 50% [" in " ".join(output.split())
 
 
 def test_a_loss_at_the_limit_is_open_and_fails_only_a_strict_gate(tmp_path, gate):

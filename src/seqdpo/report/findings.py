@@ -112,13 +112,16 @@ def print_gate(console: Console, gated: Sequence[Gated]) -> None:
     """A line for each objective that was gated, and why."""
     for one in gated:
         colour = {"passed": "green", "failed": "red", "open": "yellow"}[one.outcome]
-        interval = "" if one.loss is None else f" lost {one.loss:.0%} [{one.low:.0%}, {one.high:.0%}]:"
-        console.print(f"[{colour}]{one.outcome}[/] ", end="")
-        console.print(
-            f"{one.objective} at the end of {one.order} (seed {one.seed}, n={one.n}):{interval} {one.reason}",
-            highlight=False,
-            markup=False,
-        )
+        where = f" {one.objective} at the end of {one.order} (seed {one.seed}, n={one.n}):"
+        console.print(Text(one.outcome, style=colour) + Text(f"{where}{_lost(one)} {one.reason}", style="default"))
+
+
+def _lost(one: Gated) -> str:
+    if one.loss is None or one.low is None or one.high is None:
+        return ""
+    if one.loss < 0:
+        return f" gained {-one.loss:.0%} [{-one.high:.0%}, {-one.low:.0%}]:"
+    return f" lost {one.loss:.0%} [{one.low:.0%}, {one.high:.0%}]:"
 
 
 def _after(cell: Record) -> str:
