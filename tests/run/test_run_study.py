@@ -309,3 +309,21 @@ def test_the_direction_of_the_planted_angle_shows_in_the_earlier_objective(tmp_p
     change = after_second["margin"]["value"] - after_first["margin"]["value"]
     # at 150 degrees the second objective's gradient points against the first's, at 30 degrees along with it
     assert (change < -1) if setting == "lab-conflict" else (change > 0)
+
+
+def test_movement_has_every_stage_once_and_starts_where_the_stage_did(finished):
+    rows = pq.read_table(finished[0].movement).to_pylist()
+    whole = {row["checkpoint"]: row for row in rows if row["module"] == "(all)"}
+    assert set(whole) == {
+        *("first", "first>second", "first>second~placebo1", "second", "second>first", "second>first~placebo1"),
+    }
+    assert whole["first"]["previous_norm"] is None
+    for control in ("", "~placebo1"):
+        row = whole[f"first>second{control}"]
+        assert row["parent"] == "first"
+        assert row["previous_norm"] == pytest.approx(whole["first"]["new_norm"])
+        assert row["update_norm"] > 0
+    modules = [row for row in rows if row["checkpoint"] == "first" and row["module"] != "(all)"]
+    assert len(modules) == 4 * 7  # layers of the lab's model, linear layers in each
+    assert sum(row["share_of_update"] for row in modules) == pytest.approx(1)
+    assert all(row["weight_norm"] > 0 for row in modules)

@@ -45,6 +45,10 @@ class RunFolder:
         return self.root / "scores.parquet"
 
     @property
+    def movement(self) -> Path:
+        return self.root / "movement.parquet"
+
+    @property
     def results(self) -> Path:
         return self.root / "results.json"
 

@@ -18,6 +18,7 @@ import seqdpo
 from seqdpo.analyse.results import results
 from seqdpo.analyse.verdicts import Tolerances
 from seqdpo.errors import RunError
+from seqdpo.measure.movement import movement_table, weight_norms
 from seqdpo.measure.scores import PairLogps, pair_logps
 from seqdpo.policy.adapters import loaded_adapter, save_adapter, trainable_policy
 from seqdpo.policy.checks import check_weight_files
@@ -33,6 +34,7 @@ from seqdpo.run.environment import environment, peak_memory_bytes
 from seqdpo.run.files import file_hash, file_hashes, folder_written_whole, write_json, write_table, write_text
 from seqdpo.run.folder import NODE_FILE, RunFolder, check_output_dir
 from seqdpo.run.inputs import read_preferences, with_model_path
+from seqdpo.run.movement import run_movement
 from seqdpo.run.scores_table import scores_table, stage_scores
 from seqdpo.run.work import Work, base_work, stage_work
 from seqdpo.study.config import Study
@@ -94,10 +96,13 @@ class _Runner:
     board: Board
     unfinished: list[Node | None]  # parents first; None is the base
     _base_logps: BaseLogps = field(init=False)
+    _weight_norms: dict[str, float] = field(init=False)
     _train_logps: dict[tuple[Node | None, str], PairLogps] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._base_logps = BaseLogps(self.base, self.identity["model"], self.engine, self.study.tokens_per_batch)
+
+        self._weight_norms = weight_norms(self.base)
 
     def run(self) -> None:
         """Every node that is not done yet, parents first."""
@@ -133,6 +138,8 @@ class _Runner:
                     for name, objective in self.preferences.objectives.items()
                 }
             write_table(path / "train.parquet", steps)
+            parent = self.folder.adapter(node.parent)
+            write_table(path / "movement.parquet", movement_table(parent, path / "adapter", self._weight_norms))
             details = self._stage_details(node, train_seconds=seconds, score_seconds=perf_counter() - began - seconds)
             self._write_node(path, scores, details)
         self.folder.log("stage_done", checkpoint=node.checkpoint, seed=node.seed, seconds=perf_counter() - began)
@@ -260,10 +267,11 @@ def _write_findings(folder: RunFolder, study: Study, preferences: Preferences) -
     """scores.parquet and results.json from the stages' own scores, then all hashes into the manifest."""
     scores, pairs = scores_table(folder, study, preferences), pairs_table(preferences)
     write_table(folder.scores, scores)
+    write_table(folder.movement, run_movement(folder, study))
     facts = study.model_dump(mode="json", include=set(STUDY_FACTS))
     write_json(folder.results, results(scores, pairs, study.beta, _tolerances(study), facts))
     manifest = json.loads(folder.manifest.read_text(encoding="utf-8"))
-    written = (folder.study, folder.pairs, folder.dropped, folder.scores, folder.results)
+    written = (folder.study, folder.pairs, folder.dropped, folder.scores, folder.movement, folder.results)
     manifest["files"] = {path.relative_to(folder.root).as_posix(): file_hash(path) for path in written}
     write_json(folder.manifest, manifest)
     folder.log("run_done")
