@@ -20,7 +20,9 @@ LAYERS, RANK = 32, 32
 #: module -> its outputs and inputs
 SHAPES = {
     **{f"self_attn.{name}": (size, 4096) for name, size in (("q_proj", 4096), ("k_proj", 1024), ("v_proj", 1024))},
-    **{"self_attn.o_proj": (4096, 4096), "mlp.gate_proj": (14336, 4096), "mlp.up_proj": (14336, 4096)},
+    "self_attn.o_proj": (4096, 4096),
+    "mlp.gate_proj": (14336, 4096),
+    "mlp.up_proj": (14336, 4096),
     "mlp.down_proj": (4096, 14336),
 }
 
