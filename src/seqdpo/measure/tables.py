@@ -50,3 +50,42 @@ MOVEMENT_SCHEMA = pa.schema(
         ),
     ]
 )
+
+#: gradients.parquet: the gradients of the current and of an earlier objective at points of a later stage, each on two
+#: disjoint held-out batches ("halves"): c1, c2 and e1, e2, with means c, e. Squared norms are means over the halves.
+#: The run's table has NODE_COLUMNS before these; docs/mechanism.md has the rest.
+GRADIENTS_SCHEMA = pa.schema(
+    [
+        ("step", pa.int32()),  # optimiser steps of the stage before this point
+        ("objective", pa.string()),  # the earlier one
+        ("module", pa.string()),  # its name in the base model; (layer): all of a layer; (all): the whole adapter
+        ("layer", pa.int32()),
+        ("n_pairs", pa.int32()),  # of one half
+        ("dot", pa.float64()),  # <c, e>
+        ("current_squared_norm", pa.float64()),
+        ("current_split_dot", pa.float64()),  # <c1, c2>
+        ("earlier_squared_norm", pa.float64()),
+        ("earlier_split_dot", pa.float64()),  # <e1, e2>
+        ("preconditioned_dot", pa.float64()),  # <c / (sqrt(v) + eps), e>, v Adam's; null before its first step
+        ("from_step", pa.int32()),  # the interval around the point: steps done when it began,
+        ("to_step", pa.int32()),  # and when it ended
+        ("update_dot", pa.float64()),  # <e, the parameters' change over the interval>
+    ]
+)
+
+#: The places a on the line from the previous checkpoint (0) to the new one (1) at which pairs are scored.
+PATH = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25)
+#: function.parquet: some held-out pairs of every objective, what the stage made of them; sums over response tokens,
+#: in nats. The run's table has NODE_COLUMNS before these.
+FUNCTION_SCHEMA = pa.schema(
+    [
+        ("objective", pa.string()),
+        ("pair_id", pa.string()),
+        ("chosen_kl", pa.float64()),  # KL(previous || new) of the next token, summed along the response
+        ("rejected_kl", pa.float64()),
+        ("chosen_forecast", pa.float64()),  # change of the log-probability that one short step of the stage promises
+        ("rejected_forecast", pa.float64()),
+        ("path_chosen_logp", pa.list_(pa.float64())),  # at the places of PATH; null for a control stage
+        ("path_rejected_logp", pa.list_(pa.float64())),
+    ]
+)

@@ -47,7 +47,7 @@ class FinishedRun:
         Raises: DataError if the file cannot be read.
         """
         path = self.folder.scores
-        return _table(path, columns=columns, filters=wanted, read_dictionary=REPEATED)
+        return read_table(path, columns=columns, filters=wanted, read_dictionary=REPEATED)
 
     def texts(self, objective: str, split: str, pair_ids: pa.Array) -> pa.Table:
         """Prompt, chosen and rejected of some pairs, in their order.
@@ -57,7 +57,7 @@ class FinishedRun:
         path = self.folder.pairs
         wanted = (pc.field("objective") == objective) & (pc.field("split") == split)
         wanted &= pc.field("pair_id").isin(pair_ids)
-        found = _table(path, columns=["pair_id", *TEXTS], filters=wanted)
+        found = read_table(path, columns=["pair_id", *TEXTS], filters=wanted)
         rows = pc.index_in(pair_ids, value_set=found["pair_id"].combine_chunks())
         if rows.null_count:
             raise DataError(f"{path}: {rows.null_count} pairs are gone; expected those that were scored. {REMEDY}")
@@ -72,9 +72,9 @@ def read_run(root: Path) -> FinishedRun:
     folder = _finished_folder(root)
     return FinishedRun(
         folder,
-        pairs=_table(folder.pairs, columns=_columns_without_texts(folder.pairs)),
-        study=_mapping(folder.study, yaml.safe_load),
-        manifest=_mapping(folder.manifest, json.loads),
+        pairs=read_table(folder.pairs, columns=_columns_without_texts(folder.pairs)),
+        study=read_mapping(folder.study, yaml.safe_load),
+        manifest=read_mapping(folder.manifest, json.loads),
     )
 
 
@@ -84,7 +84,7 @@ def read_results(root: Path) -> dict[str, Any]:
     Raises: as `read_run`; DataError if results.json is of another version.
     """
     folder = _finished_folder(root)
-    found = _mapping(folder.results, json.loads)
+    found = read_mapping(folder.results, json.loads)
     if found.get("schema_version") != SCHEMA_VERSION:
         raise DataError(
             f"{folder.results}: schema_version = {found.get('schema_version')!r}; expected {SCHEMA_VERSION}. {REMEDY}"
@@ -128,12 +128,20 @@ def _columns_without_texts(path: Path) -> list[str]:
     return [name for name in names if name not in TEXTS]
 
 
-def _table(path: Path, **options: Any) -> pa.Table:
+def read_table(path: Path, **options: Any) -> pa.Table:
+    """A Parquet file of the run.
+
+    Raises: DataError if it cannot be read.
+    """
     with _read(path):
         return pq.read_table(path, partitioning=None, **options)  # the folder's name is no column
 
 
-def _mapping(path: Path, parse: Callable[[str], Any]) -> dict[str, Any]:
+def read_mapping(path: Path, parse: Callable[[str], Any]) -> dict[str, Any]:
+    """A JSON or YAML file of the run.
+
+    Raises: DataError if it cannot be read, or holds no keys.
+    """
     with _read(path):
         value = parse(path.read_text(encoding="utf-8"))
     if not isinstance(value, dict):

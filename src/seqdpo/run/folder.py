@@ -49,6 +49,14 @@ class RunFolder:
         return self.root / "movement.parquet"
 
     @property
+    def gradients(self) -> Path:
+        return self.root / "gradients.parquet"
+
+    @property
+    def function(self) -> Path:
+        return self.root / "function.parquet"
+
+    @property
     def results(self) -> Path:
         return self.root / "results.json"
 
