@@ -35,6 +35,21 @@ def head_of(model: PreTrainedModel) -> Head:
     return Head(output.weight, getattr(output, "bias", None), scale, softcap)
 
 
+def chunk_size(head: Head) -> int:
+    """Hidden states whose logits may exist at one time."""
+    return max(LOGITS_PER_CHUNK // head.weight.shape[0], 1)
+
+
+def logits_of(hidden: Tensor, head: Head) -> Tensor:
+    """(n_tokens, vocabulary) float32 logits of the hidden states (n_tokens, hidden)."""
+    logits = torch.nn.functional.linear(hidden, head.weight, head.bias).float()
+    if head.scale != 1.0:
+        logits *= head.scale
+    if head.softcap is not None:
+        logits = torch.tanh_(logits.div_(head.softcap)).mul_(head.softcap)
+    return logits
+
+
 def token_logps(hidden: Tensor, targets: Tensor, head: Head) -> Tensor:
     """log p(target) at each hidden state, normalised in float32.
 
@@ -53,7 +68,7 @@ class _TokenLogps(torch.autograd.Function):
     def forward(ctx: Any, hidden: Tensor, targets: Tensor, head: Head) -> Tensor:
         logps = hidden.new_empty(len(targets), dtype=torch.float32)
         gradient = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
-        size = max(LOGITS_PER_CHUNK // head.weight.shape[0], 1)
+        size = chunk_size(head)
         for start in range(0, len(targets), size):
             rows = slice(start, start + size)
             logps[rows], slope = _chunk(hidden[rows], targets[rows], head, gradient is not None)
@@ -70,11 +85,7 @@ class _TokenLogps(torch.autograd.Function):
 
 def _chunk(hidden: Tensor, targets: Tensor, head: Head, with_slope: bool) -> tuple[Tensor, Tensor | None]:
     """(log-probabilities, their gradient with respect to the hidden states)."""
-    logits = torch.nn.functional.linear(hidden, head.weight, head.bias).float()
-    if head.scale != 1.0:
-        logits *= head.scale
-    if head.softcap is not None:
-        logits = torch.tanh_(logits.div_(head.softcap)).mul_(head.softcap)
+    logits = logits_of(hidden, head)
     normaliser = torch.logsumexp(logits, dim=1)
     logps = logits.gather(1, targets[:, None]).squeeze(1) - normaliser
     if not with_slope:

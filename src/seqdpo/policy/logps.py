@@ -25,7 +25,7 @@ class ResponseLogps(NamedTuple):
 def response_logps(model: nn.Module, pairs: Sequence[PairTokens]) -> ResponseLogps:
     """log p(response | prompt) of every pair; differentiable. One forward pass."""
     device = next(model.parameters()).device
-    base = _base(model)
+    base = base_of(model)
     if is_tree_attention(base):
         logps = packed_logps(base, packed_pairs(pairs, device))
     else:
@@ -36,7 +36,12 @@ def response_logps(model: nn.Module, pairs: Sequence[PairTokens]) -> ResponseLog
 
 def packed_logps(model: PreTrainedModel, batch: PackedPairs) -> Tensor:
     """(2 n_pairs,) as `padding.padded_logps`, each distinct token computed once, the head on response tokens only."""
-    head = head_of(model)
+    logps = token_logps(packed_states(model, batch), batch.targets, head_of(model))
+    return torch.zeros(2 * len(batch.trees), device=logps.device).index_add(0, batch.responses, logps)
+
+
+def packed_states(model: PreTrainedModel, batch: PackedPairs) -> Tensor:
+    """(n_response_tokens, hidden) last hidden states that predict the response tokens."""
     backbone = getattr(model, model.base_model_prefix)
     hidden = backbone(
         input_ids=batch.input_ids,
@@ -44,8 +49,7 @@ def packed_logps(model: PreTrainedModel, batch: PackedPairs) -> Tensor:
         use_cache=False,
         calls=attention_calls(batch.trees, model.dtype),
     ).last_hidden_state[0]  # (n_tokens, hidden)
-    logps = token_logps(hidden.index_select(0, batch.predictors), batch.targets, head)
-    return torch.zeros(2 * len(batch.trees), device=logps.device).index_add(0, batch.responses, logps)
+    return hidden.index_select(0, batch.predictors)
 
 
 def batch_indices(model: nn.Module, pairs: Sequence[PairTokens], tokens_per_batch: int) -> list[list[int]]:
@@ -54,7 +58,7 @@ def batch_indices(model: nn.Module, pairs: Sequence[PairTokens], tokens_per_batc
     Every pair is in exactly one batch, the final short one included. The budget counts the tokens that the model
     computes: distinct ones where pairs are packed, padding included where they are not.
     """
-    packed = is_tree_attention(_base(model))
+    packed = is_tree_attention(base_of(model))
     batches: list[list[int]] = []
     used = 0
     for index in sorted(range(len(pairs)), key=lambda i: pairs[i].longest):
@@ -70,6 +74,6 @@ def batch_indices(model: nn.Module, pairs: Sequence[PairTokens], tokens_per_batc
     return batches
 
 
-def _base(model: nn.Module) -> PreTrainedModel:
+def base_of(model: nn.Module) -> PreTrainedModel:
     """The Hugging Face model inside a PEFT one; LoRA layers sit in the same modules."""
     return model.get_base_model() if isinstance(model, PeftModel) else model

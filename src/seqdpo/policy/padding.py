@@ -39,20 +39,25 @@ def padded_logps(model: nn.Module, batch: PaddedPairs) -> Tensor:
     The head runs only on the last positions, those that can predict a response token; the normaliser is taken in
     float32 whatever the model's dtype.
     """
+    logits = padded_logits(model, batch)
+    targets = batch.input_ids[:, -logits.shape[1] :]
+    token_logps = logits.gather(2, targets.unsqueeze(2)).squeeze(2) - torch.logsumexp(logits, dim=2)
+    return torch.where(batch.response_mask.bool(), token_logps, 0.0).sum(dim=1)
+
+
+def padded_logits(model: nn.Module, batch: PaddedPairs) -> Tensor:
+    """(2 n_pairs, longest_response, vocabulary) float32 logits that predict the last columns of input_ids."""
     width = batch.response_mask.shape[1]
     # generation counts positions from the first real token; a forward pass has to be told
     positions = (batch.attention_mask.cumsum(dim=1) - 1).clamp(min=0)
-    logits = model(
+    logits: Tensor = model(
         input_ids=batch.input_ids,
         attention_mask=batch.attention_mask,
         position_ids=positions,
         use_cache=False,
         logits_to_keep=width + 1,  # the token before a response predicts its first token
-    ).logits[:, -width - 1 : -1]  # (2 n_pairs, width, vocabulary)
-    targets = batch.input_ids[:, -width:]
-    logits = logits.float()
-    token_logps = logits.gather(2, targets.unsqueeze(2)).squeeze(2) - torch.logsumexp(logits, dim=2)
-    return torch.where(batch.response_mask.bool(), token_logps, 0.0).sum(dim=1)
+    ).logits[:, -width - 1 : -1]
+    return logits.float()
 
 
 def _left_padded(rows: Sequence[TokenIds], width: int) -> Tensor:
