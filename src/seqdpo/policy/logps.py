@@ -36,7 +36,8 @@ def response_logps(model: nn.Module, pairs: Sequence[PairTokens]) -> ResponseLog
 
 def packed_logps(model: PreTrainedModel, batch: PackedPairs) -> Tensor:
     """(2 n_pairs,) as `padding.padded_logps`, each distinct token computed once, the head on response tokens only."""
-    logps = token_logps(packed_states(model, batch), batch.targets, head_of(model))
+    head = head_of(model)
+    logps = token_logps(packed_states(model, batch), batch.targets, head)
     return torch.zeros(2 * len(batch.trees), device=logps.device).index_add(0, batch.responses, logps)
 
 
