@@ -37,7 +37,7 @@ from seqdpo.policy.adapters import trainable_policy
 from seqdpo.policy.load import load_model
 from seqdpo.study.config import Study
 from seqdpo.training.placebo import TrainingPairs
-from seqdpo.training.stage import Step, _accumulate_gradients, n_steps, train_stage
+from seqdpo.training.stage import Step, accumulate_gradients, n_steps, train_stage
 
 
 @pytest.fixture
@@ -133,7 +133,7 @@ def test_gradient_equals_one_backward_per_pair(tokens_per_batch, tiny_model, mak
     study = make_study(tokens_per_batch=tokens_per_batch)
     with moved_policy(tiny_model, study) as policy:
         expected = one_backward_per_pair(policy, pairs, study.beta)
-        _accumulate_gradients(policy, pairs, range(10), study)
+        accumulate_gradients(policy, pairs, range(10), study)
         actual = {name: parameter.grad for name, parameter in trainable(policy).items()}
     assert_close_in_norm(actual, expected, 1e-5)
 

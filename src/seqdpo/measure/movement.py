@@ -123,6 +123,12 @@ def movement_table(previous: Path | None, new: Path, weight_norms: Mapping[str, 
     return pa.Table.from_pylist([*rows, _all_row(rows)], schema=MOVEMENT_SCHEMA)
 
 
+def layer_of(module: str) -> int | None:
+    """The number in a module's name, as in model.layers.3.self_attn.q_proj."""
+    match = _LAYER.search(module)
+    return int(match["layer"]) if match else None
+
+
 def weight_norms(model: nn.Module) -> dict[str, float]:
     """Frobenius norm of each linear layer's weight, added up in float64."""
     return {
@@ -136,10 +142,9 @@ def _module_row(module: str, previous: Factors | None, new: Factors, weight_norm
     update = update_factors(previous, new)
     moved = directions(update)
     d_out, d_in = new.b.shape[0], new.a.shape[1]
-    layer = _LAYER.search(module)
     row: dict[str, Any] = {
         "module": module,
-        "layer": int(layer["layer"]) if layer else None,
+        "layer": layer_of(module),
         "kind": module.rpartition(".")[2],
         "update_norm": moved.norm,
         "new_norm": directions(new).norm,

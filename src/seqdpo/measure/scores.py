@@ -39,12 +39,12 @@ def pair_logps(
     with torch.inference_mode():
         for batch in batch_indices(model, pairs, tokens_per_batch):
             result = response_logps(model, [pairs[i] for i in batch])
-            logps.chosen[batch] = _column(result.chosen)
-            logps.rejected[batch] = _column(result.rejected)
+            logps.chosen[batch] = as_column(result.chosen)
+            logps.rejected[batch] = as_column(result.rejected)
             on_batch(len(batch))
     return logps
 
 
-def _column(values: Tensor) -> Column:
+def as_column(values: Tensor) -> Column:
     """Where torch ends: a detached tensor as a float64 numpy column."""
     return values.detach().cpu().double().numpy()

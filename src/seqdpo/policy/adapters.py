@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -17,7 +18,7 @@ from seqdpo.preferences.files import first_line
 from seqdpo.study.config import Study
 from seqdpo.wording import did_you_mean, listed
 
-EARLIER = "earlier"  # PEFT's name for the frozen adapter of `stack`
+EARLIER = "earlier"  # PEFT's name for the frozen adapter of `stack`, and for the start of a line
 WEIGHTS_FILE = "adapter_model.safetensors"
 
 
@@ -82,6 +83,34 @@ def trainable_policy(base: PreTrainedModel, study: Study, parent: Path | None, s
     else:
         with _merged(base, parent) as merged, _unloading(new_adapter(merged, study, seed)) as policy:
             yield policy
+
+
+class Line:
+    """The policies between two checkpoints: delta W(a) = previous + a * (new - previous)."""
+
+    def __init__(self, policy: PeftModel) -> None:
+        self.policy = policy
+        self._layers = [layer for layer in policy.modules() if isinstance(layer, LoraLayer)]
+        self._scales = [dict(layer.scaling) for layer in self._layers]
+
+    def move_to(self, a: float) -> None:
+        """0 is the earlier checkpoint, 1 the later one."""
+        weights = {EARLIER: 1 - a, "default": a}
+        for layer, scales in zip(self._layers, self._scales, strict=True):
+            layer.scaling.update({name: scale * weights[name] for name, scale in scales.items()})
+
+
+@contextmanager
+def line_between(base: PreTrainedModel, previous: Path | None, new: Path) -> Iterator[Line]:
+    """The line from one checkpoint's adapter (None: the base) to another's; on leaving, the base is as it was."""
+    with _unloading(_from_folder(base, new, trainable=False)) as policy:
+        if previous is not None:
+            with torch.random.fork_rng():
+                policy.load_adapter(str(previous), adapter_name=EARLIER)
+            policy.base_model.set_adapter([EARLIER, "default"])
+            for parameter in policy.parameters():
+                parameter.requires_grad_(False)
+        yield Line(policy.eval())
 
 
 def save_adapter(policy: PeftModel, study: Study, parent: Path | None, folder: Path) -> None:

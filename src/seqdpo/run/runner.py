@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +20,7 @@ from seqdpo.analyse.verdicts import Tolerances
 from seqdpo.errors import RunError
 from seqdpo.measure.movement import movement_table, weight_norms
 from seqdpo.measure.scores import PairLogps, pair_logps
+from seqdpo.measure.tables import GRADIENTS_SCHEMA
 from seqdpo.policy.adapters import loaded_adapter, save_adapter, trainable_policy
 from seqdpo.policy.checks import check_weight_files
 from seqdpo.policy.engine import choose_engine
@@ -34,7 +35,7 @@ from seqdpo.run.environment import environment, peak_memory_bytes
 from seqdpo.run.files import file_hash, file_hashes, folder_written_whole, write_json, write_table, write_text
 from seqdpo.run.folder import NODE_FILE, RunFolder, check_output_dir
 from seqdpo.run.inputs import read_preferences, with_model_path
-from seqdpo.run.movement import run_movement
+from seqdpo.run.mechanism import STAGE_TABLES, gradient_trace, run_table, stage_forecast, stage_function
 from seqdpo.run.scores_table import scores_table, stage_scores
 from seqdpo.run.work import Work, base_work, stage_work
 from seqdpo.study.config import Study
@@ -85,6 +86,14 @@ def run_study(study: Study, board: Board) -> RunFolder:
     return folder
 
 
+class _Trained(NamedTuple):
+    """What training a stage left, beside the adapter."""
+
+    steps: pa.Table
+    gradients: pa.Table
+    forecasts: dict[str, PairLogps]
+
+
 @dataclass(slots=True)
 class _Runner:
     study: Study  # its model path resolved
@@ -101,7 +110,6 @@ class _Runner:
 
     def __post_init__(self) -> None:
         self._base_logps = BaseLogps(self.base, self.identity["model"], self.engine, self.study.tokens_per_batch)
-
         self._weight_norms = weight_norms(self.base)
 
     def run(self) -> None:
@@ -130,30 +138,40 @@ class _Runner:
         began = perf_counter()
         self.folder.log("stage_began", checkpoint=node.checkpoint, seed=node.seed)
         with folder_written_whole(self.folder.stage(node)) as path:
-            steps = self._train(node, path)
+            trained = self._train(node, path)
             seconds = perf_counter() - began
             with loaded_adapter(self.base, path / "adapter") as policy:
                 scores = {
                     name: self._scored(policy, objective.eval, node)
                     for name, objective in self.preferences.objectives.items()
                 }
-            write_table(path / "train.parquet", steps)
-            parent = self.folder.adapter(node.parent)
-            write_table(path / "movement.parquet", movement_table(parent, path / "adapter", self._weight_norms))
+            write_table(path / "train.parquet", trained.steps)
+            self._write_mechanism(node, path, trained)
             details = self._stage_details(node, train_seconds=seconds, score_seconds=perf_counter() - began - seconds)
             self._write_node(path, scores, details)
         self.folder.log("stage_done", checkpoint=node.checkpoint, seed=node.seed, seconds=perf_counter() - began)
-        self.board.finish(f"loss {np.mean(steps['loss'].to_numpy()[-10:]):.3f}")
+        self.board.finish(f"loss {np.mean(trained.steps['loss'].to_numpy()[-10:]):.3f}")
 
-    def _train(self, node: Node, path: Path) -> pa.Table:
+    def _train(self, node: Node, path: Path) -> _Trained:
         parent = self.folder.adapter(node.parent)
         seed = _stage_seed(node)
         labels = np.random.default_rng([seed, 1])  # another stream than that of the order of the pairs
         pairs = self._training_pairs(node, labels)
         with trainable_policy(self.base, self.study, parent, seed) as policy:
-            steps = train_stage(policy, pairs, self.study, seed, self._on_step)
+            forecasts = stage_forecast(policy, pairs, self.preferences, self.study, self._on_scored)
+            trace = gradient_trace(policy, node, self.preferences, self.study, self.folder)
+            steps = train_stage(policy, pairs, self.study, seed, self._on_step, trace)
             save_adapter(policy, self.study, parent, path / "adapter")
-        return steps
+        return _Trained(steps, GRADIENTS_SCHEMA.empty_table() if trace is None else trace.table, forecasts)
+
+    def _write_mechanism(self, node: Node, path: Path, trained: _Trained) -> None:
+        adapter = path / "adapter"
+        function = stage_function(
+            self.base, node, adapter, self.preferences, self.study, self.folder, trained.forecasts, self._on_scored
+        )
+        movement = movement_table(self.folder.adapter(node.parent), adapter, self._weight_norms)
+        for name, table in {"gradients": trained.gradients, "function": function, "movement": movement}.items():
+            write_table(path / f"{name}.parquet", table)
 
     def _training_pairs(self, node: Node, generator: np.random.Generator) -> TrainingPairs:
         prepared = self.preferences.objectives[node.objective].train
@@ -266,12 +284,15 @@ def _write_inputs(
 def _write_findings(folder: RunFolder, study: Study, preferences: Preferences) -> None:
     """scores.parquet and results.json from the stages' own scores, then all hashes into the manifest."""
     scores, pairs = scores_table(folder, study, preferences), pairs_table(preferences)
+    mechanism = {name: run_table(folder, study, name) for name in STAGE_TABLES}
+    for name, table in mechanism.items():
+        write_table(folder.root / f"{name}.parquet", table)
     write_table(folder.scores, scores)
-    write_table(folder.movement, run_movement(folder, study))
     facts = study.model_dump(mode="json", include=set(STUDY_FACTS))
     write_json(folder.results, results(scores, pairs, study.beta, _tolerances(study), facts))
     manifest = json.loads(folder.manifest.read_text(encoding="utf-8"))
-    written = (folder.study, folder.pairs, folder.dropped, folder.scores, folder.movement, folder.results)
+    tables = (folder.scores, folder.gradients, folder.movement, folder.function)
+    written = (folder.study, folder.pairs, folder.dropped, *tables, folder.results)
     manifest["files"] = {path.relative_to(folder.root).as_posix(): file_hash(path) for path in written}
     write_json(folder.manifest, manifest)
     folder.log("run_done")

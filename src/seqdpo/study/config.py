@@ -130,6 +130,17 @@ class Study(BaseModel):
         default=1, ge=0, description="control stages beside every later stage; true = 1, false = 0"
     )
 
+    # the mechanism: what is measured beside the scores
+    gradient_trace_points: int = Field(
+        default=20, ge=0, description="points of a later stage at which objectives' gradients are compared; 0: none"
+    )
+    gradient_trace_share: float = Field(
+        default=0.1, gt=0, description="at most so many passes for them, as a share of the stage's training passes"
+    )
+    mechanism_pairs: int = Field(
+        default=200, ge=0, description="held-out pairs an objective for KL, forecast and the path between checkpoints"
+    )
+
     # the verdicts: what counts as a change, fixed before the training
     margin_tolerance: float = Field(
         default=0.1, gt=0, lt=1, description="mean-margin change that counts as none, as a share of what was learned"

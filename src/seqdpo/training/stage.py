@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -39,17 +40,32 @@ class Step:
     seconds: float
 
 
+class Observer(Protocol):
+    """Looks at a stage while it trains, and leaves no trace in it: not in parameters, random states or modes."""
+
+    def before_step(self, steps_done: int, optimizer: AdamW) -> None:
+        """Called before every step; gradients are there to be used, and are discarded after."""
+
+    def after_stage(self, steps_done: int) -> None:
+        """Called once, after the last step."""
+
+
 def n_steps(n_pairs: int, study: Study) -> int:
     """Optimiser steps of a stage; the final short batch of an epoch is a step."""
     return study.num_train_epochs * math.ceil(n_pairs / study.pairs_per_step)
 
 
 def train_stage(
-    policy: PeftModel, pairs: TrainingPairs, study: Study, seed: int, on_step: Callable[[Step], None]
+    policy: PeftModel,
+    pairs: TrainingPairs,
+    study: Study,
+    seed: int,
+    on_step: Callable[[Step], None],
+    observer: Observer | None = None,
 ) -> pa.Table:
     """Trains the policy in place; returns one row a step (the fields of `Step`).
 
-    The order of the pairs and any LoRA dropout depend on `seed` alone.
+    The order of the pairs and any LoRA dropout depend on `seed` alone, with an observer as without.
 
     Raises: RunError at the first loss or gradient that is not finite, with the step and its pairs.
     """
@@ -68,10 +84,14 @@ def train_stage(
     with _training_mode(policy, study), torch.random.fork_rng():
         torch.manual_seed(seed)
         for epoch, indices in _step_indices(len(pairs.tokens), study, seed):
+            if observer is not None:
+                observer.before_step(len(steps), optimizer)
             step = _train_step(policy, parameters, optimizer, pairs, indices, study, len(steps) + 1, epoch)
             scheduler.step()
             steps.append(step)
             on_step(step)
+        if observer is not None:
+            observer.after_stage(len(steps))
     return pa.Table.from_pylist([asdict(step) for step in steps])
 
 
@@ -88,7 +108,7 @@ def _train_step(
     began = time.perf_counter()
     learning_rate = optimizer.param_groups[0]["lr"]
     optimizer.zero_grad(set_to_none=True)
-    sums = _accumulate_gradients(policy, pairs, indices, study)
+    sums = accumulate_gradients(policy, pairs, indices, study)
     grad_norm = _clipped_norm(parameters, study.max_grad_norm)
     if not (math.isfinite(sums.loss) and math.isfinite(grad_norm)):
         raise RunError(_not_finite(number, sums.loss / len(indices), grad_norm, [pairs.pair_ids[i] for i in indices]))
@@ -121,7 +141,7 @@ class _Sums:
     rejected: float = 0.0
 
 
-def _accumulate_gradients(policy: PeftModel, pairs: TrainingPairs, indices: Sequence[int], study: Study) -> _Sums:
+def accumulate_gradients(policy: PeftModel, pairs: TrainingPairs, indices: Sequence[int], study: Study) -> _Sums:
     """Adds up the gradient of the step's mean loss, however the pairs fall into batches."""
     device = next(policy.parameters()).device
     tokens = [pairs.tokens[i] for i in indices]

@@ -1,0 +1,101 @@
+"""What a stage did to the policy as a function: KL between its two checkpoints, and the line between them."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import torch
+from transformers import PreTrainedModel
+
+from seqdpo.measure.scores import Column, PairLogps, as_column, pair_logps
+from seqdpo.measure.tables import FUNCTION_SCHEMA, PATH
+from seqdpo.policy.adapters import Line, line_between
+from seqdpo.policy.divergence import response_kl
+from seqdpo.policy.logps import base_of, batch_indices
+from seqdpo.preferences.tokens import PairTokens
+
+
+class HeldOut(NamedTuple):
+    """Some held-out pairs of one objective."""
+
+    pair_ids: Sequence[str]
+    tokens: Sequence[PairTokens]
+
+
+class PairKl(NamedTuple):
+    """KL(previous || new) of the next token, summed along each response; nats."""
+
+    chosen: Column  # (n_pairs,)
+    rejected: Column  # (n_pairs,)
+
+
+def function_table(
+    base: PreTrainedModel,
+    previous: Path | None,
+    new: Path,
+    held_out: Mapping[str, HeldOut],
+    tokens_per_batch: int,
+    forecasts: Mapping[str, PairLogps] | None = None,
+    with_path: bool = True,
+    on_batch: Callable[[int], None] = lambda n_pairs: None,
+) -> pa.Table:
+    """FUNCTION_SCHEMA: the held-out pairs of every objective between two checkpoints of one base.
+
+    `previous` and `new` are PEFT LoRA adapter folders (None: the base itself); `forecasts` come from
+    `seqdpo.measure.forecast` and stay null without. `on_batch` hears the pairs of each forward pass.
+    """
+    tables = []
+    with line_between(base, previous, new) as line:
+        for name, pairs in held_out.items():
+            kl = line_kl(line, pairs.tokens, tokens_per_batch, on_batch)
+            path = path_logps(line, pairs.tokens, tokens_per_batch, on_batch) if with_path else None
+            tables.append(_table(name, pairs.pair_ids, kl, (forecasts or {}).get(name), path))
+    return pa.concat_tables(tables) if tables else FUNCTION_SCHEMA.empty_table()
+
+
+def line_kl(
+    line: Line, pairs: Sequence[PairTokens], tokens_per_batch: int, on_batch: Callable[[int], None] = lambda n: None
+) -> PairKl:
+    """KL between the two ends of the line, in the order of `pairs`."""
+    base = base_of(line.policy)
+    kl = PairKl(np.empty(len(pairs)), np.empty(len(pairs)))
+    with torch.inference_mode():
+        for batch in batch_indices(base, pairs, tokens_per_batch):
+            found = response_kl(base, [pairs[i] for i in batch], lambda: line.move_to(0), lambda: line.move_to(1))
+            kl.chosen[batch], kl.rejected[batch] = as_column(found.chosen), as_column(found.rejected)
+            on_batch(2 * len(batch))
+    return kl
+
+
+def path_logps(
+    line: Line, pairs: Sequence[PairTokens], tokens_per_batch: int, on_batch: Callable[[int], None] = lambda n: None
+) -> list[PairLogps]:
+    """Log-probabilities at each place of PATH, in the order of `pairs`."""
+    found = []
+    for a in PATH:
+        line.move_to(a)
+        found.append(pair_logps(line.policy, pairs, tokens_per_batch, on_batch))
+    return found
+
+
+def _table(
+    objective: str, pair_ids: Sequence[str], kl: PairKl, forecast: PairLogps | None, path: list[PairLogps] | None
+) -> pa.Table:
+    n = len(pair_ids)
+    columns = {
+        "objective": [objective] * n,
+        "pair_id": list(pair_ids),
+        "chosen_kl": kl.chosen,
+        "rejected_kl": kl.rejected,
+        "chosen_forecast": None if forecast is None else forecast.chosen,
+        "rejected_forecast": None if forecast is None else forecast.rejected,
+        "path_chosen_logp": None if path is None else list(np.stack([logps.chosen for logps in path], axis=1)),
+        "path_rejected_logp": None if path is None else list(np.stack([logps.rejected for logps in path], axis=1)),
+    }
+    arrays = [
+        pa.nulls(n, field.type) if columns[field.name] is None else pa.array(columns[field.name], field.type)
+        for field in FUNCTION_SCHEMA
+    ]
+    return pa.table(arrays, schema=FUNCTION_SCHEMA)

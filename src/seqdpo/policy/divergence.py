@@ -1,0 +1,68 @@
+"""How far apart two states of one model are on given responses: exact KL of the next token, vocabulary and all."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from seqdpo.policy.attention import is_tree_attention
+from seqdpo.policy.head import chunk_size, head_of, logits_of
+from seqdpo.policy.logps import packed_states
+from seqdpo.policy.packing import packed_pairs
+from seqdpo.policy.padding import padded_logits, padded_pairs
+from seqdpo.preferences.tokens import PairTokens
+
+
+class ResponseKl(NamedTuple):
+    """Sum over the response's tokens of KL(first || second) of the next token, nats."""
+
+    chosen: Tensor  # (n_pairs,) float32
+    rejected: Tensor  # (n_pairs,) float32
+
+
+def response_kl(
+    base: PreTrainedModel, pairs: Sequence[PairTokens], to_first: Callable[[], None], to_second: Callable[[], None]
+) -> ResponseKl:
+    """KL along both responses of each pair between two states that the callables put the model in.
+
+    The responses are given, not sampled: this is how differently the two continue the same texts.
+    """
+    if is_tree_attention(base):
+        kl = _packed(base, pairs, to_first, to_second)
+    else:
+        kl = _padded(base, pairs, to_first, to_second)
+    return ResponseKl(*kl.chunk(2))
+
+
+def _packed(
+    base: PreTrainedModel, pairs: Sequence[PairTokens], to_first: Callable[[], None], to_second: Callable[[], None]
+) -> Tensor:
+    batch = packed_pairs(pairs, base.device)
+    to_first()
+    first = packed_states(base, batch)
+    to_second()
+    second = packed_states(base, batch)
+    head = head_of(base)
+    size = chunk_size(head)
+    chunks = zip(first.split(size), second.split(size), strict=True)
+    kl = torch.cat([_kl(logits_of(one, head), logits_of(other, head)) for one, other in chunks])
+    return torch.zeros(2 * len(pairs), device=kl.device).index_add(0, batch.responses, kl)
+
+
+def _padded(
+    base: PreTrainedModel, pairs: Sequence[PairTokens], to_first: Callable[[], None], to_second: Callable[[], None]
+) -> Tensor:
+    batch = padded_pairs(pairs, base.device)
+    to_first()
+    first = padded_logits(base, batch)
+    to_second()
+    kl = _kl(first.flatten(0, 1), padded_logits(base, batch).flatten(0, 1)).view_as(batch.response_mask)
+    return torch.where(batch.response_mask.bool(), kl, 0.0).sum(dim=1)
+
+
+def _kl(first: Tensor, second: Tensor) -> Tensor:
+    """KL(first || second) of each row of logits (n, vocabulary); returns (n,)."""
+    log_p, log_q = first.log_softmax(dim=1), second.log_softmax(dim=1)
+    return (log_p.exp() * (log_p - log_q)).sum(dim=1)
