@@ -115,6 +115,7 @@ class GradientTrace:
             self._close(steps_done)
             self._began, self._start = steps_done, [parameter.detach().clone() for parameter in self._parameters]
         if steps_done in self._middles:
+            optimizer.zero_grad(set_to_none=True)  # the gradient of the step before is still there
             with _evaluating(self._policy), torch.random.fork_rng():
                 self._measure(self._middles[steps_done], steps_done, optimizer)
 
@@ -124,10 +125,7 @@ class GradientTrace:
 
     def _measure(self, k: int, step: int, optimizer: AdamW) -> None:
         for name, halves in self._earlier.items():
-            first, second = self._gradient(halves, k, halves.first), self._gradient(halves, k, halves.second)
-            numbers = self._of_halves("earlier", first, second)
-            mean = [one.add_(other).div_(2) for one, other in zip(first, second, strict=True)]
-            self._open[name] = _Point(step, name, self._size.n_pairs, numbers, mean)
+            self._open[name] = self._earlier_point(name, halves, k, step)
         first = self._gradient(self._current, k, self._current.first)
         crossed = {name: self._crossed(first, point, optimizer) for name, point in self._open.items()}
         second = self._gradient(self._current, k, self._current.second)
@@ -135,6 +133,13 @@ class GradientTrace:
         for name, point in self._open.items():
             both = self._crossed(second, point, optimizer)
             point.numbers.update(numbers | {key: (crossed[name][key] + dot) / 2 for key, dot in both.items()})
+
+    def _earlier_point(self, name: str, halves: Halves, k: int, step: int) -> _Point:
+        """Its own method, so that the second half's gradient is gone when the next one is taken."""
+        first, second = self._gradient(halves, k, halves.first), self._gradient(halves, k, halves.second)
+        numbers = self._of_halves("earlier", first, second)
+        mean = [one.add_(other).div_(2) for one, other in zip(first, second, strict=True)]
+        return _Point(step, name, self._size.n_pairs, numbers, mean)
 
     def _of_halves(self, whose: str, first: Sequence[Tensor], second: Sequence[Tensor]) -> dict[str, Tensor]:
         return {
