@@ -9,6 +9,7 @@ from seqdpo.analyse import estimates
 from seqdpo.analyse.cells import Cell, cells
 from seqdpo.analyse.changes import change_record
 from seqdpo.analyse.length import length_change_record, length_record
+from seqdpo.analyse.mechanism import MechanismTables, mechanism_record
 from seqdpo.analyse.orders import order_records
 from seqdpo.analyse.panel import Panel, panels
 from seqdpo.analyse.quartiles import independent_runs, quartile_record
@@ -18,7 +19,7 @@ from seqdpo.analyse.slices import slice_records
 from seqdpo.analyse.transfer import transfer_records
 from seqdpo.analyse.verdicts import Tolerances, verdicts
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 def results(
@@ -27,13 +28,14 @@ def results(
     beta: float,
     tolerances: Tolerances = Tolerances(),  # noqa: B008 - immutable
     study: Mapping[str, Any] | None = None,
+    mechanism: MechanismTables | None = None,
 ) -> dict[str, Any]:
     """The content of results.json; undefined numbers are None (null).
 
     `scores` has the columns of scores.parquet and may come from elsewhere; `pairs` those of data/pairs.parquet, for
-    prompts and slices. `study` is repeated as it is.
+    prompts and slices. `study` is repeated as it is; its `reference` says what the losses of `mechanism` are against.
 
-    Raises: DataError as `seqdpo.analyse.panel.panels`.
+    Raises: DataError as `seqdpo.analyse.panel.panels`, and for mechanism tables of other scores.
     """
     side_by_side = panels(scores, pairs)
     return {
@@ -50,7 +52,17 @@ def results(
         "transfer": transfer_records(side_by_side, beta, tolerances.confidence),
         "orders": order_records(side_by_side, beta, tolerances.confidence),
         "length": _lengths(side_by_side, tolerances.confidence),
+        "mechanism": _mechanism(mechanism, side_by_side, beta, tolerances.confidence, study or {}),
     }
+
+
+def _mechanism(
+    tables: MechanismTables | None, of: Sequence[Panel], beta: float, confidence: float, study: Mapping[str, Any]
+) -> dict[str, Any] | None:
+    if tables is None:
+        return None
+    evaluated = [panel for panel in of if panel.split == "eval"]
+    return mechanism_record(tables, evaluated, study.get("reference", "base"), beta, confidence)
 
 
 def cell_records(of: Sequence[Cell], tolerances: Tolerances) -> list[dict[str, Any]]:

@@ -15,6 +15,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 import seqdpo
+from seqdpo.analyse.mechanism import MechanismTables
 from seqdpo.analyse.results import results
 from seqdpo.analyse.verdicts import Tolerances
 from seqdpo.errors import RunError
@@ -289,7 +290,8 @@ def _write_findings(folder: RunFolder, study: Study, preferences: Preferences) -
         write_table(folder.root / f"{name}.parquet", table)
     write_table(folder.scores, scores)
     facts = study.model_dump(mode="json", include=set(STUDY_FACTS))
-    write_json(folder.results, results(scores, pairs, study.beta, _tolerances(study), facts))
+    found = results(scores, pairs, study.beta, _tolerances(study), facts, MechanismTables(**mechanism))
+    write_json(folder.results, found)
     manifest = json.loads(folder.manifest.read_text(encoding="utf-8"))
     tables = (folder.scores, folder.gradients, folder.movement, folder.function)
     written = (folder.study, folder.pairs, folder.dropped, *tables, folder.results)

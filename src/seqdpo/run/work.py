@@ -2,7 +2,9 @@
 
 from typing import NamedTuple
 
+from seqdpo.measure.tables import PATH
 from seqdpo.preferences.prepare import Preferences
+from seqdpo.run.mechanism import size_of_trace
 from seqdpo.study.config import Study
 from seqdpo.study.tree import Node, reference_of
 
@@ -11,6 +13,8 @@ from seqdpo.study.tree import Node, reference_of
 FORWARD_COST = 1.0
 TRAINING_COST = 2.0
 CHECKPOINTED_TRAINING_COST = 3.0
+#: Both checkpoints, and a short step ahead and back.
+KL_PASSES, FORECAST_PASSES = 2, 2
 
 
 class Work(NamedTuple):
@@ -31,12 +35,23 @@ def base_work(preferences: Preferences, study: Study) -> Work:
     return Work(0, _eval_pairs(preferences) + trained)
 
 
+def mechanism_work(node: Node, preferences: Preferences, study: Study) -> Work:
+    """What a stage's mechanism costs: the gradients of its trace; KL, forecast and, of a real stage, the path."""
+    traced = size_of_trace(node, preferences, study).gradient_pairs(node.stage - 1)
+    held_out = sum(min(len(objective.eval), study.mechanism_pairs) for objective in preferences.objectives.values())
+    trained = min(len(preferences.objectives[node.objective].train), study.mechanism_pairs)
+    places = 0 if node.placebo else len(PATH)
+    return Work(traced + trained, held_out * (KL_PASSES + FORECAST_PASSES + places))
+
+
 def stage_work(node: Node, preferences: Preferences, study: Study) -> Work:
-    """One stage: its training pairs, all objectives' evaluation pairs, and what its reference or labels need."""
+    """One stage: training pairs, all objectives' evaluation pairs, what its reference or labels and its mechanism need."""
     pairs = len(preferences.objectives[node.objective].train)
     checkpoints = {reference_of(node, study)} | ({node.parent} if node.placebo else set())
     references = sum(checkpoint is not None for checkpoint in checkpoints)
-    return Work(pairs * study.num_train_epochs, _eval_pairs(preferences) + references * pairs)
+    mechanism = mechanism_work(node, preferences, study)
+    trained = pairs * study.num_train_epochs + mechanism.trained
+    return Work(trained, _eval_pairs(preferences) + references * pairs + mechanism.scored)
 
 
 def _eval_pairs(preferences: Preferences) -> int:

@@ -1,0 +1,228 @@
+"""From the gradients at the points of a stage to what can be said of opposition: docs/mechanism.md has every key.
+
+A cosine of two noisy gradients is the true one times sqrt(reliability * reliability), so "near zero" is what noise
+alone reads. The corrected cosine divides by what two disjoint batches share. Whether there is opposition at all is
+asked of the uncorrected cosines, point by point, which do not divide by noise.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from seqdpo.analyse import points
+from seqdpo.analyse.estimates import Estimate, defined, mean
+from seqdpo.analyse.margins import Column, PairScores
+from seqdpo.analyse.nodes import BASE, NodeKey, checkpoint_scores, tables_of
+from seqdpo.analyse.panel import Panel
+from seqdpo.analyse.points import PointEstimate, Points
+from seqdpo.errors import DataError
+
+Opposition: TypeAlias = Literal["opposed", "aligned", "unresolved"]
+Books: TypeAlias = Literal["confirmed", "contradicted", "unresolved"]
+
+#: The rows of the whole adapter, and of all modules of a layer.
+ALL, LAYER = "(all)", "(layer)"
+SCOPE = (
+    "this stage, at the points that were measured; the loss of pairs that the policy is sure of has next to no gradient"
+)
+
+
+class Trace(NamedTuple):
+    """The points of one stage and earlier objective; columns (n_points, n_groups), NaN where undefined."""
+
+    steps: list[int]
+    n_pairs: int  # of one half
+    groups: list[tuple[str, int | None]]  # module and layer; the whole adapter first
+    dot: Points
+    current_squared_norm: Points
+    current_split_dot: Points
+    earlier_squared_norm: Points
+    earlier_split_dot: Points
+    preconditioned_dot: Points
+    update_dot: Points
+
+    @property
+    def raw_cosines(self) -> Points:
+        """What one batch against one batch reads at each point."""
+        return _cosine(self.dot, self.current_squared_norm, self.earlier_squared_norm)
+
+
+def gradient_records(
+    gradients: pa.Table, panels: Sequence[Panel], reference: str, beta: float, confidence: float
+) -> list[dict[str, Any]]:
+    """One record for each later stage and earlier objective of gradients.parquet.
+
+    `panels` are those of the evaluation split; `reference` and `beta` are the study's.
+
+    Raises: DataError if a point lacks a module, or the scores lack a checkpoint.
+    """
+    records = []
+    for node, table in tables_of(gradients):
+        for panel in panels:
+            own = table.filter(pc.field("objective") == panel.objective)
+            if own.num_rows:
+                actual = loss_change(node, panel, reference, beta)
+                records.append(_record(node, panel.objective, trace_of(own), actual, confidence))
+    return records
+
+
+def trace_of(table: pa.Table) -> Trace:
+    """The rows of one stage and earlier objective as columns by point.
+
+    Raises: DataError if a point lacks a module.
+    """
+    steps = sorted(set(table["step"].to_pylist()))
+    rows = table.sort_by([("step", "ascending")])
+    first = rows.slice(0, rows.num_rows // len(steps))
+    groups = list(zip(first["module"].to_pylist(), first["layer"].to_pylist(), strict=True))
+    found = list(zip(rows["module"].to_pylist(), rows["layer"].to_pylist(), strict=True))
+    if found != groups * len(steps) or groups[0][0] != ALL:
+        raise DataError(
+            f"gradients: {rows.num_rows} rows for {len(steps)} points; expected the same modules at each, {ALL} first. "
+            "Use the table as the run wrote it."
+        )
+    columns = [rows[name].to_numpy().reshape(len(steps), len(groups)) for name in Trace._fields[3:]]
+    return Trace(steps, int(rows["n_pairs"][0].as_py()), groups, *columns)
+
+
+def loss_change(node: NodeKey, panel: Panel, reference: str, beta: float) -> Estimate:
+    """The change of an earlier objective's mean DPO loss over a stage, as the stage that taught it counts it: nats."""
+    taught = node.path.index(panel.objective) + 1
+    of = _reference_checkpoint(node.path, taught, reference)
+    at_reference = checkpoint_scores(panel, node.seed, of)
+    before, after = (
+        _losses(checkpoint_scores(panel, node.seed, name), at_reference, beta)
+        for name in (node.parent, node.checkpoint)
+    )
+    return mean(after - before, panel.clusters)
+
+
+def corrected_cosine(trace: Trace) -> PointEstimate:
+    """The cosine of the gradients without the noise of the batches, for each group."""
+    return points.jackknife(_cosine, trace.dot, trace.current_split_dot, trace.earlier_split_dot)
+
+
+def _record(node: NodeKey, objective: str, trace: Trace, actual: Estimate, confidence: float) -> dict[str, Any]:
+    at_points = _average_of_defined(trace.raw_cosines[:, :1])
+    groups = _group_records(trace, confidence)
+    named = list(zip(trace.groups, groups, strict=True))
+    return {
+        "seed": node.seed,
+        "from": node.parent,
+        "to": node.checkpoint,
+        "objective": objective,
+        "n_points": len(trace.steps),
+        "pairs_per_batch": trace.n_pairs,
+        **{key: groups[0][key] for key in ("raw_cosine", "reliability", "cosine")},
+        "point_cosine": at_points.record(0, confidence),
+        "statement": _opposition(at_points.interval(0, confidence)),
+        "share_below_zero": float(np.mean(trace.dot[:, 0] < 0)),
+        "preconditioned_dot": _average_of_defined(trace.preconditioned_dot[:, :1]).record(0, confidence),
+        "account": _account(points.total(trace.update_dot[:, :1]), actual, confidence),
+        "trace": _by_point(trace),
+        "layers": [{"layer": layer} | record for (name, layer), record in named if name == LAYER],
+        "modules": [{"module": name} | record for (name, _), record in named if name not in (ALL, LAYER)],
+        "scope": SCOPE,
+    }
+
+
+def _group_records(trace: Trace, confidence: float) -> list[dict[str, Any]]:
+    """The whole stage, for each module, layer, and the adapter."""
+    cosine = corrected_cosine(trace)
+    sums = [getattr(trace, name).sum(axis=0) for name in Trace._fields[3:]]
+    dot, current, current_split, earlier, earlier_split, _, update = sums
+    raw = _cosine(dot, current, earlier)
+    return [
+        {
+            "raw_cosine": defined(raw[i]),
+            "reliability": {
+                "current": _share(current_split[i], current[i]),
+                "earlier": _share(earlier_split[i], earlier[i]),
+            },
+            "cosine": cosine.record(i, confidence),
+            "update_dot": defined(update[i]),
+        }
+        for i in range(len(trace.groups))
+    ]
+
+
+def _account(predicted: PointEstimate, actual: Estimate, confidence: float) -> dict[str, Any]:
+    promised, came = predicted.interval(0, confidence), actual.interval(confidence)
+    settled = came[0] > 0 or came[1] < 0
+    return {
+        "predicted": predicted.record(0, confidence),
+        "actual": actual.record(confidence),
+        "share": defined(float(predicted.value[0]) / actual.value) if settled else None,
+        "statement": _books(_opposition(promised), _opposition(came)),
+    }
+
+
+def _books(promised: Opposition, came: Opposition) -> Books:
+    if "unresolved" in (promised, came):
+        return "unresolved"
+    return "confirmed" if promised == came else "contradicted"
+
+
+def _opposition(interval: tuple[float, float]) -> Opposition:
+    """Which side of 0 an interval lies on: a cosine below 0 opposes."""
+    low, high = interval
+    if high < 0:
+        return "opposed"
+    return "aligned" if low > 0 else "unresolved"
+
+
+def _by_point(trace: Trace) -> list[dict[str, Any]]:
+    corrected = _cosine(trace.dot, trace.current_split_dot, trace.earlier_split_dot)[:, 0]
+    raw = trace.raw_cosines[:, 0]
+    return [
+        {
+            "step": step,
+            "dot": defined(trace.dot[k, 0]),
+            "current_norm": math.sqrt(trace.current_squared_norm[k, 0]),
+            "earlier_norm": math.sqrt(trace.earlier_squared_norm[k, 0]),
+            "raw_cosine": defined(raw[k]),
+            "cosine": defined(corrected[k]),
+            "preconditioned_dot": defined(trace.preconditioned_dot[k, 0]),
+            "update_dot": defined(trace.update_dot[k, 0]),
+        }
+        for k, step in enumerate(trace.steps)
+    ]
+
+
+def _cosine(dot: Points, one: Points, other: Points) -> Points:
+    """dot / sqrt(one * other); NaN unless both are above 0: no angle can be told from noise alone."""
+    both = np.where((one > 0) & (other > 0), one * other, np.nan)
+    cosine: Points = dot / np.sqrt(both)
+    return cosine
+
+
+def _average_of_defined(values: Points) -> PointEstimate:
+    """Before Adam's first step there is no scale, and a gradient of 0 has no direction."""
+    return points.average(values[np.isfinite(values).all(axis=1)])
+
+
+def _share(part: float, whole: float) -> float | None:
+    return defined(part / whole) if whole else None
+
+
+def _reference_checkpoint(path: Sequence[str], taught: int, reference: str) -> str:
+    """The checkpoint in the denominator of the loss of the stage number `taught`, as `study.tree.reference_of`."""
+    if reference == "base":
+        stage = 0
+    elif reference == "previous":
+        stage = taught - 1
+    else:
+        k = int(reference.removeprefix("stage:"))
+        stage = k if k < taught else 0
+    return ">".join(path[:stage]) or BASE
+
+
+def _losses(policy: PairScores, reference: PairScores, beta: float) -> Column:
+    """-log sigmoid(beta * (policy difference - reference difference)) of each pair."""
+    difference = policy.chosen_logp - policy.rejected_logp
+    losses: Column = np.logaddexp(0, -beta * (difference - (reference.chosen_logp - reference.rejected_logp)))
+    return losses
