@@ -1,61 +1,249 @@
 """Do the gradients tell the truth that was planted? `python benchmarks/gradient_truth.py [--runs runs/gradient-truth]`.
 
-Two parts, with real trainings of the lab's model:
-    cosine   two small batches against the full data, at checkpoints that stand still, over the planted angle
-    account  the first-order account of lab-conflict and lab-compatible against what happened, over ten seeds
+Three parts, with real trainings of the lab's model, about forty minutes on two cores; a second call reads the runs that
+are there:
+    cosine    two small batches against the full data, at checkpoints that stand still, over the planted angle
+    account   the first-order account of lab-conflict and lab-compatible against what happened, over ten seeds
+    forecast  how well one gradient ranked the changes of held-out pairs, real stages beside control stages
 """
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 from peft import PeftModel
 from rich.console import Console
 from tables import report
+from torch import Tensor
+from transformers import PreTrainedModel
 
+from seqdpo.analyse.gradients import corrected_cosine, trace_of
 from seqdpo.measure.gradients import GradientTrace, Halves, TraceSize
+from seqdpo.measure.scores import pair_logps
 from seqdpo.policy.adapters import trainable_policy
 from seqdpo.policy.engine import choose_engine
 from seqdpo.policy.load import load_model
-from seqdpo.preferences.prepare import Preferences
+from seqdpo.preferences.prepare import PreparedPair
 from seqdpo.run.board import board_for
+from seqdpo.run.folder import RunFolder
 from seqdpo.run.inputs import read_preferences, with_model_path
 from seqdpo.run.runner import run_study
 from seqdpo.study.config import Study
 from seqdpo.study.settings import LAB, SETTINGS
+from seqdpo.training.loss import reference_offsets
 from seqdpo.training.placebo import TrainingPairs
 from seqdpo.training.stage import accumulate_gradients, train_stage
 
 ANGLES = (0, 45, 90, 135, 180)
-#: Pairs of the first objective that the policy has learned from when the gradients are taken.
-LEARNED_PAIRS = 160
-N_POINTS, N_PAIRS = 20, 8  # of the trace: batches of eight pairs
+#: Pairs of the first objective that the policy has learned from when the gradients are taken, and how fast it learned.
+LEARNED = ((0, 1e-3), (640, 1e-4))
+SIZE = TraceSize(n_points=20, n_pairs=8)
+DRAWS = 10
+STILL = 1e-12  # a learning rate that moves nothing
 SEEDS = tuple(range(10))
 
 
-def full_cosine(policy: PeftModel, first: TrainingPairs, second: TrainingPairs, study: Study) -> tuple[float, float]:
-    """(cosine of the two mean gradients, the same with the noise that is left in them taken out), all pairs read."""
-    one, other = (gradient_halves(policy, pairs, study) for pairs in (first, second))
-    mean_one, mean_other = (sum(halves) / 2 for halves in (one, other))
-    dot = float(mean_one @ mean_other)
-    return (
-        dot / float(mean_one.norm() * mean_other.norm()),
-        dot / float(torch.sqrt((one[0] @ one[1]) * (other[0] @ other[1]))),
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=Path, default=Path("runs/gradient-truth"))
+    runs = parser.parse_args().runs
+    cosine()
+    folders = [_run(account_study(name, runs)) for name in ("lab-conflict", "lab-compatible")]
+    account(folders)
+    forecast(folders)
+
+
+def cosine() -> None:
+    names = {angle: f"at{angle}" for angle in ANGLES}
+    objectives = {name: {"format": "lab", "angle": angle, "n_pairs": 4000} for angle, name in names.items()}
+    keys = LAB | {"objectives": objectives, "max_eval_pairs": 2000, "orders": [["at0"]], "output_dir": "runs/unused"}
+    study = with_model_path(Study.model_validate(keys), print)
+    preferences, _ = read_preferences(study, print)
+    base = load_model(study)
+    choose_engine(base, preferences.longest)
+    held_out = {name: training_pairs(base, preferences.objectives[name].eval, study) for name in objectives}
+    training = training_pairs(base, preferences.objectives["at0"].train, study)
+    rows = []
+    for learned, rate in LEARNED:
+        with learned_policy(base, training, study, learned, rate) as policy:
+            full = {name: half_gradients(policy, pairs, study) for name, pairs in held_out.items()}
+            for angle, name in names.items():
+                if angle:
+                    raw, corrected = small_batches(policy, held_out["at0"], held_out[name], study)
+                    plain, noiseless = full_cosines(full["at0"], full[name])
+                    rows.append(
+                        {
+                            "learned pairs": learned,
+                            "angle": angle,
+                            "cos(angle)": round(float(np.cos(np.radians(angle))), 3),
+                            "full data": plain,
+                            "full data, corrected": noiseless,
+                            "raw": float(np.mean(raw)),
+                            "corrected": float(np.mean(corrected)) if len(corrected) == DRAWS else None,
+                            "SD of a draw": float(np.std(corrected, ddof=1)) if len(corrected) == DRAWS else None,
+                            "defined": f"{len(corrected)} of {DRAWS}",
+                        }
+                    )
+    report(
+        "gradient_cosine",
+        rows,
+        f"Cosine of the loss gradients of two objectives at a checkpoint that stands still. Raw and corrected: {DRAWS} "
+        f"draws of {SIZE.n_points} points, two batches of {SIZE.n_pairs} pairs each. Full data: 2,000 held-out pairs, "
+        "and the same with the noise of its own two halves taken out.",
     )
 
 
-def gradient_halves(policy: PeftModel, pairs: TrainingPairs, study: Study) -> list[torch.Tensor]:
-    parameters = [p for p in policy.parameters() if p.requires_grad]
+@contextmanager
+def learned_policy(
+    base: PreTrainedModel, pairs: TrainingPairs, study: Study, learned: int, rate: float
+) -> Iterator[PeftModel]:
+    with trainable_policy(base, study, None, seed=0) as policy:
+        if learned:
+            part = TrainingPairs(pairs.pair_ids[:learned], pairs.tokens[:learned], pairs.offsets[:learned])
+            train_stage(policy, part, study.model_copy(update={"learning_rate": rate}), 0, lambda step: None)
+        yield policy
+
+
+def training_pairs(base: PreTrainedModel, pairs: Sequence[PreparedPair], study: Study) -> TrainingPairs:
+    tokens = [pair.tokens for pair in pairs]
+    logps = pair_logps(base, tokens, study.tokens_per_batch)
+    offsets = reference_offsets(logps.chosen, logps.rejected, study.beta)
+    return TrainingPairs([pair.pair.pair_id for pair in pairs], tokens, offsets)
+
+
+def half_gradients(policy: PeftModel, pairs: TrainingPairs, study: Study) -> list[Tensor]:
+    """The mean gradients of every second pair, and of the others."""
+    parameters = [parameter for parameter in policy.parameters() if parameter.requires_grad]
     found = []
     for start in (0, 1):
-        indices = range(start, len(pairs.tokens), 2)
-        accumulate_gradients(policy, pairs, indices, study)
-        found.append(torch.cat([p.grad.double().flatten() for p in parameters]))
+        accumulate_gradients(policy, pairs, range(start, len(pairs.tokens), 2), study)
+        found.append(torch.cat([parameter.grad.double().flatten() for parameter in parameters]))
         for parameter in parameters:
             parameter.grad = None
     return found
+
+
+def full_cosines(one: Sequence[Tensor], other: Sequence[Tensor]) -> tuple[float, float]:
+    """(of the means of both halves, the same with what the halves do not share taken out)"""
+    dot = float((one[0] + one[1]) @ (other[0] + other[1])) / 4
+    norms = [float((halves[0] + halves[1]).norm()) / 2 for halves in (one, other)]
+    shared = float(one[0] @ one[1]) * float(other[0] @ other[1])
+    return dot / (norms[0] * norms[1]), dot / shared**0.5
+
+
+def small_batches(
+    policy: PeftModel, earlier: TrainingPairs, current: TrainingPairs, study: Study
+) -> tuple[list[float], list[float]]:
+    """Raw and corrected cosine of each draw, by the trace that a run has; undefined corrected ones are left out."""
+    still = study.model_copy(update={"learning_rate": STILL, "per_device_train_batch_size": 1})
+    raw, corrected = [], []
+    for draw in range(DRAWS):
+        generator = np.random.default_rng(draw)
+        halves = [_halves(pairs, generator) for pairs in (earlier, current)]
+        trace = GradientTrace(policy, halves[1], {"at0": halves[0]}, still, SIZE, SIZE.n_points)
+        few = TrainingPairs(current.pair_ids[:20], current.tokens[:20], current.offsets[:20])
+        train_stage(policy, few, still, 0, lambda step: None, trace)
+        points = trace_of(trace.table.filter(pa.compute.field("module") == "(all)"))
+        raw.append(
+            float(np.sum(points.dot) / np.sqrt(points.current_squared_norm.sum() * points.earlier_squared_norm.sum()))
+        )
+        value = float(corrected_cosine(points).value[0])
+        if np.isfinite(value):
+            corrected.append(value)
+    return raw, corrected
+
+
+def _halves(pairs: TrainingPairs, generator: np.random.Generator) -> Halves:
+    order = generator.permutation(len(pairs.tokens)).tolist()
+    return Halves(pairs, order[::2], order[1::2])
+
+
+def account_study(name: str, runs: Path) -> Study:
+    keys = {"setting": name, "seeds": list(SEEDS), "placebo": 1, "mechanism_pairs": 200, "max_train_pairs": 600}
+    more = {"gradient_trace_share": 1.0, "max_eval_pairs": 600, "output_dir": str(runs / name)}
+    return Study.model_validate(SETTINGS[name].defaults | keys | more)
+
+
+def _run(study: Study) -> RunFolder:
+    with board_for(Console()) as board:
+        return run_study(study, board)
+
+
+def _mechanism(folder: RunFolder) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(folder.results.read_text(encoding="utf-8"))["mechanism"]
+    return found
+
+
+def account(folders: Sequence[RunFolder]) -> None:
+    rows = []
+    for folder in folders:
+        records = _mechanism(folder)["gradients"]
+        for stage in dict.fromkeys(record["to"] for record in records):
+            own = [record for record in records if record["to"] == stage]
+            accounts = [record["account"] for record in own]
+            signs = [(one["predicted"]["value"] > 0) == (one["actual"]["value"] > 0) for one in accounts]
+            rows.append(
+                {
+                    "setting": folder.root.name,
+                    "stage": stage,
+                    "earlier": own[0]["objective"],
+                    "sign right": f"{sum(signs)} of {len(signs)}",
+                    "predicted": float(np.mean([one["predicted"]["value"] for one in accounts])),
+                    "actual": float(np.mean([one["actual"]["value"] for one in accounts])),
+                    **{
+                        word: sum(one["statement"] == word for one in accounts)
+                        for word in ("confirmed", "contradicted", "unresolved")
+                    },
+                    "raw cosine": float(np.mean([record["raw_cosine"] for record in own])),
+                    "opposed": sum(record["statement"] == "opposed" for record in own),
+                    "aligned": sum(record["statement"] == "aligned" for record in own),
+                }
+            )
+    report(
+        "gradient_account",
+        rows,
+        f"First-order account of the earlier objective's loss (nats a pair, mean over {len(SEEDS)} seeds) beside the "
+        "change that came. Statements: at 95% each.",
+    )
+
+
+def forecast(folders: Sequence[RunFolder]) -> None:
+    rows = []
+    for folder in folders:
+        for record in _mechanism(folder)["function"]:
+            for one in record["objectives"]:
+                if one["forecast"] is not None and one["forecast"]["spearman"] is not None:
+                    kind = "control" if record["placebo"] else "real"
+                    stage = "first" if record["from"] == "base" else "later"
+                    trained = record["to"].partition("~")[0].split(">")[-1] == one["objective"]
+                    whose = "its own" if trained else ("earlier" if stage == "later" else "the other")
+                    rows.append((folder.root.name, f"{stage}, {kind}", whose, one["forecast"]["spearman"]))
+    keys = sorted({row[:3] for row in rows})
+    report(
+        "gradient_forecast",
+        [
+            {
+                "setting": key[0],
+                "stage": key[1],
+                "objective": key[2],
+                "Spearman, mean": float(np.mean(values)),
+                "lowest": min(values),
+                "highest": max(values),
+                "stages": len(values),
+            }
+            for key in keys
+            for values in [[row[3] for row in rows if row[:3] == key]]
+        ],
+        "Rank correlation of the forecast change of the margin (one mean gradient at the stage's start) and the change "
+        "that came, 200 held-out pairs an objective.",
+    )
+
+
+if __name__ == "__main__":
+    main()

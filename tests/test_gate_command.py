@@ -70,7 +70,7 @@ def test_a_loss_at_the_limit_is_open_and_fails_only_a_strict_gate(tmp_path, gate
         (lambda root: None, ["--objective", "helpfull"], "Did you mean 'helpful'?"),
         (lambda root: (root / "results.json").unlink(), [], "results.json: no such file"),
         (lambda root: (root / "results.json").write_text("{"), [], "results.json: cannot be read"),
-        (lambda root: (root / "results.json").write_text('{"schema_version": 1}'), [], "expected 2"),
+        (lambda root: (root / "results.json").write_text('{"schema_version": 1}'), [], "expected 3"),
         (lambda root: (root / "scores.parquet").unlink(), [], "the run is not finished"),
     ],
 )
@@ -111,6 +111,7 @@ def test_results_are_json_without_nan_and_keep_their_keys(tmp_path):
     found = json.loads((root / "results.json").read_text())
     assert set(found) == {
         "schema_version", "study", "method", "cells", "score_matrix", "transfer", "orders", "length",
+        "mechanism",
     }  # fmt: skip
     (cell,) = found["cells"]
     assert [cell[key] for key in ("seed", "order", "objective", "taught", "from", "to", "n")] == [

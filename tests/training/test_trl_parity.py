@@ -21,7 +21,7 @@ from seqdpo.preferences.pairs import TEXT_ROLE, Message, Pair
 from seqdpo.preferences.tokens import PairTokens, Tokeniser
 from seqdpo.training.loss import reference_offsets
 from seqdpo.training.placebo import TrainingPairs
-from seqdpo.training.stage import _accumulate_gradients, _step_indices, train_stage
+from seqdpo.training.stage import _step_indices, accumulate_gradients, train_stage
 
 trl = pytest.importorskip("trl", reason="TRL is not installed: pip install 'seqdpo[test]'")
 
@@ -169,7 +169,7 @@ def trl_loss_and_gradients(trainer: Any) -> tuple[float, dict[str, Tensor]]:
 def our_loss_and_gradients(policy: PeftModel, pairs: TrainingPairs, study) -> tuple[float, dict[str, Tensor]]:
     policy.train()
     n = len(pairs.tokens)
-    loss = _accumulate_gradients(policy, pairs, range(n), study).loss / n
+    loss = accumulate_gradients(policy, pairs, range(n), study).loss / n
     return loss, {name: parameter.grad.clone() for name, parameter in adapter_of(policy).items()}
 
 

@@ -29,14 +29,16 @@ def forecast(
     held_out: Mapping[str, HeldOut],
     study: Study,
     on_batch: Callable[[int], None] = lambda n_pairs: None,
+    on_gradient: Callable[[int], None] = lambda n_pairs: None,
 ) -> dict[str, PairLogps]:
     """The change of each held-out log-probability along a short step down the stage's mean gradient, nats.
 
     `policy` is what the stage will train, at its start, and is left as it was; `training` some pairs of the stage.
-    Empty where that gradient is zero or not finite: it points nowhere.
+    Empty where that gradient is zero or not finite: it points nowhere. The callables hear the pairs that were read.
     """
     parameters = [parameter for parameter in policy.parameters() if parameter.requires_grad]
     step = _step(policy, parameters, training, study)
+    on_gradient(len(training.tokens))
     if step is None:
         return {}
     with _moved(parameters, step, 1):

@@ -7,7 +7,7 @@ midpoint rule: the gradient in the middle of an interval, times the way from its
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -91,7 +91,9 @@ class GradientTrace:
         study: Study,
         size: TraceSize,
         n_steps: int,
+        on_batch: Callable[[int], None] = lambda n_pairs: None,
     ) -> None:
+        self._on_batch = on_batch  # hears the pairs of each gradient
         self._policy, self._current, self._earlier, self._study, self._size = policy, current, earlier, study, size
         named = [(name, p) for name, p in policy.named_parameters() if p.requires_grad]
         self._parameters = [parameter for _, parameter in named]
@@ -160,6 +162,7 @@ class GradientTrace:
         n = self._size.n_pairs
         indices = [half[(k * n + i) % len(half)] for i in range(n)]
         accumulate_gradients(self._policy, halves.pairs, indices, self._study)
+        self._on_batch(n)
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in self._parameters]
         for parameter in self._parameters:
             parameter.grad = None

@@ -40,7 +40,7 @@ def size_of_trace(node: Node, preferences: Preferences, study: Study) -> TraceSi
 
 
 def gradient_trace(
-    policy: PeftModel, node: Node, preferences: Preferences, study: Study, folder: RunFolder
+    policy: PeftModel, node: Node, preferences: Preferences, study: Study, folder: RunFolder, progress: Progress
 ) -> GradientTrace | None:
     """The observer of a stage, on the held-out pairs of its objective and of those before it; None: nothing to trace.
 
@@ -57,13 +57,17 @@ def gradient_trace(
         for k, name in enumerate(node.path)
     }
     current = of.pop(node.objective)
-    return GradientTrace(
-        policy, current, of, study, size, n_steps(len(preferences.objectives[node.objective].train), study)
-    )
+    steps = n_steps(len(preferences.objectives[node.objective].train), study)
+    return GradientTrace(policy, current, of, study, size, steps, progress)
 
 
 def stage_forecast(
-    policy: PeftModel, training: TrainingPairs, preferences: Preferences, study: Study, progress: Progress
+    policy: PeftModel,
+    training: TrainingPairs,
+    preferences: Preferences,
+    study: Study,
+    on_scored: Progress,
+    on_gradient: Progress,
 ) -> dict[str, PairLogps]:
     """What the stage's gradient at its start promises to held-out pairs; empty where the study asks for none."""
     some = _some(len(training.tokens), study)
@@ -72,7 +76,7 @@ def stage_forecast(
     part = TrainingPairs(
         [training.pair_ids[i] for i in some], [training.tokens[i] for i in some], training.offsets[some]
     )
-    return forecast(policy, part, held_out(preferences, study), study, progress)
+    return forecast(policy, part, held_out(preferences, study), study, on_scored, on_gradient)
 
 
 def stage_function(

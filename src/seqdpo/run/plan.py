@@ -7,7 +7,7 @@ import torch
 
 from seqdpo.policy.load import ParameterCount, count_parameters, device, load_config
 from seqdpo.preferences.prepare import Preferences, PreparedPair
-from seqdpo.run.work import Work, base_work, stage_work
+from seqdpo.run.work import Work, base_work, mechanism_work, stage_work
 from seqdpo.study.config import Study
 from seqdpo.study.tree import Node, stage_tree
 from seqdpo.training.stage import n_steps
@@ -27,6 +27,7 @@ class StagePlan:
     steps: int
     tokens: int  # that pass through the model, a pair's prompt once for each of its two responses
     seconds: float
+    mechanism_seconds: float  # of these, for gradients, KL, forecast and path
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,10 @@ class Plan:
     @property
     def seconds(self) -> float:
         return sum(stage.seconds for stage in self.stages)
+
+    @property
+    def mechanism_seconds(self) -> float:
+        return sum(stage.mechanism_seconds for stage in self.stages)
 
     @property
     def placebo_seconds(self) -> float:
@@ -62,12 +67,16 @@ def _stage_plan(
     if node is None:
         trained = [pair for name in study.trained_objectives() for pair in preferences.objectives[name].train]
         work, steps, mean = base_work(preferences, study), 0, _tokens_per_pair([*held_out, *trained])
+        mechanism = Work(0, 0)
     else:
         train = preferences.objectives[node.objective].train
         work, steps, mean = stage_work(node, preferences, study), n_steps(len(train), study), _tokens_per_pair(train)
+        mechanism = mechanism_work(node, preferences, study)
     tokens = round(mean * (work.trained + work.scored))
-    flops = 2 * parameters.total * mean * work.units(study)  # 2 for each parameter and token of a forward pass
-    return StagePlan(node, work, steps, tokens, flops / (rate * ASSUMED_EFFICIENCY))
+    # 2 FLOPs for each parameter and token of a forward pass
+    seconds_a_unit = 2 * parameters.total * mean / (rate * ASSUMED_EFFICIENCY)
+    of_all, of_mechanism = (seconds_a_unit * one.units(study) for one in (work, mechanism))
+    return StagePlan(node, work, steps, tokens, of_all, of_mechanism)
 
 
 def _tokens_per_pair(pairs: list[PreparedPair]) -> float:
@@ -90,7 +99,7 @@ def _matmul_rate(study: Study) -> float:
 
 
 def _memory(study: Study, preferences: Preferences, parameters: ParameterCount) -> int:
-    """Weights, adapter with optimiser, and the activations of one batch; a rough estimate from above.
+    """Weights, adapter with optimiser and gradient trace, and the activations of one batch; a rough upper estimate.
 
     Activations: about 16 hidden-sized values a token and layer (one with checkpointing), and the logits of the
     response tokens in the model's dtype and in float32.
@@ -100,4 +109,5 @@ def _memory(study: Study, preferences: Preferences, parameters: ParameterCount) 
     tokens = max(study.tokens_per_batch, 2 * preferences.longest)
     values = config.hidden_size * config.num_hidden_layers * (1 if study.gradient_checkpointing else 16)
     activations = tokens * (values * DTYPE_BYTES[study.dtype] + config.vocab_size * (4 + DTYPE_BYTES[study.dtype]))
-    return base + parameters.trainable * ADAM_BYTES + activations
+    traced = 1 + max(len(order) for order in study.all_orders()) if study.gradient_trace_points else 0
+    return base + parameters.trainable * (ADAM_BYTES + 4 * traced) + activations

@@ -159,8 +159,9 @@ class _Runner:
         labels = np.random.default_rng([seed, 1])  # another stream than that of the order of the pairs
         pairs = self._training_pairs(node, labels)
         with trainable_policy(self.base, self.study, parent, seed) as policy:
-            forecasts = stage_forecast(policy, pairs, self.preferences, self.study, self._on_scored)
-            trace = gradient_trace(policy, node, self.preferences, self.study, self.folder)
+            given = (self.preferences, self.study)
+            forecasts = stage_forecast(policy, pairs, *given, self._on_scored, self._on_gradient)
+            trace = gradient_trace(policy, node, *given, self.folder, self._on_gradient)
             steps = train_stage(policy, pairs, self.study, seed, self._on_step, trace)
             save_adapter(policy, self.study, parent, path / "adapter")
         return _Trained(steps, GRADIENTS_SCHEMA.empty_table() if trace is None else trace.table, forecasts)
@@ -209,8 +210,11 @@ class _Runner:
     def _on_scored(self, n_pairs: int) -> None:
         self.board.advance(n_pairs, n_pairs)
 
+    def _on_gradient(self, n_pairs: int) -> None:
+        self.board.advance(Work(n_pairs, 0).units(self.study), n_pairs)
+
     def _on_step(self, step: Step) -> None:
-        self.board.advance(Work(step.n_pairs, 0).units(self.study), step.n_pairs)
+        self._on_gradient(step.n_pairs)
 
     def _write_node(self, path: Path, scores: dict[str, PairLogps], details: dict[str, Any]) -> None:
         """The scores and, last, node.json, which makes the stage done."""

@@ -45,7 +45,7 @@ def mechanism_work(node: Node, preferences: Preferences, study: Study) -> Work:
 
 
 def stage_work(node: Node, preferences: Preferences, study: Study) -> Work:
-    """One stage: training pairs, all objectives' evaluation pairs, what its reference or labels and its mechanism need."""
+    """One stage: its training pairs, all evaluation pairs, and what its reference, labels and mechanism need."""
     pairs = len(preferences.objectives[node.objective].train)
     checkpoints = {reference_of(node, study)} | ({node.parent} if node.placebo else set())
     references = sum(checkpoint is not None for checkpoint in checkpoints)
