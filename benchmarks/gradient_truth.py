@@ -43,8 +43,8 @@ from seqdpo.training.stage import accumulate_gradients, train_stage
 ANGLES = (0, 45, 90, 135, 180)
 #: Pairs of the first objective that the policy has learned from when the gradients are taken, and how fast it learned.
 LEARNED = ((0, 1e-3), (640, 1e-4))
-SIZE = TraceSize(n_points=20, n_pairs=8)
-DRAWS = 10
+SIZE = TraceSize(n_points=20, n_pairs=48)
+DRAWS = 3
 STILL = 1e-12  # a learning rate that moves nothing
 SEEDS = tuple(range(10))
 
@@ -52,8 +52,12 @@ SEEDS = tuple(range(10))
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=Path, default=Path("runs/gradient-truth"))
-    runs = parser.parse_args().runs
+    parser.add_argument("--only-cosine", action="store_true")
+    arguments = parser.parse_args()
     cosine()
+    if arguments.only_cosine:
+        return
+    runs = arguments.runs
     folders = [_run(account_study(name, runs)) for name in ("lab-conflict", "lab-compatible")]
     account(folders)
     forecast(folders)

@@ -186,6 +186,21 @@ def pairs(
 
 
 @app.command()
+def report(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder: the output_dir of a study.")],
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Else report.html in the run folder.")] = None,
+) -> None:
+    """Write the findings as one HTML page that opens from disk, down to the single pair."""
+    from seqdpo.report.page import page
+    from seqdpo.run.files import write_for_user
+    from seqdpo.run.report import report_source
+
+    path = output or run / "report.html"
+    write_for_user(path, page(report_source(run)))
+    console.print(f"Wrote {path} ({path.stat().st_size / 1e6:.1f} MB)", highlight=False, markup=False, soft_wrap=True)
+
+
+@app.command()
 def compare(
     a: Annotated[Path, typer.Argument(metavar="RUN_A", help="A run folder.")],
     b: Annotated[Path, typer.Argument(metavar="RUN_B", help="Another one; differences are this one less RUN_A.")],

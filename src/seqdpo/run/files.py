@@ -12,6 +12,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from seqdpo.errors import ConfigError
+
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
@@ -43,6 +45,19 @@ def folder_written_whole(path: Path) -> Iterator[Path]:
 def write_text(path: Path, text: str) -> None:
     with written_whole(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def write_for_user(output: Path, text: str) -> None:
+    """Writes what a user asked for with --output.
+
+    Raises: ConfigError if that cannot be done.
+    """
+    try:
+        write_text(output, text)
+    except OSError as error:
+        raise ConfigError(
+            f"--output = {str(output)!r}: cannot be written: {error.strerror or error}. Choose another place."
+        ) from None
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -66,8 +66,8 @@ def _margins(cell: Mapping[str, Any]) -> Chart:
         key="margins",
         title="Every pair, before and after",
         caption=(
-            f"Below the grey diagonal a pair lost margin. Dashed: quartile edges of the margin when {cell['objective']} "
-            f"was taught. Drag to choose pairs; the table below follows. n = {cell['n']:,} pairs."
+            "Below the grey diagonal a pair lost margin. Dashed: quartile edges of the margin when "
+            f"{cell['objective']} was taught. Drag to choose pairs; the table follows. n = {cell['n']:,} pairs."
         ),
         alt=f"Mean margin change {shown(change['value'])} nats over {cell['n']:,} pairs.",
         spec=single([bands, identity, points], height=340),
@@ -106,7 +106,10 @@ def _flips(cell: Mapping[str, Any]) -> Chart:
     return Chart(
         key="flips",
         title="Which pairs flipped",
-        caption=f"Right: margin above 0. kept stays right, lost turns wrong, regained turns right. n = {cell['n']:,}.{tied}",
+        caption=(
+            "Right: margin above 0. kept stays right, lost turns wrong, regained turns right, never stays wrong. "
+            f"n = {cell['n']:,} pairs.{tied}"
+        ),
         alt=", ".join(f"{name} {flips[name]:,}" for name in FLIPS),
         spec=single([bars, labels], height=110, data={"name": "flips"}),
         data={"flips": data},

@@ -62,11 +62,12 @@ def _trace(record: Mapping[str, Any]) -> Chart:
     ]
     account, reliability = record["account"], record["reliability"]
     caption = (
-        f"{record['n_points']} points, two batches of {record['pairs_per_batch']} held-out pairs each. Band: 95% interval "
-        f"of the uncorrected mean, noise included ({record['statement']}). Reliability {shown(reliability['current'])} and "
-        f"{shown(reliability['earlier'])}; corrected cosine of the stage {shown(record['cosine']['value'])}. First-order "
-        f"account of the loss of {record['objective']}: {shown(account['predicted']['value'], '+.3f')} predicted, "
-        f"{shown(account['actual']['value'], '+.3f')} came ({account['statement']})."
+        f"{record['n_points']} points, two batches of {record['pairs_per_batch']} held-out pairs each. Band: 95% "
+        f"interval of the uncorrected mean, noise included ({record['statement']}). Reliability "
+        f"{shown(reliability['current'])} and {shown(reliability['earlier'])}; corrected cosine of the stage "
+        f"{shown(record['cosine']['value'])}. First-order account of the loss of {record['objective']}: "
+        f"{shown(account['predicted']['value'], '+.3f')} predicted, {shown(account['actual']['value'], '+.3f')} came "
+        f"({account['statement']})."
     )
     return Chart(
         key=_key(f"gradients-{record['objective']}", record),
@@ -155,7 +156,8 @@ def _movement(record: Mapping[str, Any], movement: pa.Table) -> Chart:
         title=f"Where {_stage(record)} moved the adapter",
         caption=(
             f"Cosine of each module's update of delta W with the earlier delta W; whole adapter "
-            f"{shown(record['cosine'], '+.3f')}, a random update reads 0 with SD {shown(record['cosine_null_sd'], '.4f')}. "
+            f"{shown(record['cosine'], '+.3f')}, a random update reads 0 with SD "
+            f"{shown(record['cosine_null_sd'], '.4f')}. "
             f"The update is {shown(record['relative_update'], '.0%')} as long as the earlier adapter."
         ),
         alt=f"Whole adapter: cosine {shown(record['cosine'])}.",

@@ -40,7 +40,7 @@ def _trajectories(rows: Sequence[Row], measure: str, title: str) -> Chart:
         "strokeDash": axis("order", "order", "nominal", scale=scale(orders, DASHES)),
         "detail": {"field": "line"},
     }
-    y = axis("value", title, scale={"zero": measure == "margin"})
+    y = _of("value", title)
     tooltip = [{"field": name} for name in ("objective", "checkpoint", "value", "low", "high", "n")]
     layers: list[Spec] = [
         zero("y") if measure == "margin" else _half(),

@@ -1,4 +1,5 @@
-import { ascending, isString, DisallowedObjectProperties } from 'vega-util';
+(() => {
+const { ascending, isString, DisallowedObjectProperties } = vega;
 
 function adjustSpatial (item, encode, swap) {
   let t;
@@ -310,5 +311,5 @@ var expression = {
   }
 };
 
-export { expression as expressionInterpreter };
-//# sourceMappingURL=vega-interpreter.js.map
+vega.expressionInterpreter = expression;
+})();

@@ -1,0 +1,117 @@
+"use strict";
+
+async function show(view, keepFilters = false) {
+  report.view = view;
+  report.rows = rowsOf(view);
+  report.brush = null;
+  byId("view").value = String(report.data.views.indexOf(view));
+  byId("cell-name").textContent = viewName(view);
+  const objective = report.data.objectives[view.objective];
+  byId("text-note").textContent = objective.n_texts < objective.n
+    ? `All numbers of ${objective.n.toLocaleString("en")} pairs; texts of ${objective.n_texts.toLocaleString("en")}: those that flipped, and a sample.` : "";
+  fillSlices(objective);
+  if (!keepFilters) clearFilters();
+  await makeTable();
+  refilter();
+  const charts = view.cell === null ? [] : report.data.cells[view.cell].charts;
+  const drawnViews = await drawAll(byId("cell-charts"), charts, report.rows);
+  if (!charts.length) byId("cell-charts").append(element("p", { className: "dim", textContent: "This stage taught the objective, or came before it was taught: there is nothing learned to lose, so only its pairs are shown." }));
+  const margins = drawnViews.margins;
+  if (margins) {
+    let waiting = null;
+    margins.addSignalListener("brush", (_, area) => {
+      report.brush = area.before && area.after ? { before: [...area.before].sort((a, b) => a - b), after: [...area.after].sort((a, b) => a - b) } : null;
+      clearTimeout(waiting);
+      waiting = setTimeout(refilter, 120);
+    });
+  }
+}
+
+function fillSlices(objective) {
+  const select = byId("slice");
+  select.replaceChildren(element("option", { value: "", textContent: "all" }));
+  Object.entries(objective.slices).forEach(([name, values], i) => {
+    for (const value of [...new Set(values)].filter((v) => v !== null).sort().slice(0, 40))
+      select.append(element("option", { value: JSON.stringify([`slice${i}`, value]), textContent: `${name}: ${value}` }));
+  });
+}
+
+function clearFilters() {
+  document.querySelectorAll("input[name=flip]").forEach((box) => { box.checked = true; });
+  for (const id of ["quartile", "slice", "search"]) byId(id).value = "";
+}
+
+function restore(state) {
+  if (state.flip !== undefined) document.querySelectorAll("input[name=flip]").forEach((box) => { box.checked = state.flip.split(",").includes(box.value); });
+  byId("quartile").value = state.q ?? "";
+  byId("slice").value = state.slice ?? "";
+  byId("search").value = state.search ?? "";
+  if (state.area) {
+    const [a, b, c, d] = state.area.split(",").map(Number);
+    if ([a, b, c, d].every(Number.isFinite)) report.brush = { before: [a, b], after: [c, d] };
+  }
+}
+
+function viewOf(state) {
+  const views = report.data.views;
+  const fits = (view) => view.objective === state.objective && view.to === state.to
+    && (state.seed === undefined || String(view.seed) === state.seed) && (state.from === undefined || view.from === state.from);
+  return views.find(fits) ?? views[0];
+}
+
+function listen() {
+  byId("view").addEventListener("change", (event) => show(report.data.views[Number(event.target.value)]));
+  byId("filters").addEventListener("submit", (event) => event.preventDefault());
+  byId("filters").addEventListener("input", (event) => { if (event.target.id === "show-text") blur(!event.target.checked); else refilter(); });
+  byId("clear-brush").addEventListener("click", () => { report.brush = null; refilter(); });
+  byId("export").addEventListener("click", exportNotes);
+  byId("card").addEventListener("close", () => { report.open = null; writeAddress(); });
+  document.querySelectorAll("[data-view]").forEach((button) => button.addEventListener("click", async () => {
+    await show(report.data.views[Number(button.dataset.view)]);
+    byId("pairs").scrollIntoView();
+  }));
+  document.querySelectorAll("[data-to]").forEach((button) => button.addEventListener("click", async () => {
+    await show(viewOf({ objective: button.dataset.objective, to: button.dataset.to, seed: button.dataset.seed }));
+    byId("cell").scrollIntoView();
+  }));
+  document.addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey || /^(INPUT|TEXTAREA|SELECT)$/.test(event.target.tagName)) return;
+    if (event.key === "j") step(1);
+    else if (event.key === "k") step(-1);
+    else if (event.key === "/") { event.preventDefault(); byId("search").focus(); }
+  });
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", async () => { await show(report.view, true); drawRest(); });
+}
+
+function blur(on) {
+  document.body.classList.toggle("blurred", on);
+  byId("show-text").checked = !on;
+  writeAddress();
+}
+
+async function drawRest() {
+  await drawAll(byId("overview-charts"), report.data.overview.filter((chart) => chart.key !== "score-matrix"), null);
+  if (byId("mechanism-charts")) await drawAll(byId("mechanism-charts"), report.data.mechanism, null);
+}
+
+async function start() {
+  const state = readAddress();
+  report.data = await unpacked();
+  report.data.views.forEach((view, i) => byId("view").append(element("option", { value: String(i), textContent: viewName(view) })));
+  byId("show-text").checked = !document.body.classList.contains("blurred");
+  listen();
+  if (report.data.views.length) {
+    const area = state.area;
+    await show(viewOf(state));
+    restore(state);
+    if (area || state.flip || state.q || state.slice || state.search) refilter();
+    if (state.text === "1") blur(false);
+    const row = state.pair ? report.data.objectives[report.view.objective].ids.indexOf(state.pair) : -1;
+    if (row >= 0) openCard(row);
+  }
+  document.body.dataset.ready = "true";
+  await drawRest();
+  document.body.dataset.drawn = "true";
+}
+
+start();

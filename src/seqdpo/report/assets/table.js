@@ -1,0 +1,63 @@
+"use strict";
+let table = null;
+
+const esc = (text) => text.replace(/[&<>"']/g, (c) => `&#${c.charCodeAt(0)};`);
+
+function excerpt(cell) {
+  const text = textOf(report.view.objective, cell.getRow().getData().row);
+  return element("span", { className: "text-line", textContent: text ? text.prompt.slice(-160) : "(text not on this page)", dir: "auto" });
+}
+
+function columns() {
+  const number = (title, field, digits) => ({ title, field, sorter: "number", hozAlign: "right", headerHozAlign: "right", width: 108,
+    sorterParams: { alignEmptyValues: "bottom" }, formatter: (cell) => signed(cell.getValue(), digits) });
+  const slices = Object.keys(report.data.objectives[report.view.objective].slices);
+  return [
+    number("change", "change"), number("before", "before"), number("after", "after"),
+    { title: "pair", field: "flip", width: 92 }, { title: "quartile", field: "quartile", width: 92 },
+    number("chosen Δ", "chosen_change"), number("rejected Δ", "rejected_change"),
+    ...slices.slice(0, 3).map((name, i) => ({ title: esc(name), field: `slice${i}`, width: 130, formatter: "plaintext" })),
+    { title: "prompt (its end)", field: "row", formatter: excerpt, minWidth: 260, headerSort: false, cssClass: "text" },
+    { title: "id", field: "id", width: 150, formatter: "plaintext" },
+  ];
+}
+
+function matches() {
+  const flips = new Set(chosenFlips());
+  const quartile = byId("quartile").value;
+  const [slice, value] = byId("slice").value ? JSON.parse(byId("slice").value) : [null, null];
+  const words = byId("search").value.trim().toLowerCase();
+  const area = report.brush;
+  const objective = report.view.objective;
+  return (row) => (row.flip === null || flips.has(row.flip))
+    && (!quartile || row.quartile === quartile)
+    && (slice === null || row[slice] === value)
+    && (!area || (row.before >= area.before[0] && row.before <= area.before[1] && row.after >= area.after[0] && row.after <= area.after[1]))
+    && (!words || searchable(objective, row.row).includes(words));
+}
+
+function refilter() {
+  const kept = report.rows.filter(matches());
+  report.shown = kept;
+  table.setData(kept);
+  const count = (flip) => kept.filter((row) => row.flip === flip).length;
+  byId("count").textContent = `${kept.length.toLocaleString("en")} of ${report.rows.length.toLocaleString("en")} pairs: `
+    + FLIPS.map((flip) => `${flip} ${count(flip).toLocaleString("en")}`).join(", ");
+  byId("clear-brush").hidden = !report.brush;
+  writeAddress();
+}
+
+function makeTable() {
+  return new Promise((done) => {
+    if (table) table.destroy();
+    table = new Tabulator(byId("table"), {
+      data: [], columns: columns(), height: 440, layout: "fitDataFill", index: "row", nestedFieldSeparator: false,
+      initialSort: [{ column: "change", dir: "asc" }], placeholder: "No pair fits these filters.", selectableRows: false,
+      columnDefaults: { headerHozAlign: "left" },
+    });
+    table.on("rowClick", (_, row) => openCard(row.getData().row));
+    table.on("tableBuilt", done);
+  });
+}
+
+const sortedRows = () => table.getRows("active").map((row) => row.getData().row);
