@@ -44,7 +44,7 @@ ANGLES = (0, 45, 90, 135, 180)
 #: Pairs of the first objective that the policy has learned from when the gradients are taken, and how fast it learned.
 LEARNED = ((0, 1e-3), (640, 1e-4))
 SIZE = TraceSize(n_points=20, n_pairs=48)
-DRAWS = 3
+DRAWS = 2
 STILL = 1e-12  # a learning rate that moves nothing
 SEEDS = tuple(range(10))
 

@@ -9,15 +9,15 @@ function excerpt(cell) {
 }
 
 function columns() {
-  const number = (title, field, digits) => ({ title, field, sorter: "number", hozAlign: "right", headerHozAlign: "right", width: 108,
+  const number = (title, field, digits) => ({ title, field, sorter: "number", hozAlign: "right", headerHozAlign: "right", width: 114,
     sorterParams: { alignEmptyValues: "bottom" }, formatter: (cell) => signed(cell.getValue(), digits) });
   const slices = Object.keys(report.data.objectives[report.view.objective].slices);
   return [
     number("change", "change"), number("before", "before"), number("after", "after"),
-    { title: "pair", field: "flip", width: 92 }, { title: "quartile", field: "quartile", width: 92 },
+    { title: "pair", field: "flip", width: 92 }, { title: "quartile", field: "quartile", width: 104 },
     number("chosen Δ", "chosen_change"), number("rejected Δ", "rejected_change"),
-    ...slices.slice(0, 3).map((name, i) => ({ title: esc(name), field: `slice${i}`, width: 130, formatter: "plaintext" })),
     { title: "prompt (its end)", field: "row", formatter: excerpt, minWidth: 260, headerSort: false, cssClass: "text" },
+    ...slices.slice(0, 3).map((name, i) => ({ title: esc(name), field: `slice${i}`, width: 130, formatter: "plaintext" })),
     { title: "id", field: "id", width: 150, formatter: "plaintext" },
   ];
 }

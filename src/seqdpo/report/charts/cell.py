@@ -39,13 +39,14 @@ def _margins(cell: Mapping[str, Any]) -> Chart:
         for row in cell["quartiles"]["as_in_the_study"]["rows"]
         if row["margin_up_to"] is not None
     ]
+    x, y = f"margin after {cell['from']}, nats", f"margin after {cell['to']}, nats"
     points: Spec = {
         "data": {"name": "pairs"},
         "params": [{"name": "brush", "select": {"type": "interval", "encodings": ["x", "y"]}}],
         "mark": {"type": "point", "filled": True, "size": 28, "opacity": 0.6},
         "encoding": {
-            "x": axis("before", f"margin after {cell['from']}, nats"),
-            "y": axis("after", f"margin after {cell['to']}, nats"),
+            "x": axis("before", x),
+            "y": axis("after", y),
             "color": axis("flip", "pair", "nominal", scale=FLIP_COLOURS),
             "shape": axis("flip", "pair", "nominal", scale=FLIP_SHAPES),
             "tooltip": [{"field": name} for name in ("before", "after", "change", "flip", "quartile")],
@@ -54,12 +55,12 @@ def _margins(cell: Mapping[str, Any]) -> Chart:
     bands: Spec = {
         "data": {"name": "edges"},
         "mark": {"type": "rule", "strokeDash": [3, 3], "opacity": 0.6},
-        "encoding": {"x": axis("edge", None), "tooltip": {"field": "name"}},
+        "encoding": {"x": axis("edge", x), "tooltip": {"field": "name"}},
     }
     identity: Spec = {
         "data": {"name": "identity"},
         "mark": {"type": "line", "opacity": 0.7, "color": GREY},
-        "encoding": {"x": axis("value", None), "y": axis("value", None)},
+        "encoding": {"x": axis("value", x), "y": axis("value", y)},
     }
     change = cell["change"]["margin_change"]
     return Chart(

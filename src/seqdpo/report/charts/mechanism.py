@@ -44,7 +44,7 @@ def _trace(record: Mapping[str, Any]) -> Chart:
         {
             "data": {"values": [{"low": band["low"], "high": band["high"]}] if band["low"] is not None else []},
             "mark": {"type": "rect", "opacity": 0.15, "color": BLUE},
-            "encoding": {"y": axis("low", "cosine"), "y2": {"field": "high"}},
+            "encoding": {"y": axis("low", "cosine of the gradients"), "y2": {"field": "high"}},
         },
         zero("y"),
         {

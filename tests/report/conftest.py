@@ -1,0 +1,162 @@
+"""A finished run without a model: tables of hand-chosen margins, turned into findings and a report's source."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+
+from seqdpo.analyse.mechanism import MechanismTables
+from seqdpo.analyse.results import results
+from seqdpo.measure.tables import (
+    FUNCTION_SCHEMA,
+    GRADIENTS_SCHEMA,
+    MOVEMENT_SCHEMA,
+    NODE_COLUMNS,
+    PATH,
+    SCORES_SCHEMA,
+)
+from seqdpo.report.source import ReportSource
+
+ORDERS = ("helpful>harmless", "harmless>helpful")
+
+
+def scores_table(margins: Mapping[tuple[str, int, int, str], Sequence[float]]) -> pa.Table:
+    """(order, stage, placebo, objective) -> margins; the base's are 0, and half of a margin is on each side."""
+    rows = []
+    for (order, stage, placebo, objective), values in margins.items():
+        path = ">".join(order.split(">")[:stage]) or "base"
+        for i, margin in enumerate(values):
+            rows.append(
+                {
+                    "seed": 0,
+                    "order": order,
+                    "stage": stage,
+                    "checkpoint": path + (f"~placebo{placebo}" if placebo else ""),
+                    "placebo": placebo,
+                    "objective": objective,
+                    "split": "eval",
+                    "pair_id": f"{objective}-{i}",
+                    "chosen_logp": -50 + margin / 2,
+                    "rejected_logp": -50 - margin / 2,
+                    "base_chosen_logp": -50.0,
+                    "base_rejected_logp": -50.0,
+                    "chosen_tokens": 20,
+                    "rejected_tokens": 25,
+                }
+            )
+    return pa.Table.from_pylist(rows, schema=SCORES_SCHEMA)
+
+
+def planted_margins(n: int) -> dict[tuple[str, int, int, str], list[float]]:
+    """After its own stage an objective has 0.5 to 3; after the other, every third pair fell by 4, the rest by 0.2.
+
+    A control stage changes by 0.1 up or down. Pair 0 loses most: 6.
+    """
+    taught = [0.5 + 2.5 * i / max(n - 1, 1) for i in range(n)]
+    fell = [m - (4.0 if i % 3 == 0 else 0.2) for i, m in enumerate(taught)]
+    fell[0] = taught[0] - 6
+    found = {}
+    for order in ORDERS:
+        first, last = order.split(">")
+        for objective in (first, last):
+            found[order, 0, 0, objective] = [0.0] * n
+        found[order, 1, 0, first] = taught
+        found[order, 1, 0, last] = [-0.3] * n
+        found[order, 2, 0, first] = fell
+        found[order, 2, 0, last] = taught
+        for k in (1, 2, 3, 4):
+            found[order, 2, k, first] = [m + (0.1 if (i + k) % 2 else -0.1) for i, m in enumerate(taught)]
+            found[order, 2, k, last] = [-0.3 + 0.01 * k] * n
+    return found
+
+
+def mechanism_tables() -> MechanismTables:
+    """One later stage with three points, a module that moved, and ten pairs of function."""
+    node = {"seed": 0, "checkpoint": "helpful>harmless", "placebo": 0, "parent": "helpful"}
+    point = {
+        "objective": "helpful",
+        "module": "(all)",
+        "n_pairs": 4,
+        "current_squared_norm": 4.0,
+        "current_split_dot": 2.0,
+        "earlier_squared_norm": 1.0,
+        "earlier_split_dot": 0.5,
+        "update_dot": 0.2,
+    }
+    gradients = [node | point | {"step": k, "from_step": k, "to_step": k + 1, "dot": -0.4 - 0.1 * k} for k in range(3)]
+    whole = {"update_norm": 2.0, "previous_norm": 4.0, "cosine": -0.25, "cosine_null_sd": 0.01, "new_norm": 4.0}
+    modules = [
+        whole | {"module": "(all)"},
+        whole | {"module": "model.layers.0.q_proj", "layer": 0, "kind": "q_proj", "share_of_update": 1.0},
+    ]
+    pairs = [
+        {
+            "objective": "helpful",
+            "pair_id": f"helpful-{i}",
+            "chosen_kl": 2.0,
+            "rejected_kl": 5.0,
+            "chosen_forecast": 0.01 * i,
+            "rejected_forecast": 0.0,
+            "path_chosen_logp": [-50 + i - a for a in PATH],
+            "path_rejected_logp": [-50.0 for _ in PATH],
+        }
+        for i in range(10)
+    ]
+    return MechanismTables(
+        _table(gradients, GRADIENTS_SCHEMA), _table([node | one for one in modules], MOVEMENT_SCHEMA),
+        _table([node | one for one in pairs], FUNCTION_SCHEMA),
+    )  # fmt: skip
+
+
+def _table(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
+    return pa.Table.from_pylist(rows, schema=pa.schema([*NODE_COLUMNS, *schema]))
+
+
+@pytest.fixture
+def make_source() -> Callable[..., ReportSource]:
+    """`make_source(n=30, prompt="…", name="…", mechanism=True)`: two orders of two objectives, four control stages."""
+
+    def make(
+        n: int = 30, prompt: str = "What is tea?", answer: str = "a drink", name: str = "run", mechanism: bool = True
+    ) -> ReportSource:
+        scores = scores_table(planted_margins(n))
+        pairs = pa.table(
+            {
+                "pair_id": [f"{objective}-{i}" for objective in ("helpful", "harmless") for i in range(n)],
+                "prompt_id": [f"{objective}-{i}" for objective in ("helpful", "harmless") for i in range(n)],
+                "objective": [objective for objective in ("helpful", "harmless") for _ in range(n)],
+                "split": ["eval"] * 2 * n,
+                "slice_topic": [prompt[:40] if i % 2 else "tea" for _ in range(2) for i in range(n)],
+            }
+        )
+        tables = mechanism_tables()
+        study = {"model_name_or_path": name, "setting": "hh-rlhf", "reference": "base", "beta": 0.3, "seeds": [0]}
+
+        def texts(objective: str, split: str, pair_ids: pa.Array) -> pa.Table:
+            n_rows = len(pair_ids)
+            turn = pa.array([[{"role": "user", "content": f"{prompt} {i}"}] for i in range(n_rows)])
+            chosen = [f"It is {answer} of leaves, number {i}" for i in range(n_rows)]
+            rejected = [f"It is {answer} of sand, number {i}" for i in range(n_rows)]
+            return pa.table({"prompt": turn, "chosen": chosen, "rejected": rejected})
+
+        return ReportSource(
+            name=name,
+            results=results(scores, pairs, 0.3, study=study, mechanism=tables if mechanism else None),
+            study=study | {"placebo": 4, "lora_r": 4, "adapter_mode": "continue", "learning_rate": 1e-4},
+            manifest={
+                "identity": {"model": "m" * 64, "data": "d" * 16, "chat_template": None, "seqdpo": "0.1.0"},
+                "engine": "packed trees",
+                "parameters": {"trainable": 1000, "total": 10000, "percent": 10.0},
+            },
+            dropped={"helpful": {"read": 2 * n + 1, "train": n, "eval": n, "dropped": {"empty": 1}}},
+            scores=scores.filter(pc.field("split") == "eval"),
+            pairs=pairs,
+            texts=texts,
+            movement=tables.movement,
+            gradients=tables.gradients,
+            function=tables.function,
+        )
+
+    return make

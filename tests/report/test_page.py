@@ -1,0 +1,167 @@
+"""The page as text: its numbers, its policy, and what hostile names and texts do to it."""
+
+import base64
+import gzip
+import hashlib
+import json
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+
+import pytest
+from hostile import HOSTILE
+
+from seqdpo.report.page import page
+from seqdpo.report.payload import LONGEST_TEXT, MOST_TEXTS, payload
+
+
+class Elements(HTMLParser):
+    """Scripts with their text, all start tags with their attributes, and the text outside of scripts."""
+
+    def __init__(self, text):
+        super().__init__(convert_charrefs=True)
+        self.tags, self.scripts, self.words, self._script = [], [], [], None
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        if tag == "script":
+            self._script = [dict(attributes), ""]
+        elif tag == "style":
+            self._script = [{}, ""]
+
+    def handle_endtag(self, tag):
+        if tag in ("script", "style") and self._script is not None:
+            if tag == "script":
+                self.scripts.append(tuple(self._script))
+            self._script = None
+
+    def handle_data(self, data):
+        if self._script is not None:
+            self._script[1] += data
+        else:
+            self.words.append(data)
+
+    @property
+    def text(self):
+        return " ".join(" ".join(self.words).split())
+
+
+def unpacked(elements):
+    (raw,) = [text for attributes, text in elements.scripts if attributes.get("id") == "payload"]
+    return json.loads(gzip.decompress(base64.b64decode(raw)))
+
+
+def test_first_screen_says_what_results_say(make_source):
+    source = make_source()
+    text = Elements(page(source)).text
+    for cell in source.results["cells"]:
+        assert " ".join(cell["verdict"]["sentence"].split()) in text
+        assert cell["recipe"][cell["recipe"]["quantity"]]["statement"] in text
+    assert "helpful, from helpful to" not in text  # what scripts write is not there yet
+    assert "Which order did better?" in text
+
+
+def test_every_number_of_a_pair_is_that_of_the_scores(make_source):
+    source = make_source()
+    found = unpacked(Elements(page(source)))
+    rows = {(r["objective"], r["pair_id"], r["checkpoint"]): r for r in source.scores.to_pylist()}
+    for name, objective in found["objectives"].items():
+        for key, columns in objective["checkpoints"].items():
+            seed, checkpoint = key.split("|")
+            assert seed == "0"
+            for pair_id, margin, chosen in zip(objective["ids"], columns["margin"], columns["chosen"], strict=True):
+                row = rows[name, pair_id, checkpoint]
+                expected = row["chosen_logp"] - row["base_chosen_logp"]
+                assert chosen == pytest.approx(expected, abs=6e-5)
+                rejected = row["rejected_logp"] - row["base_rejected_logp"]
+                assert margin == pytest.approx(expected - rejected, abs=6e-5)
+
+
+def test_score_matrix_shows_every_mean_of_results(make_source):
+    source = make_source()
+    text = Elements(page(source)).text
+    for row in source.results["score_matrix"]:
+        assert f"{row['margin']['value']:+.2f} {row['accuracy']['value']:.1%}" in text
+
+
+def test_charts_hold_the_numbers_of_results(make_source):
+    source = make_source()
+    found = unpacked(Elements(page(source)))
+    cell, record = source.results["cells"][0], found["cells"][0]
+    charts = {chart["key"]: chart for chart in record["charts"]}
+    assert {row["flip"]: row["pairs"] for row in charts["flips"]["data"]["flips"]} == {
+        name: n for name, n in cell["change"]["flips"].items() if name != "tied"
+    }
+    beyond = [row for row in charts["quartiles"]["data"]["quartiles"] if row["what"] == "beyond the control stages"]
+    expected = [row["excess_margin_change"]["value"] for row in cell["quartiles"]["excess_over_placebo"]["rows"]]
+    assert [row["value"] for row in beyond] == expected
+    mechanism = {chart["key"]: chart for chart in found["mechanism"]}
+    (record,) = source.results["mechanism"]["gradients"]
+    trace = mechanism["gradients-helpful-helpful-harmless-seed0"]["data"]["trace"]
+    assert [p["value"] for p in trace if p["what"] == "one batch"] == [p["raw_cosine"] for p in record["trace"]]
+    assert f"{record['cosine']['value']:.2f}" in mechanism["gradients-helpful-helpful-harmless-seed0"]["caption"]
+    (moved,) = mechanism["movement-helpful-harmless-seed0"]["data"]["modules"]
+    assert (moved["cosine"], moved["nulls"]) == (-0.25, -25)
+
+
+def test_no_mechanism_no_section(make_source):
+    elements = Elements(page(make_source(mechanism=False)))
+    assert ("section", "mechanism") not in [(tag, attributes.get("id")) for tag, attributes in elements.tags]
+    assert unpacked(elements)["mechanism"] == []
+
+
+def test_policy_names_each_script_by_its_hash_and_allows_nothing_else(make_source):
+    elements = Elements(page(make_source()))
+    (policy,) = [a["content"] for tag, a in elements.tags if a.get("http-equiv") == "Content-Security-Policy"]
+    directives = dict(part.strip().split(" ", 1) for part in policy.split(";"))
+    assert directives["default-src"] == "'none'"
+    assert "unsafe" not in directives["script-src"]
+    run = [text for attributes, text in elements.scripts if attributes.get("type") is None]
+    expected = [f"'sha256-{base64.b64encode(hashlib.sha256(s.encode()).digest()).decode()}'" for s in run]
+    assert directives["script-src"].split() == expected
+
+
+def test_hostile_names_and_texts_make_no_element(make_source):
+    plain = Elements(page(make_source()))
+    hostile = Elements(page(make_source(prompt=HOSTILE, answer=HOSTILE, name=HOSTILE)))
+    assert [tag for tag, _ in hostile.tags] == [tag for tag, _ in plain.tags]
+    assert not [a for _, a in hostile.tags if any(name.startswith("on") for name in a)]
+    assert "{{ 7*7 }}" in hostile.text  # shown, not evaluated
+
+
+def test_texts_are_cut_and_the_cut_is_said(make_source):
+    found = payload(make_source(prompt="x" * 1_000_000))
+    (first, *_) = found["objectives"]["helpful"]["texts"]["prompt"]
+    assert len(first) < LONGEST_TEXT + 80
+    assert re.search(r"9[\d,]+ more characters in data/pairs.parquet", first)
+
+
+def test_beyond_the_limit_texts_are_those_that_flipped_and_a_sample(make_source, monkeypatch):
+    monkeypatch.setattr("seqdpo.report.payload.MOST_TEXTS", 40)
+    source = make_source(n=60)
+    found = payload(source)["objectives"]["helpful"]
+    assert MOST_TEXTS == 20_000
+    assert (found["n"], found["n_texts"]) == (60, 20)
+    flips = source.results["cells"][0]["change"]["flips"]
+    assert flips["lost"] <= 20
+    before, after = (found["checkpoints"][f"0|{name}"]["margin"] for name in ("helpful", "helpful>harmless"))
+    flipped = {i for i in range(60) if (before[i] > 0) != (after[i] > 0)}
+    assert flipped <= set(found["texts"]["rows"])
+
+
+def test_rounding_makes_no_tie(make_source):
+    source = make_source()
+    scores = source.scores.to_pylist()
+    for row in scores:
+        if row["pair_id"] == "helpful-1" and row["checkpoint"] == "helpful":
+            row["chosen_logp"], row["rejected_logp"] = -50 + 1e-7, -50.0
+    tiny = payload(type(source)(**{f: getattr(source, f) for f in source.__slots__} | {
+        "scores": source.scores.from_pylist(scores, schema=source.scores.schema)}))  # fmt: skip
+    assert tiny["objectives"]["helpful"]["checkpoints"]["0|helpful"]["margin"][1] == 1e-4
+
+
+def test_the_page_needs_no_torch():
+    code = "import sys, seqdpo.report.page, seqdpo.run.report; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,274 @@
+"""The page in a real browser, from disk: no console error, no request, and every control does what it says."""
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hostile import HOSTILE
+
+from seqdpo.report.page import page
+
+selenium = pytest.importorskip("selenium", reason="selenium is not installed: pip install 'seqdpo[test]'")
+from selenium import webdriver  # noqa: E402
+from selenium.webdriver.chrome.service import Service  # noqa: E402
+from selenium.webdriver.common.action_chains import ActionChains  # noqa: E402
+from selenium.webdriver.common.by import By  # noqa: E402
+from selenium.webdriver.common.keys import Keys  # noqa: E402
+
+BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+DRIVER = shutil.which("chromedriver")
+pytestmark = pytest.mark.skipif(
+    not (BROWSER and DRIVER), reason="no chromium with chromedriver; on Debian: apt-get install chromium-driver"
+)
+
+
+class Reader:
+    """Someone at the page."""
+
+    def __init__(self, driver: Any) -> None:
+        self.driver = driver
+
+    def open(self, path: Path, state: str = "") -> None:
+        self.driver.get("about:blank")
+        self.driver.get(path.as_uri() + state)
+        self.wait(lambda: self.script("return document.body.dataset.drawn") == "true")
+
+    def script(self, code: str, *arguments: Any) -> Any:
+        return self.driver.execute_script(code, *arguments)
+
+    def wait(self, is_done: Callable[[], Any], seconds: float = 30) -> None:
+        end = time.monotonic() + seconds
+        while not is_done():
+            assert time.monotonic() < end, "the page did not get there"
+            time.sleep(0.05)
+
+    def all(self, selector: str) -> list[Any]:
+        return self.driver.find_elements(By.CSS_SELECTOR, selector)
+
+    def one(self, selector: str) -> Any:
+        return self.driver.find_element(By.CSS_SELECTOR, selector)
+
+    def click(self, element: Any) -> None:
+        self.script("arguments[0].scrollIntoView({block: 'center'}); arguments[0].click()", element)
+
+    @property
+    def count(self) -> str:
+        return self.one("#count").text
+
+    def column(self, field: str) -> list[str]:
+        return [cell.text for cell in self.all(f".tabulator-row [tabulator-field={field}]")]
+
+    def problems(self) -> list[str]:
+        """Errors and warnings of the console, requests other than the page itself, and hacks."""
+        found = [entry["message"] for entry in self.driver.get_log("browser")]
+        for entry in self.driver.get_log("performance"):
+            message = json.loads(entry["message"])["message"]
+            if message["method"] == "Network.requestWillBeSent":
+                url = message["params"]["request"]["url"]
+                if not url.startswith(("file:", "data:", "blob:", "about:")):
+                    found.append(url)
+        return found + (["hacked"] if self.script("return window.hacked") else [])
+
+
+@pytest.fixture(scope="module")
+def driver() -> Iterator[Any]:
+    options = webdriver.ChromeOptions()
+    options.binary_location = BROWSER
+    for flag in (
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        "--window-size=1280,900",
+    ):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    made = webdriver.Chrome(options=options, service=Service(DRIVER))
+    yield made
+    made.quit()
+
+
+@pytest.fixture
+def reader(driver) -> Reader:
+    return Reader(driver)
+
+
+@pytest.fixture
+def report(make_source, tmp_path) -> Path:
+    path = tmp_path / "report.html"
+    path.write_text(page(make_source()), encoding="utf-8")
+    return path
+
+
+def test_opens_without_an_error_or_a_request_and_draws_every_chart(reader, report):
+    reader.open(report)
+    assert reader.problems() == []
+    drawn = [figure.get_attribute("data-chart") for figure in reader.all("figure")]
+    assert drawn[:2] == ["trajectories-margin", "trajectories-accuracy"]
+    assert {"margins", "flips", "quartiles", "displacement", "slices"} <= set(drawn)
+    assert "path-helpful-harmless-seed0" in drawn
+    for figure in reader.all("figure"):
+        size = figure.find_element(By.CSS_SELECTOR, "svg, canvas").size
+        assert size["width"] > 200 and size["height"] > 60, figure.get_attribute("data-chart")
+
+
+def test_worst_pairs_come_first_and_columns_sort(reader, report):
+    """Pair 0 lost 6, every third pair 4 (`planted_margins`)."""
+    reader.open(report)
+    assert reader.column("change")[:2] == ["-6.00", "-4.00"]
+    assert reader.column("id")[0] == "helpful-0"
+    reader.click(reader.one(".tabulator-col[tabulator-field=after] .tabulator-col-content"))
+    after = [float(text) for text in reader.column("after")]
+    assert after == sorted(after)
+
+
+def test_filters_by_flip_quartile_slice_and_text(reader, report, make_source):
+    reader.open(report)
+    flips = make_source().results["cells"][0]["change"]["flips"]
+    assert f"lost {flips['lost']}" in reader.count
+    for box in reader.all("input[name=flip]"):
+        if box.get_attribute("value") != "lost":
+            reader.click(box)
+    assert reader.count.startswith(f"{flips['lost']} of 30 pairs")
+    assert set(reader.column("flip")) == {"lost"}
+    reader.script("document.getElementById('quartile').value = 'Q4'")
+    reader.script("document.getElementById('filters').dispatchEvent(new Event('input', {bubbles: true}))")
+    assert set(reader.column("quartile")) <= {"Q4"}
+    for box in reader.all("input[name=flip]"):
+        if not box.is_selected():
+            reader.click(box)
+    reader.script("document.getElementById('quartile').value = ''")
+    search = reader.one("#search")
+    search.send_keys("number 17")
+    reader.wait(lambda: reader.count.startswith("1 of 30"))
+    assert reader.column("id") == ["helpful-17"]
+    search.clear()
+    search.send_keys("no such words")
+    reader.wait(lambda: reader.count.startswith("0 of 30"))
+
+
+def test_brush_filters_the_table(reader, report):
+    reader.open(report)
+    canvas = reader.one("figure[data-chart=margins] canvas")
+    reader.script("arguments[0].scrollIntoView({block: 'center'})", canvas)
+    width, height = canvas.size["width"], canvas.size["height"]
+    actions = ActionChains(reader.driver)
+    actions.move_to_element_with_offset(canvas, -width // 4, -height // 4).click_and_hold()
+    actions.move_by_offset(width // 2, height // 5).release().perform()
+    reader.wait(lambda: not reader.count.startswith("30 of 30"))
+    area = reader.script("return report.brush")
+    inside = reader.script("return report.shown.map((row) => [row.before, row.after])")
+    assert all(
+        area["before"][0] <= b <= area["before"][1] and area["after"][0] <= a <= area["after"][1] for b, a in inside
+    )
+    reader.click(reader.one("#clear-brush"))
+    assert reader.count.startswith("30 of 30")
+
+
+def test_card_shows_the_pair_and_keys_walk(reader, report):
+    reader.open(report)
+    reader.click(reader.all(".tabulator-row")[0])
+    card = reader.one("#card")
+    assert "-6.00" in card.text and "helpful-0" in card.text
+    marks = [mark.text for mark in reader.all("#card mark")]
+    reader.click(reader.one("#show-text")) if not reader.one("#show-text").is_selected() else None
+    assert [reader.script("return arguments[0].textContent", mark) for mark in reader.all("#card mark")] == [
+        "leaves,",
+        "sand,",
+    ]
+    assert len(marks) == 2
+    reader.driver.switch_to.active_element.send_keys("j")
+    reader.wait(lambda: "helpful-0" not in reader.one("#card p.dim").text)
+    reader.driver.switch_to.active_element.send_keys("k")
+    reader.wait(lambda: "helpful-0" in reader.one("#card p.dim").text)
+    reader.driver.switch_to.active_element.send_keys(Keys.ESCAPE)
+    reader.wait(lambda: not reader.script("return document.getElementById('card').open"))
+    assert reader.problems() == []
+
+
+def test_the_address_restores_what_was_seen(reader, report):
+    reader.open(report)
+    reader.click(reader.all("[data-view]")[1])
+    reader.wait(lambda: "harmless, from harmless" in reader.one("#cell-name").text)
+    reader.one("#search").send_keys("number 4")
+    reader.wait(lambda: reader.count.startswith("1 of 30"))
+    reader.click(reader.all(".tabulator-row")[0])
+    state = reader.script("return location.hash")
+    reader.open(report, state)
+    assert "harmless, from harmless to harmless>helpful" in reader.one("#cell-name").text
+    assert reader.count.startswith("1 of 30")
+    assert "harmless-4" in reader.one("#card p.dim").text
+
+
+def test_texts_are_blurred_until_asked_for(reader, report):
+    """The setting is hh-rlhf."""
+    reader.open(report)
+    blur = "return getComputedStyle(document.querySelector('.tabulator-row .text')).filter"
+    assert "blur" in reader.script(blur)
+    reader.click(reader.one("#show-text"))
+    assert reader.script(blur) == "none"
+    assert "text=1" in reader.script("return location.hash")
+
+
+def test_a_cell_of_the_matrix_leads_to_its_pairs(reader, report):
+    reader.open(report)
+    (button,) = [b for b in reader.all("[data-to='harmless']") if b.get_attribute("data-objective") == "helpful"]
+    reader.click(button)
+    reader.wait(lambda: "helpful, from base to harmless" in reader.one("#cell-name").text)
+    assert set(reader.column("change")) == {"-0.30"}
+
+
+def test_notes_are_kept_and_exported(reader, report):
+    reader.open(report)
+    reader.click(reader.all(".tabulator-row")[0])
+    reader.click(reader.one("#card input[type=checkbox]"))
+    reader.one("#card textarea").send_keys('odd "one"')
+    reader.script(
+        "URL.createObjectURL = (blob) => { window.exported = blob; return '#'; }; URL.revokeObjectURL = () => {};"
+        "HTMLAnchorElement.prototype.click = () => {}; exportNotes()"
+    )
+    text = reader.driver.execute_async_script("window.exported.text().then(arguments[0])")
+    (line,) = text.splitlines()
+    assert json.loads(line) == {
+        "objective": "helpful",
+        "pair_id": "helpful-0",
+        "flag": True,
+        "note": 'odd "one"',
+        "from": "helpful",
+        "to": "helpful>harmless",
+    }
+
+
+def test_hostile_text_does_nothing(reader, make_source, tmp_path):
+    path = tmp_path / "report.html"
+    path.write_text(page(make_source(prompt=HOSTILE, answer=HOSTILE, name=HOSTILE)), encoding="utf-8")
+    reader.open(path, "#text=1")
+    reader.click(reader.all(".tabulator-row")[0])
+    assert HOSTILE.replace("\x00", "")[:60] in reader.one("#card").text
+    reader.driver.switch_to.active_element.send_keys("j")
+    time.sleep(0.2)
+    assert reader.problems() == []
+    assert reader.script("return document.documentElement.scrollWidth <= innerWidth + 1")
+
+
+def test_fits_a_phone(reader, report):
+    reader.driver.set_window_size(400, 800)
+    try:
+        reader.open(report)
+        assert reader.script("return document.documentElement.scrollWidth <= innerWidth + 1")
+        assert reader.problems() == []
+    finally:
+        reader.driver.set_window_size(1280, 900)
+
+
+def test_every_control_has_a_name(reader, report):
+    reader.open(report)
+    nameless = reader.script(
+        "return [...document.querySelectorAll('main button, main input, main select')].filter((e) => "
+        "!(e.textContent.trim() || e.labels?.length || e.ariaLabel || e.closest('.tabulator'))).map((e) => e.outerHTML)"
+    )
+    assert nameless == []
