@@ -47,20 +47,21 @@ SIZE = TraceSize(n_points=20, n_pairs=48)
 DRAWS = 2
 STILL = 1e-12  # a learning rate that moves nothing
 SEEDS = tuple(range(10))
+#: setting -> its control stages; they show what a forecast ranks where there is nothing to rank
+N_CONTROLS = {"lab-conflict": 1, "lab-compatible": 0}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=Path, default=Path("runs/gradient-truth"))
-    parser.add_argument("--only-cosine", action="store_true")
+    parser.add_argument("--only", choices=["cosine", "runs"])
     arguments = parser.parse_args()
-    cosine()
-    if arguments.only_cosine:
-        return
-    runs = arguments.runs
-    folders = [_run(account_study(name, runs)) for name in ("lab-conflict", "lab-compatible")]
-    account(folders)
-    forecast(folders)
+    if arguments.only != "runs":
+        cosine()
+    if arguments.only != "cosine":
+        folders = [_run(account_study(name, arguments.runs, n)) for name, n in N_CONTROLS.items()]
+        account(folders)
+        forecast(folders)
 
 
 def cosine() -> None:
@@ -168,8 +169,8 @@ def _halves(pairs: TrainingPairs, generator: np.random.Generator) -> Halves:
     return Halves(pairs, order[::2], order[1::2])
 
 
-def account_study(name: str, runs: Path) -> Study:
-    keys = {"setting": name, "seeds": list(SEEDS), "placebo": 1, "mechanism_pairs": 200, "max_train_pairs": 600}
+def account_study(name: str, runs: Path, placebo: int) -> Study:
+    keys = {"setting": name, "seeds": list(SEEDS), "placebo": placebo, "mechanism_pairs": 200, "max_train_pairs": 600}
     more = {"gradient_trace_share": 1.0, "max_eval_pairs": 600, "output_dir": str(runs / name)}
     return Study.model_validate(SETTINGS[name].defaults | keys | more)
 

@@ -49,6 +49,7 @@ Sort = Literal["change", "margin"]
 Flip = Literal["kept", "lost", "regained", "never"]
 PairsFormat = Literal["table", "jsonl", "csv", "parquet"]
 ROWS_ON_SCREEN = 20
+MOST_FILES_NAMED = 4
 SIGPIPE = 13  # Windows has no signal of that name
 PASS_FLAGS_ON = {"ignore_unknown_options": True}
 
@@ -189,15 +190,24 @@ def pairs(
 def report(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder: the output_dir of a study.")],
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Else report.html in the run folder.")] = None,
+    figures: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="A folder for figures (SVG, PNG, PDF), tables (CSV, LaTeX).")
+    ] = None,
 ) -> None:
-    """Write the findings as one HTML page that opens from disk, down to the single pair."""
-    from seqdpo.report.page import page
-    from seqdpo.run.files import write_for_user
-    from seqdpo.run.report import report_source
+    """Write the findings as one HTML page, down to the single pair, and report.md, the adapters' card, beside it."""
+    from seqdpo.run.folder import RunFolder
+    from seqdpo.run.report import report_source, write_figures, write_report
 
-    path = output or run / "report.html"
-    write_for_user(path, page(report_source(run)))
-    console.print(f"Wrote {path} ({path.stat().st_size / 1e6:.1f} MB)", highlight=False, markup=False, soft_wrap=True)
+    source = report_source(run)
+    written = write_report(source, output or RunFolder(run).report)
+    if figures is not None:
+        with console.status("drawing figures"):
+            written += write_figures(source, figures)
+    shown = written if len(written) <= MOST_FILES_NAMED else written[:2]
+    for path in shown:
+        _wrote(path)
+    if len(shown) < len(written):
+        console.print(f"and {len(written) - len(shown)} files in {figures}", highlight=False, markup=False)
 
 
 @app.command()
@@ -205,14 +215,19 @@ def compare(
     a: Annotated[Path, typer.Argument(metavar="RUN_A", help="A run folder.")],
     b: Annotated[Path, typer.Argument(metavar="RUN_B", help="Another one; differences are this one less RUN_A.")],
     form: Annotated[Literal["table", "json"], typer.Option("--format")] = "table",
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page of both runs instead.")] = None,
 ) -> None:
     """Compare the checkpoints of two runs on the held-out pairs that both have."""
     from seqdpo.report.comparison import print_comparison
-    from seqdpo.run.comparison import compare_runs
+    from seqdpo.run.comparison import compare_runs, write_comparison
     from seqdpo.run.finished import read_run
 
-    comparison = compare_runs(read_run(a), read_run(b))
-    if form == "json":
+    runs = read_run(a), read_run(b)
+    comparison = compare_runs(*runs)
+    if html is not None:
+        write_comparison(comparison, *runs, html)
+        _wrote(html)
+    elif form == "json":
         console.out(json.dumps(comparison, indent=2, ensure_ascii=False, allow_nan=False), highlight=False)
     else:
         print_comparison(console, comparison)
@@ -250,6 +265,7 @@ def _run(study: Study) -> None:
     from seqdpo.report.findings import print_results
     from seqdpo.run.board import board_for
     from seqdpo.run.finished import read_results
+    from seqdpo.run.report import report_source, write_report
     from seqdpo.run.runner import run_study
 
     try:
@@ -260,6 +276,8 @@ def _run(study: Study) -> None:
         raise  # typer ends with 130
     print_results(console, read_results(folder.root))
     console.print(f"Everything is in {folder.root}/", highlight=False, soft_wrap=True)
+    for path in write_report(report_source(folder.root), folder.report):
+        _wrote(path)
 
 
 def _study(arguments: list[str]) -> Study:
@@ -279,6 +297,11 @@ def _study(arguments: list[str]) -> Study:
         found = ", ".join(files) or "none"
         raise ConfigError(f"command line: study files: {found}; expected one. Write one with: seqdpo init SETTING")
     return load_study(Path(files[0]), flags)
+
+
+def _wrote(path: Path) -> None:
+    size = f"{path.stat().st_size / 1e6:.1f} MB" if path.suffix == ".html" else ""
+    console.print(f"Wrote {path} {size}".rstrip(), highlight=False, markup=False, soft_wrap=True)
 
 
 def _note(text: str) -> None:

@@ -102,7 +102,7 @@ def mechanism_tables() -> MechanismTables:
             "path_chosen_logp": [-50 + i - a for a in PATH],
             "path_rejected_logp": [-50.0 for _ in PATH],
         }
-        for i in range(10)
+        for i in range(9)
     ]
     return MechanismTables(
         _table(gradients, GRADIENTS_SCHEMA), _table([node | one for one in modules], MOVEMENT_SCHEMA),

@@ -47,7 +47,8 @@ def average(values: Points) -> PointEstimate:
     """The mean over points; undefined without any."""
     n = len(values)
     if not n:
-        return PointEstimate(*np.full((2, values.shape[1]), np.nan), 0)
+        undefined = np.full(values.shape[1], np.nan)
+        return PointEstimate(undefined, undefined, 0)
     return PointEstimate(values.mean(axis=0), _sd(values) / np.sqrt(n), n)
 
 

@@ -85,6 +85,20 @@ def comparisons(common: Common, confidence: float) -> list[dict[str, Any]]:
     ]
 
 
+def shared_scores(common: Common) -> dict[tuple[int, str], tuple[PairScores, PairScores]]:
+    """What both runs say of the common pairs at each checkpoint of `comparisons`, by seed and name."""
+    first, second = common.first, common.second
+    if first is None or second is None:
+        return {}
+    return {
+        (at.seed, first.names[at]): (
+            _rows(first.checkpoints[at], common.rows_first),
+            _rows(second.checkpoints[other], common.rows_second),
+        )
+        for at, other in _shared_checkpoints(first, second)
+    }
+
+
 def _by_name(panels: Sequence[Panel]) -> dict[tuple[str, str], Panel]:
     return {(panel.objective, panel.split): panel for panel in panels}
 

@@ -1,24 +1,15 @@
-"""The report as one HTML file: no network, no server; every script is named by its hash in the page's own policy."""
+"""report.html: the findings of a run on one page, down to the single pair."""
 
-import base64
-import gzip
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from itertools import groupby
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
-
+from seqdpo.report.html import html
 from seqdpo.report.payload import payload
 from seqdpo.report.source import ReportSource
 
 Record = Mapping[str, Any]
 
-VENDORED = ("vega.min.js", "vega-lite.min.js", "vega-interpreter.js", "tabulator.min.js")
-OWN = ("state.js", "charts.js", "table.js", "card.js", "main.js")
 #: Shown beside the word, so that colour is never alone.
 ICONS = {
     "DEGRADED": "▼",
@@ -34,55 +25,37 @@ _TOLERANCES = "margin {margin:.0%} of what was learned, accuracy {accuracy}, fli
 HARMLESS_SETTINGS = "lab-"
 
 
+#: How a pair's way from one checkpoint to another is called.
+FLIP_WORDS = {
+    "kept": "stayed right",
+    "lost": "turned wrong",
+    "regained": "turned right",
+    "never": "stayed wrong",
+    "tied": "are tied",
+}
+
+
 def page(source: ReportSource) -> str:
     """The whole of report.html."""
-    scripts = [_asset("vendor", name) for name in VENDORED] + [_asset("assets", name) for name in OWN]
-    environment = Environment(
-        loader=PackageLoader("seqdpo.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"number": _number, "interval": _interval, "percent": _percent}
     results = source.results
-    return environment.get_template("page.html.jinja").render(
+    return html(
+        "page.html.jinja",
+        payload(source),
+        blurred=may_harm(source.study),
         source=source,
         results=results,
         verdicts=[_verdict(i, cell) for i, cell in enumerate(results["cells"])],
         orders=[_order(record) for record in results["orders"] if record["final_accuracy"]],
         matrices=_matrices(results["score_matrix"]),
-        method=_method(source),
+        method=how_measured(source),
         functions=[one for one in (results.get("mechanism") or {}).get("function", []) if one["from"] != "base"],
-        blurred=not str(source.study.get("setting") or "").startswith(HARMLESS_SETTINGS),
-        icons=ICONS,
-        policy=_policy(scripts),
-        scripts=[Markup(script) for script in scripts],
-        styles=[Markup(_asset("vendor", "tabulator.min.css")), Markup(_asset("assets", "page.css"))],
-        payload=_packed(payload(source)),
+        flip_words=FLIP_WORDS,
     )
 
 
-def _asset(folder: str, name: str) -> str:
-    """A script or style sheet; a closing tag in it would end its element."""
-    text = files("seqdpo.report").joinpath(folder, name).read_text(encoding="utf-8")
-    return text.replace("</script", "<\\/script").replace("</style", "<\\/style")
-
-
-def _policy(scripts: Sequence[str]) -> str:
-    """Nothing is fetched, and nothing runs but these scripts."""
-    hashes = (base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts)
-    allowed = " ".join(f"'sha256-{digest}'" for digest in hashes)
-    return (
-        f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data: blob:; "
-        "base-uri 'none'; form-action 'none'"
-    )
-
-
-def _packed(content: Record) -> str:
-    """JSON in gzip in base64: a third of its size, and no text of it can be markup."""
-    raw = json.dumps(content, ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode()
-    return base64.b64encode(gzip.compress(raw, compresslevel=6, mtime=0)).decode()
+def may_harm(study: Record) -> bool:
+    """Whether texts of this study are hidden until asked for."""
+    return not str(study.get("setting") or "").startswith(HARMLESS_SETTINGS)
 
 
 def _verdict(number: int, cell: Record) -> dict[str, Any]:
@@ -145,8 +118,8 @@ def _matrices(rows: Sequence[Record]) -> list[dict[str, Any]]:
     return tables
 
 
-def _method(source: ReportSource) -> list[tuple[str, str]]:
-    """How it was measured, as label and text."""
+def how_measured(source: ReportSource) -> list[tuple[str, str]]:
+    """Reference, adapter, controls, tolerances, pairs and hashes, as label and text."""
     study, manifest = source.study, source.manifest
     identity, parameters = manifest["identity"], manifest.get("parameters", {})
     facts = {
@@ -174,17 +147,3 @@ def _account(name: str, record: Record) -> str:
     dropped = sum(record["dropped"].values())
     kept = f"{name}: {record['train']:,} trained, {record['eval']:,} held out"
     return f"{kept}, {dropped:,} of {record['read']:,} dropped"
-
-
-def _number(value: float | None, form: str = "+.2f") -> str:
-    return "–" if value is None else format(value, form)
-
-
-def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{value:.1%}"
-
-
-def _interval(estimate: Record, form: str = "+.2f") -> str:
-    if estimate["low"] is None:
-        return _number(estimate["value"], form)
-    return f"{_number(estimate['value'], form)} [{_number(estimate['low'], form)}, {_number(estimate['high'], form)}]"

@@ -10,7 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from seqdpo.analyse.cells import Cell, cells
-from seqdpo.analyse.margins import Column
+from seqdpo.analyse.margins import Column, PairScores
 from seqdpo.analyse.panel import Panel, panels
 from seqdpo.analyse.quartiles import quartiles
 from seqdpo.analyse.slices import SLICE_PREFIX
@@ -89,10 +89,7 @@ def _objective(panel: Panel, of: Sequence[Cell], source: ReportSource, most_text
     checkpoints = {}
     for at, name in panel.names.items():
         scores = panel.checkpoints[at]
-        checkpoints[f"{at.seed}|{name}"] = {
-            "margin": _numbers(scores.margin),
-            "chosen": _numbers(scores.chosen_logp - scores.base_chosen_logp),
-        }
+        checkpoints[f"{at.seed}|{name}"] = checkpoint_columns(scores)
     with_text = _with_text(panel, [cell for cell in of if cell.panel is panel], most_texts)
     return {
         "ids": panel.pair_ids.to_pylist(),
@@ -101,7 +98,9 @@ def _objective(panel: Panel, of: Sequence[Cell], source: ReportSource, most_text
         "slices": _slices(panel),
         "checkpoints": checkpoints,
         "trajectories": {f"{seed}|{order}": _trajectory(panel, seed, order) for seed, order in panel.orders()},
-        "texts": _texts(panel, with_text, source),
+        "texts": pair_texts(
+            source.texts(panel.objective, panel.split, panel.pair_ids.take(pa.array(with_text))), with_text
+        ),
         "n_texts": len(with_text),
         "n": n,
     }
@@ -140,9 +139,16 @@ def _with_text(panel: Panel, of: Sequence[Cell], most: int) -> NDArray[np.int64]
     return np.sort(ranked[:most])
 
 
-def _texts(panel: Panel, rows: NDArray[np.int64], source: ReportSource) -> dict[str, list[Any]]:
-    """By row: prompt as turns, chosen, rejected."""
-    texts = source.texts(panel.objective, panel.split, panel.pair_ids.take(pa.array(rows)))
+def checkpoint_columns(scores: PairScores) -> dict[str, list[float | None]]:
+    """What a checkpoint says of each pair: margin, and how much likelier than the base the chosen response is; nats."""
+    return {
+        "margin": _numbers(scores.margin),
+        "chosen": _numbers(scores.chosen_logp - scores.base_chosen_logp),
+    }
+
+
+def pair_texts(texts: pa.Table, rows: NDArray[np.int64]) -> dict[str, list[Any]]:
+    """Prompt as turns, chosen, rejected of the pairs at `rows`."""
     return {
         "rows": rows.tolist(),
         "prompt": [_prompt(turns) for turns in texts["prompt"].to_pylist()],

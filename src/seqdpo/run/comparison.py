@@ -1,6 +1,7 @@
 """Two finished runs beside each other: what `seqdpo compare` shows."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -8,8 +9,11 @@ import pyarrow.compute as pc
 
 from seqdpo.analyse.estimates import METHOD
 from seqdpo.analyse.panel import Panel, panels
-from seqdpo.analyse.run_comparison import Common, common_pairs, comparisons
+from seqdpo.analyse.run_comparison import Common, common_pairs, comparisons, shared_scores
 from seqdpo.errors import ConfigError, DataError
+from seqdpo.report.comparison_page import ComparedPairs, comparison_page
+from seqdpo.report.page import may_harm
+from seqdpo.run.files import write_for_user
 from seqdpo.run.finished import FinishedRun
 from seqdpo.study.keys import flat
 from seqdpo.wording import listed
@@ -46,6 +50,25 @@ def compare_runs(a: FinishedRun, b: FinishedRun) -> dict[str, Any]:
         "pairs": [one.record() for one in common],
         "checkpoints": records,
     }
+
+
+def compared_pairs(a: FinishedRun, b: FinishedRun) -> list[ComparedPairs]:
+    """The common pairs of two runs that `compare_runs` found comparable, with what both say of them."""
+    found = common_pairs(*(panels(run.scores(wanted=REAL), run.pairs) for run in (a, b)))
+    return [
+        ComparedPairs(one.objective, one.split, one.pair_ids, shared_scores(one))
+        for one in found
+        if len(one.rows_first) and shared_scores(one)
+    ]
+
+
+def write_comparison(comparison: dict[str, Any], a: FinishedRun, b: FinishedRun, output: Path) -> None:
+    """The page of `seqdpo compare --html`.
+
+    Raises: ConfigError if it cannot be written.
+    """
+    blurred = may_harm(a.study) or may_harm(b.study)
+    write_for_user(output, comparison_page(comparison, compared_pairs(a, b), a.texts, blurred).encode())
 
 
 def _differences(a: FinishedRun, b: FinishedRun) -> list[dict[str, Any]]:

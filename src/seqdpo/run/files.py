@@ -47,16 +47,17 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def write_for_user(output: Path, text: str) -> None:
-    """Writes what a user asked for with --output.
+def write_for_user(output: Path, content: bytes) -> None:
+    """Writes, whole, a file that a user asked for.
 
     Raises: ConfigError if that cannot be done.
     """
     try:
-        write_text(output, text)
+        with written_whole(output) as temporary:
+            temporary.write_bytes(content)
     except OSError as error:
         raise ConfigError(
-            f"--output = {str(output)!r}: cannot be written: {error.strerror or error}. Choose another place."
+            f"{output}: cannot be written: {error.strerror or error}; expected a place for a file. Choose another one."
         ) from None
 
 

@@ -61,6 +61,10 @@ class RunFolder:
         return self.root / "results.json"
 
     @property
+    def report(self) -> Path:
+        return self.root / "report.html"
+
+    @property
     def events(self) -> Path:
         return self.root / "events.jsonl"
 

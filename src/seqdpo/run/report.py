@@ -1,11 +1,16 @@
-"""From a run folder to what its report is made from; needs no torch."""
+"""From a run folder to its report; needs no torch."""
 
 import json
 from pathlib import Path
 
 import pyarrow.compute as pc
 
+from seqdpo.report.card import card
+from seqdpo.report.figures import figures
+from seqdpo.report.page import page
+from seqdpo.report.paper_tables import paper_tables
 from seqdpo.report.source import ReportSource
+from seqdpo.run.files import write_for_user
 from seqdpo.run.finished import read_mapping, read_results, read_run, read_table
 
 EVALUATION = pc.field("split") == "eval"
@@ -30,3 +35,29 @@ def report_source(root: Path) -> ReportSource:
         gradients=read_table(run.folder.gradients),
         function=read_table(run.folder.function),
     )
+
+
+def write_report(source: ReportSource, output: Path) -> list[Path]:
+    """The page, and report.md beside it.
+
+    Raises: ConfigError if they cannot be written.
+    """
+    card_path = output.with_suffix(".md")
+    write_for_user(output, page(source).encode())
+    write_for_user(card_path, card(source).encode())
+    return [output, card_path]
+
+
+def write_figures(source: ReportSource, folder: Path) -> list[Path]:
+    """Every picture and table as files of the folder.
+
+    Raises: ConfigError if vl-convert-python is not installed, or a file cannot be written.
+    """
+    written = []
+    for name, form, text in paper_tables(source.results):
+        written.append(folder / f"{name}.{form}")
+        write_for_user(written[-1], text.encode())
+    for name, form, content in figures(source):
+        written.append(folder / f"{name}.{form}")
+        write_for_user(written[-1], content)
+    return written

@@ -13,7 +13,7 @@ async function show(view, keepFilters = false) {
   if (!keepFilters) clearFilters();
   await makeTable();
   refilter();
-  const charts = view.cell === null ? [] : report.data.cells[view.cell].charts;
+  const charts = view.charts ?? (view.cell === null ? [] : report.data.cells[view.cell].charts);
   const drawnViews = await drawAll(byId("cell-charts"), charts, report.rows);
   if (!charts.length) byId("cell-charts").append(element("p", { className: "dim", textContent: "This stage taught the objective, or came before it was taught: there is nothing learned to lose, so only its pairs are shown." }));
   const margins = drawnViews.margins;
@@ -90,7 +90,7 @@ function blur(on) {
 }
 
 async function drawRest() {
-  await drawAll(byId("overview-charts"), report.data.overview.filter((chart) => chart.key !== "score-matrix"), null);
+  if (byId("overview-charts")) await drawAll(byId("overview-charts"), report.data.overview.filter((chart) => chart.key !== "score-matrix"), null);
   if (byId("mechanism-charts")) await drawAll(byId("mechanism-charts"), report.data.mechanism, null);
 }
 

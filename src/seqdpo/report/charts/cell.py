@@ -1,6 +1,7 @@
 """What a later stage did to the pairs of an earlier objective."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from seqdpo.report.charts.chart import (
@@ -39,7 +40,19 @@ def _margins(cell: Mapping[str, Any]) -> Chart:
         for row in cell["quartiles"]["as_in_the_study"]["rows"]
         if row["margin_up_to"] is not None
     ]
-    x, y = f"margin after {cell['from']}, nats", f"margin after {cell['to']}, nats"
+    caption = (
+        "Below the grey diagonal a pair lost margin. Dashed: quartile edges of the margin when "
+        f"{cell['objective']} was taught. Drag to choose pairs; the table follows. n = {cell['n']:,} pairs."
+    )
+    ends = (f"after {cell['from']}", f"after {cell['to']}")
+    scatter = pair_scatter("Every pair, before and after", caption, *ends, edges)
+    change = cell["change"]["margin_change"]["value"]
+    return replace(scatter, alt=f"Mean margin change {shown(change)} nats over {cell['n']:,} pairs.")
+
+
+def pair_scatter(title: str, caption: str, before: str, after: str, edges: Sequence[Mapping[str, Any]] = ()) -> Chart:
+    """A point for each row of the dataset `pairs`; `before` and `after` say of what their margins are."""
+    x, y = f"margin {before}, nats", f"margin {after}, nats"
     points: Spec = {
         "data": {"name": "pairs"},
         "params": [{"name": "brush", "select": {"type": "interval", "encodings": ["x", "y"]}}],
@@ -62,18 +75,8 @@ def _margins(cell: Mapping[str, Any]) -> Chart:
         "mark": {"type": "line", "opacity": 0.7, "color": GREY},
         "encoding": {"x": axis("value", x), "y": axis("value", y)},
     }
-    change = cell["change"]["margin_change"]
-    return Chart(
-        key="margins",
-        title="Every pair, before and after",
-        caption=(
-            "Below the grey diagonal a pair lost margin. Dashed: quartile edges of the margin when "
-            f"{cell['objective']} was taught. Drag to choose pairs; the table follows. n = {cell['n']:,} pairs."
-        ),
-        alt=f"Mean margin change {shown(change['value'])} nats over {cell['n']:,} pairs.",
-        spec=single([bands, identity, points], height=340),
-        data={"edges": edges},
-    )
+    layers = [bands, identity, points]
+    return Chart("margins", title, caption, caption, single(layers, height=340), {"edges": [dict(e) for e in edges]})
 
 
 def _flips(cell: Mapping[str, Any]) -> Chart:

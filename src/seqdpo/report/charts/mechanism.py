@@ -62,9 +62,9 @@ def _trace(record: Mapping[str, Any]) -> Chart:
     ]
     account, reliability = record["account"], record["reliability"]
     caption = (
-        f"{record['n_points']} points, two batches of {record['pairs_per_batch']} held-out pairs each. Band: 95% "
-        f"interval of the uncorrected mean, noise included ({record['statement']}). Reliability "
-        f"{shown(reliability['current'])} and {shown(reliability['earlier'])}; corrected cosine of the stage "
+        f"{record['n_points']} points, two batches of {record['pairs_per_batch']} held-out pairs each. Band: "
+        f"{band['confidence']:.0%} interval of the uncorrected mean, noise included ({record['statement']}). "
+        f"Reliability {shown(reliability['current'])} and {shown(reliability['earlier'])}; corrected cosine of the stage "
         f"{shown(record['cosine']['value'])}. First-order account of the loss of {record['objective']}: "
         f"{shown(account['predicted']['value'], '+.3f')} predicted, {shown(account['actual']['value'], '+.3f')} came "
         f"({account['statement']})."
@@ -115,7 +115,7 @@ def _path(record: Mapping[str, Any]) -> Chart:
     return Chart(
         key=_key("path", record),
         title=f"On the line to {_stage(record)}",
-        caption=f"Mean margin at previous + a (new - previous); 95% intervals. Interference: {words}. {ns} pairs.",
+        caption=f"Mean margin at previous + a (new - previous), with intervals. Interference: {words}. {ns} pairs.",
         alt="; ".join(f"{row['objective']} at {row['a']}: {shown(row['value'])}" for row in data),
         spec=single(layers, height=240, data={"name": "path"}),
         data={"path": data},

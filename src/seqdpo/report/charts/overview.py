@@ -12,14 +12,15 @@ SHAPES = ["circle", "square", "triangle-up", "diamond"]
 def overview_charts(results: Mapping[str, Any]) -> list[Chart]:
     """Margin and accuracy of every objective along every order, and the score matrix."""
     rows = [row for row in results["score_matrix"] if row["placebo"] == 0 and row["split"] == "eval"]
+    confidence = results["method"]["tolerances"]["confidence"]
     return [
-        _trajectories(rows, "margin", "mean margin, nats"),
-        _trajectories(rows, "accuracy", "accuracy"),
+        _trajectories(rows, "margin", "mean margin, nats", confidence),
+        _trajectories(rows, "accuracy", "accuracy", confidence),
         _score_matrix(rows),
     ]
 
 
-def _trajectories(rows: Sequence[Row], measure: str, title: str) -> Chart:
+def _trajectories(rows: Sequence[Row], measure: str, title: str, confidence: float) -> Chart:
     data = [
         {
             "stage": row["stage"],
@@ -63,7 +64,7 @@ def _trajectories(rows: Sequence[Row], measure: str, title: str) -> Chart:
     return Chart(
         key=f"trajectories-{measure}",
         title=f"{title.capitalize()} of every objective over the stages",
-        caption=f"Held-out pairs after each stage; bars are 95% intervals, clustered by prompt. {_ns(data)}.",
+        caption=f"Held-out pairs after each stage; {confidence:.0%} intervals, clustered by prompt. {_ns(data)}.",
         alt="; ".join(f"{row['objective']} after {row['checkpoint']}: {shown(row['value'])}" for row in last),
         spec=single(layers, data={"name": "scores"}),
         data={"scores": data},

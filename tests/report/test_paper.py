@@ -1,0 +1,101 @@
+"""Figures, tables and the card: numbers of the findings, nothing of hostile names."""
+
+import csv
+import io
+import re
+
+import pytest
+from hostile import HOSTILE
+
+from seqdpo.report.card import card, plain
+from seqdpo.report.figures import figures, file_name, pair_rows, specifications
+from seqdpo.report.paper_tables import as_csv, as_latex, latex, paper_tables, verdict_rows
+
+
+def test_every_picture_is_drawn_in_every_format(make_source):
+    pytest.importorskip("vl_convert", reason="vl-convert-python is not installed: pip install 'seqdpo[test]'")
+    drawn = list(figures(make_source(n=9)))
+    names = {name for name, _, _ in drawn}
+    assert {"score-matrix", "trajectories-margin", "path-helpful-harmless-seed0"} <= names
+    assert "helpful-helpful-to-helpful-harmless-seed0.margins" in names
+    starts = {"svg": b"<svg", "png": b"\x89PNG", "pdf": b"%PDF"}
+    assert all(content.startswith(starts[form]) for _, form, content in drawn)
+    assert len(drawn) == 3 * len(names)
+
+
+def test_a_drawn_picture_has_a_mark_for_each_pair(make_source):
+    vl_convert = pytest.importorskip("vl_convert")
+    (spec,) = [s for name, s in specifications(make_source(n=9)) if name.endswith("harmless-seed0.margins")]
+    svg = vl_convert.vegalite_to_svg(spec, vl_version="6.4")
+    points = re.findall(r'aria-roledescription="point"', svg)
+    assert len(points) == 9
+
+
+def test_pairs_of_a_figure_are_those_of_the_cell(make_source):
+    from seqdpo.analyse.cells import cells
+    from seqdpo.analyse.panel import panels
+
+    source = make_source(n=9)
+    cell = cells(panels(source.scores, source.pairs))[0]
+    rows = pair_rows(cell)
+    counts = source.results["cells"][0]["change"]["flips"]
+    assert {name: sum(row["flip"] == name for row in rows) for name in counts} == counts
+    assert (rows[0]["before"], rows[0]["change"]) == (0.5, -6.0)
+    assert rows[0]["chosen_change"] - rows[0]["rejected_change"] == -6.0
+    assert rows[0]["quartile"] == "Q1"
+
+
+def test_verdicts_as_csv_are_the_findings_in_full(make_source):
+    results = make_source().results
+    texts = {(name, form): text for name, form, text in paper_tables(results)}
+    rows = list(csv.DictReader(io.StringIO(texts["verdicts", "csv"])))
+    for row, cell in zip(rows, results["cells"], strict=True):
+        assert float(row["margin kept"]) == cell["verdict"]["reasons"]["retention"]["value"]
+        assert float(row["margin change low"]) == cell["change"]["margin_change"]["low"]
+        assert int(row["lost"]) == cell["change"]["flips"]["lost"]
+        assert int(row["n"]) == 30
+
+
+def test_undefined_is_empty_in_csv_and_a_dash_in_latex():
+    rows = [{"name": "a", "margin": None, "margin low": None, "margin high": None, "n": 3}]
+    assert as_csv(rows) == "name,margin,margin low,margin high,n\na,,,,3\n"
+    assert "a & -- & 3" in as_latex(rows, "caption")
+
+
+def test_latex_of_a_value_has_its_interval_beside_it():
+    rows = [{"margin": -0.5, "margin low": -0.75, "margin high": -0.25}]
+    assert r"$-0.500$ [-0.750, -0.250] \\" in as_latex(rows, "c")
+    assert r"\begin{tabular}{r}" in as_latex(rows, "c")
+
+
+def test_hostile_names_mean_nothing_to_latex(make_source):
+    text = latex(HOSTILE + r"\input{/etc/passwd} 100% a_b $x$ #1 ~^&")
+    bare = re.sub(r"\\(textbackslash|textasciitilde|textasciicircum|textless|textgreater)\{\}|\\[&%$#_{}]", "", text)
+    assert not set(bare) & set("\\&%$#_{}~^<>")
+    rows = verdict_rows(make_source(name=HOSTILE).results["cells"])
+    tex = as_latex([row | {"objective": HOSTILE} for row in rows], HOSTILE)
+    assert tex.count(r"\\") >= len(rows)
+    unescaped = re.sub(r"\\[{}]", "", tex)
+    assert unescaped.count("{") == unescaped.count("}")
+
+
+def test_card_has_every_verdict_and_score(make_source):
+    source = make_source()
+    text = card(source)
+    for cell in source.results["cells"]:
+        assert plain(cell["verdict"]["sentence"]) in text
+    for row in source.results["score_matrix"]:
+        if not row["placebo"]:
+            assert f"| {row['objective']} | {row['margin']['value']:+.2f}" in text
+    assert "helpful: 30 trained, 30 held out, 1 of 61 dropped" in text
+
+
+def test_hostile_names_mean_nothing_to_markdown(make_source):
+    text = card(make_source(name=HOSTILE))
+    assert not re.search(r"(?<!\\)<(script|img|b)", text.split("---", 2)[2].split("```")[0])
+    head = text.split("---")[1]
+    assert len(head.splitlines()) == 4  # base_model stays on its line
+
+
+def test_file_names_are_safe():
+    assert file_name("../a b>c/..\\x") == "a-b-c-..-x"
