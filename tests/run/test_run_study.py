@@ -311,6 +311,26 @@ def test_the_direction_of_the_planted_angle_shows_in_the_earlier_objective(tmp_p
     assert (change < -1) if setting == "lab-conflict" else (change > 0)
 
 
+def test_mechanism_of_every_stage(finished):
+    """Gradients of real later stages only, KL and forecast of every stage, the path of real ones."""
+    folder = finished[0]
+    function = pq.read_table(folder.function).to_pylist()
+    stages = {(row["checkpoint"], row["placebo"]) for row in pq.read_table(folder.movement).to_pylist()}
+    assert {(row["checkpoint"], row["placebo"]) for row in function} == stages
+    for row in function:
+        assert row["chosen_kl"] >= -1e-6
+        assert (row["path_chosen_logp"] is None) == bool(row["placebo"])
+    real = next(row for row in function if not row["placebo"] and row["parent"] != "base")
+    scores = {
+        (row["checkpoint"], row["pair_id"]): row["chosen_logp"] for row in pq.read_table(folder.scores).to_pylist()
+    }
+    assert real["path_chosen_logp"][0] == pytest.approx(scores[real["parent"], real["pair_id"]], abs=1e-3)
+    assert real["path_chosen_logp"][4] == pytest.approx(scores[real["checkpoint"], real["pair_id"]], abs=1e-3)
+    found = json.loads(folder.results.read_text())["mechanism"]
+    assert {(one["to"], one["placebo"]) for one in found["function"]} == stages
+    assert len(found["movement"]) == len(stages)
+
+
 def test_movement_has_every_stage_once_and_starts_where_the_stage_did(finished):
     rows = pq.read_table(finished[0].movement).to_pylist()
     whole = {row["checkpoint"]: row for row in rows if row["module"] == "(all)"}

@@ -49,6 +49,7 @@ def _payload(comparison: Record, pairs: Sequence[ComparedPairs], texts: Texts) -
     share = MOST_TEXTS // max(len(pairs), 1)
     return {
         "run": f"{comparison['a']} {comparison['b']}",
+        "titles": {"before": "A", "after": "B", "change": "B − A"},
         "objectives": {one.objective: _objective(one, texts, share) for one in pairs},
         "views": [_view(record) for record in comparison["checkpoints"]],
         "cells": [],

@@ -31,6 +31,7 @@ def payload(source: ReportSource) -> dict[str, Any]:
     share = MOST_TEXTS // max(len(side_by_side), 1)
     return {
         "run": source.name,
+        "titles": {"before": "before", "after": "after", "change": "change"},
         "objectives": {panel.objective: _objective(panel, of, source, share) for panel in side_by_side},
         "views": views(side_by_side, of),
         "cells": [

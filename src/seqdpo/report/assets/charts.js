@@ -1,6 +1,14 @@
 "use strict";
 // Draws the specifications with the interpreter of expressions: the page's policy allows no code made at run time.
 const MOST_POINTS = 5000;
+// The palette's darkest colours would drown on a dark page.
+const LIGHTER = { "#0072B2": "#56B4E9", "#D55E00": "#FF9A5C", "#009E73": "#2FCB9F" };
+const isDark = () => matchMedia("(prefers-color-scheme: dark)").matches && !matchMedia("print").matches;
+
+function coloured(spec) {
+  if (!isDark()) return structuredClone(spec);
+  return JSON.parse(JSON.stringify(spec).replace(/#[0-9A-F]{6}/gi, (colour) => LIGHTER[colour.toUpperCase()] ?? colour));
+}
 
 function theme() {
   const style = getComputedStyle(document.documentElement);
@@ -31,7 +39,7 @@ async function draw(container, chart, pairs) {
   plot.setAttribute("role", "img");
   plot.setAttribute("aria-label", `${chart.title}. ${chart.alt}`);
   container.append(figure);
-  const spec = structuredClone(chart.spec);
+  const spec = coloured(chart.spec);
   spec.datasets = structuredClone(chart.data);
   if (shown) {
     spec.datasets.pairs = shown;

@@ -12,8 +12,9 @@ function columns() {
   const number = (title, field, digits) => ({ title, field, sorter: "number", hozAlign: "right", headerHozAlign: "right", width: 114,
     sorterParams: { alignEmptyValues: "bottom" }, formatter: (cell) => signed(cell.getValue(), digits) });
   const slices = Object.keys(report.data.objectives[report.view.objective].slices);
+  const titles = report.data.titles;
   return [
-    number("change", "change"), number("before", "before"), number("after", "after"),
+    number(titles.change, "change"), number(titles.before, "before"), number(titles.after, "after"),
     { title: "pair", field: "flip", width: 92 }, { title: "quartile", field: "quartile", width: 104 },
     number("chosen Δ", "chosen_change"), number("rejected Δ", "rejected_change"),
     { title: "prompt (its end)", field: "row", formatter: excerpt, minWidth: 260, headerSort: false, cssClass: "text" },

@@ -64,8 +64,8 @@ def _trace(record: Mapping[str, Any]) -> Chart:
     caption = (
         f"{record['n_points']} points, two batches of {record['pairs_per_batch']} held-out pairs each. Band: "
         f"{band['confidence']:.0%} interval of the uncorrected mean, noise included ({record['statement']}). "
-        f"Reliability {shown(reliability['current'])} and {shown(reliability['earlier'])}; corrected cosine of the stage "
-        f"{shown(record['cosine']['value'])}. First-order account of the loss of {record['objective']}: "
+        f"Reliability {shown(reliability['current'])} and {shown(reliability['earlier'])}; corrected cosine of the "
+        f"stage {shown(record['cosine']['value'])}. First-order account of the loss of {record['objective']}: "
         f"{shown(account['predicted']['value'], '+.3f')} predicted, {shown(account['actual']['value'], '+.3f')} came "
         f"({account['statement']})."
     )
