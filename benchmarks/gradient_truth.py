@@ -47,8 +47,16 @@ SIZE = TraceSize(n_points=20, n_pairs=48)
 DRAWS = 2
 STILL = 1e-12  # a learning rate that moves nothing
 SEEDS = tuple(range(10))
-#: setting -> its control stages; they show what a forecast ranks where there is nothing to rank
-N_CONTROLS = {"lab-conflict": 1, "lab-compatible": 0}
+#: folder -> (setting, keys). A trace of as many passes as the training itself, and one of six times as many, since a
+#: stage of 600 pairs has batches of seven otherwise. Control stages show what a forecast ranks where nothing is taught.
+STUDIES = {
+    "lab-conflict": ("lab-conflict", {"gradient_trace_share": 1.0, "placebo": 1}),
+    "lab-compatible": ("lab-compatible", {"gradient_trace_share": 1.0, "placebo": 0}),
+    "lab-compatible-large": (
+        "lab-compatible",
+        {"gradient_trace_share": 6.0, "placebo": 0, "mechanism_pairs": 0, "orders": [["helpfulness", "honesty"]]},
+    ),
+}
 
 
 def main() -> None:
@@ -59,7 +67,7 @@ def main() -> None:
     if arguments.only != "runs":
         cosine()
     if arguments.only != "cosine":
-        folders = [_run(account_study(name, arguments.runs, n)) for name, n in N_CONTROLS.items()]
+        folders = [_run(account_study(name, arguments.runs)) for name in STUDIES]
         account(folders)
         forecast(folders)
 
@@ -169,10 +177,10 @@ def _halves(pairs: TrainingPairs, generator: np.random.Generator) -> Halves:
     return Halves(pairs, order[::2], order[1::2])
 
 
-def account_study(name: str, runs: Path, placebo: int) -> Study:
-    keys = {"setting": name, "seeds": list(SEEDS), "placebo": placebo, "mechanism_pairs": 200, "max_train_pairs": 600}
-    more = {"gradient_trace_share": 1.0, "max_eval_pairs": 600, "output_dir": str(runs / name)}
-    return Study.model_validate(SETTINGS[name].defaults | keys | more)
+def account_study(name: str, runs: Path) -> Study:
+    setting, more = STUDIES[name]
+    keys = {"setting": setting, "seeds": list(SEEDS), "max_train_pairs": 600, "max_eval_pairs": 600}
+    return Study.model_validate(SETTINGS[setting].defaults | keys | more | {"output_dir": str(runs / name)})
 
 
 def _run(study: Study) -> RunFolder:
@@ -195,9 +203,10 @@ def account(folders: Sequence[RunFolder]) -> None:
             signs = [(one["predicted"]["value"] > 0) == (one["actual"]["value"] > 0) for one in accounts]
             rows.append(
                 {
-                    "setting": folder.root.name,
+                    "study": folder.root.name,
                     "stage": stage,
                     "earlier": own[0]["objective"],
+                    "pairs a batch": own[0]["pairs_per_batch"],
                     "sign right": f"{sum(signs)} of {len(signs)}",
                     "predicted": float(np.mean([one["predicted"]["value"] for one in accounts])),
                     "actual": float(np.mean([one["actual"]["value"] for one in accounts])),
