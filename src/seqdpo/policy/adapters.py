@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 
 from seqdpo.errors import ConfigError, RunError
 from seqdpo.policy.checks import reason
+from seqdpo.policy.lora import fuse_lora
 from seqdpo.preferences.files import first_line
 from seqdpo.study.config import Study
 from seqdpo.wording import did_you_mean, listed
@@ -164,14 +165,16 @@ def new_adapter(base: PreTrainedModel, study: Study, seed: int, policy: PeftMode
         torch.manual_seed(seed)
         try:
             if policy is None:
-                return get_peft_model(base, lora_config(study))
-            policy.add_adapter("default", lora_config(study))
-            return policy
+                policy = get_peft_model(base, lora_config(study))
+            else:
+                policy.add_adapter("default", lora_config(study))
         except ValueError as error:
             raise ConfigError(
                 f"lora_target_modules = {study.lora_target_modules!r} does not fit the model; expected 'all-linear' or "
                 f"names of its linear layers. Change it. PEFT says: {reason(error)}"
             ) from error
+    fuse_lora(policy)
+    return policy
 
 
 def _stacked(base: PreTrainedModel, study: Study, parent: Path, seed: int) -> PeftModel:
@@ -202,8 +205,10 @@ def _merged(base: PreTrainedModel, parent: Path) -> Iterator[PreTrainedModel]:
 def _from_folder(base: PreTrainedModel, folder: Path, trainable: bool, name: str = "default") -> PeftModel:
     try:
         with torch.random.fork_rng():  # PEFT draws initial weights before it reads those of the file
-            return PeftModel.from_pretrained(base, str(folder), adapter_name=name, is_trainable=trainable)
+            policy = PeftModel.from_pretrained(base, str(folder), adapter_name=name, is_trainable=trainable)
     except (OSError, ValueError, RuntimeError) as error:
         raise RunError(
             f"{folder}: the adapter cannot be loaded: {first_line(error)} Remove this stage's folder and run again."
         ) from error
+    fuse_lora(policy)
+    return policy
