@@ -45,14 +45,14 @@ class Call(NamedTuple):
             total[:, :, stretch] += part
 
 
-def attention_calls(trees: Sequence[Tree], dtype: torch.dtype) -> list[Call]:
+def attention_calls(trees: Sequence[Tree]) -> list[Call]:
     """For each pair: prompt and chosen are one causal sequence; the rejected response looks at prompt and itself."""
     calls = []
     for tree in trees:
         whole, prompt = slice(tree.start, tree.rejected), slice(tree.start, tree.chosen)
         own = slice(tree.rejected, tree.end)
         n_own, n_prompt = tree.end - tree.rejected, tree.chosen - tree.start
-        mask = torch.full((n_own, n_prompt + n_own), -torch.inf, dtype=dtype).triu(n_prompt + 1)
+        mask = torch.full((n_own, n_prompt + n_own), -torch.inf).triu(n_prompt + 1)
         calls += [Call(whole, (whole,), causal=True, mask=None), Call(own, (prompt, own), causal=False, mask=mask)]
     return calls
 
@@ -83,17 +83,20 @@ def _attention(
 
 
 class _TreeAttention(torch.autograd.Function):
-    """Two calls of the CPU's flash kernel a pair, on views; gradients are written in place, with no copy a slice."""
+    """Two calls of the CPU's flash kernel a pair, on views; gradients are written in place, with no copy a slice.
+
+    The kernel runs in float32 whatever the model's dtype: on CPUs it takes half the time that it takes in bfloat16.
+    """
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, calls: Sequence[Call], scale: float) -> Tensor:
         groups = query.shape[1] // key.shape[1]
-        keys, values = _repeated(key, groups), _repeated(value, groups)
-        output = torch.empty_like(query.transpose(1, 2), memory_format=torch.contiguous_format).transpose(1, 2)
+        queries, keys, values = query.float(), _repeated(key, groups).float(), _repeated(value, groups).float()
+        output = torch.empty_like(queries.transpose(1, 2), memory_format=torch.contiguous_format).transpose(1, 2)
         normalisers = []
         for call in calls:
             part, normaliser = flash(
-                query[:, :, call.queries],
+                queries[:, :, call.queries],
                 call.of(keys),
                 call.of(values),
                 0.0,
@@ -103,14 +106,17 @@ class _TreeAttention(torch.autograd.Function):
             )
             output[:, :, call.queries] = part
             normalisers.append(normaliser)
-        ctx.save_for_backward(query, keys, values, output, *normalisers)
+        output = output.to(query.dtype)
+        ctx.save_for_backward(query, key, value, output, *normalisers)
         ctx.calls, ctx.scale, ctx.groups = calls, scale, groups
         return output.transpose(1, 2)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
-        query, keys, values, output, *normalisers = ctx.saved_tensors
-        grad = grad.transpose(1, 2)
+        query, key, value, output, *normalisers = ctx.saved_tensors
+        dtype, groups = query.dtype, ctx.groups
+        query, output, grad = query.float(), output.float(), grad.transpose(1, 2).float()
+        keys, values = _repeated(key, groups).float(), _repeated(value, groups).float()
         grad_query, grad_keys, grad_values = (torch.zeros_like(t) for t in (query, keys, values))
         for call, normaliser in zip(ctx.calls, normalisers, strict=True):
             q, k, v = flash_backward(
@@ -128,7 +134,8 @@ class _TreeAttention(torch.autograd.Function):
             grad_query[:, :, call.queries] = q
             call.add(grad_keys, k)
             call.add(grad_values, v)
-        return grad_query, _summed(grad_keys, ctx.groups), _summed(grad_values, ctx.groups), None, None
+        grad_key, grad_value = _summed(grad_keys, groups), _summed(grad_values, groups)
+        return grad_query.to(dtype), grad_key.to(dtype), grad_value.to(dtype), None, None
 
 
 def _repeated(tensor: Tensor, groups: int) -> Tensor:

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from seqdpo.policy.products import product
+
 #: Logits that exist at one time; 2^22 float32 are 16 MiB.
 LOGITS_PER_CHUNK = 2**22
 
@@ -42,7 +44,7 @@ def chunk_size(head: Head) -> int:
 
 def logits_of(hidden: Tensor, head: Head) -> Tensor:
     """(n_tokens, vocabulary) float32 logits of the hidden states (n_tokens, hidden)."""
-    logits = torch.nn.functional.linear(hidden, head.weight, head.bias).float()
+    logits = product(hidden, head.weight, head.bias).float()
     if head.scale != 1.0:
         logits *= head.scale
     if head.softcap is not None:
@@ -84,14 +86,17 @@ class _TokenLogps(torch.autograd.Function):
 
 
 def _chunk(hidden: Tensor, targets: Tensor, head: Head, with_slope: bool) -> tuple[Tensor, Tensor | None]:
-    """(log-probabilities, their gradient with respect to the hidden states)."""
+    """(log-probabilities, their gradient with respect to the hidden states); the logits become the softmax in place."""
     logits = logits_of(hidden, head)
-    normaliser = torch.logsumexp(logits, dim=1)
-    logps = logits.gather(1, targets[:, None]).squeeze(1) - normaliser
+    cap_slope = None if head.softcap is None or not with_slope else 1 - (logits / head.softcap).square_()
+    logits -= logits.amax(dim=1, keepdim=True)
+    target_logits = logits.gather(1, targets[:, None]).squeeze(1)
+    total = logits.exp_().sum(dim=1)
+    logps = target_logits - total.log()
     if not with_slope:
         return logps, None
-    slope = torch.exp(logits - normaliser[:, None]).neg_()  # -softmax
-    slope[torch.arange(len(targets)), targets] += 1
-    if head.softcap is not None:
-        slope *= 1 - (logits / head.softcap).square()
-    return logps, (slope * head.scale).to(head.weight.dtype) @ head.weight
+    slope = logits.mul_(-head.scale / total[:, None])  # -softmax
+    slope[torch.arange(len(targets), device=slope.device), targets] += head.scale
+    if cap_slope is not None:
+        slope *= cap_slope
+    return logps, product(slope.to(head.weight.dtype), head.weight.T)

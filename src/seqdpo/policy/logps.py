@@ -48,7 +48,7 @@ def packed_states(model: PreTrainedModel, batch: PackedPairs) -> Tensor:
         input_ids=batch.input_ids,
         position_ids=batch.position_ids,
         use_cache=False,
-        calls=attention_calls(batch.trees, model.dtype),
+        calls=attention_calls(batch.trees),
     ).last_hidden_state[0]  # (n_tokens, hidden)
     return hidden.index_select(0, batch.predictors)
 

@@ -7,6 +7,8 @@ import torch
 from peft.tuners.lora import Linear as LoraLinear
 from torch import Tensor, nn
 
+from seqdpo.policy.products import product
+
 
 def fuse_lora(policy: nn.Module) -> None:
     """Every LoRA layer around a plain linear one computes as below from now on; other kinds keep PEFT's forward."""
@@ -59,7 +61,7 @@ class _LoraLinear(torch.autograd.Function):
     ) -> Tensor:
         rows = (x if dropped is None else dropped).flatten(0, -2)
         down = rows @ a.to(x.dtype).T
-        output = nn.functional.linear(x.flatten(0, -2), weight, bias)
+        output = product(x.flatten(0, -2), weight, bias)
         output.addmm_(down, b.to(x.dtype).T, alpha=scale)
         ctx.save_for_backward(rows, down, weight, a, b)
         ctx.scale, ctx.shape, ctx.has_dropout = scale, x.shape, dropped is not None
@@ -74,7 +76,7 @@ class _LoraLinear(torch.autograd.Function):
         grad_b = (grad.T @ down).to(b.dtype).mul_(ctx.scale) if ctx.needs_input_grad[5] else None
         grad_x = grad_dropped = None
         if ctx.needs_input_grad[0]:
-            grad_x = grad @ weight
+            grad_x = product(grad, weight.T)
             if not ctx.has_dropout:
                 grad_x.addmm_(grad_down, a.to(grad.dtype))
             grad_x = grad_x.view(ctx.shape)

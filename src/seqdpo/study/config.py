@@ -100,7 +100,7 @@ class Study(BaseModel):
     max_grad_norm: float = Field(default=1.0, ge=0, description="0 switches clipping off")
     gradient_checkpointing: bool = Field(default=False, description="less memory, about a third more time")
     tokens_per_batch: int = Field(
-        default=8192, ge=16, description="tokens in one forward pass; changes speed and memory, not results"
+        default=2048, ge=16, description="tokens in one forward pass; changes speed and memory, not results"
     )
 
     # the text
