@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from transformers import (
     Gemma2Config,
+    Gemma3TextConfig,
     GPT2Config,
     GPTNeoXConfig,
     LlamaConfig,
@@ -24,7 +25,8 @@ from transformers import (
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from seqdpo.measure.scores import PairLogps, pair_logps
-from seqdpo.policy.logps import batch_indices, response_logps
+from seqdpo.policy.batches import batch_indices
+from seqdpo.policy.logps import response_logps
 from seqdpo.policy.padding import padded_pairs
 from seqdpo.preferences.tokens import PairTokens
 
@@ -55,6 +57,13 @@ FAMILIES: dict[str, PreTrainedConfig] = {
         sliding_window=16,
         attn_logit_softcapping=2.0,
         final_logit_softcapping=3.0,
+    ),
+    "gemma3": Gemma3TextConfig(
+        **_GROUPED,
+        head_dim=12,
+        query_pre_attn_scalar=12,
+        sliding_window=16,
+        layer_types=["sliding_attention", "full_attention"],
     ),
     "phi": PhiConfig(**_GROUPED),
     "gpt_neox": GPTNeoXConfig(**_SIZES),

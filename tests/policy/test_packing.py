@@ -10,15 +10,13 @@ from test_logps import FAMILIES, TOLERANCE, VOCABULARY, mixed_pairs, random_mode
 from transformers import GraniteConfig, GraniteForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from seqdpo.measure.scores import pair_logps
+from seqdpo.policy.batches import batch_indices
 from seqdpo.policy.engine import PACKED, choose_engine
 from seqdpo.policy.head import Head, head_of, token_logps
-from seqdpo.policy.logps import batch_indices, response_logps
+from seqdpo.policy.logps import response_logps
 from seqdpo.policy.packing import Tree, packed_pairs
 from seqdpo.preferences.tokens import PairTokens
 from seqdpo.training.stage import _enable_checkpointing
-
-#: Families whose attention is expressed by trees; the others must fall back, and say why.
-PACKABLE = {"llama", "qwen2", "qwen3", "phi", "gpt_neox", "gpt2"}
 
 
 def packed(model, longest=200):
@@ -59,19 +57,25 @@ def test_two_pairs_are_packed_as_by_hand():
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_family_is_verified_or_falls_back_with_the_reason(family):
-    model = deepcopy(random_model(family))
+def test_every_family_is_verified(family):
+    assert choose_engine(deepcopy(random_model(family)), longest=200) == PACKED
+
+
+def test_a_family_that_cannot_be_expressed_falls_back_with_the_reason(monkeypatch):
+    """Attention sinks, say: whatever the attention refuses, the padded path can read."""
+
+    def refuse(*arguments):
+        raise NotImplementedError("attention with sinks")
+
+    monkeypatch.setattr("seqdpo.policy.segments.SegmentAttention.attend", refuse)
+    model = deepcopy(random_model("llama"))
     before = model.config._attn_implementation
-    engine = choose_engine(model, longest=200)
-    if family in PACKABLE:
-        assert engine == PACKED
-    else:
-        assert engine.startswith("padded: ")
-        assert model.config._attn_implementation == before
+    assert choose_engine(model, 200).startswith("padded: LlamaForCausalLM cannot read packed trees")
+    assert model.config._attn_implementation == before
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
-@pytest.mark.parametrize("family", sorted(PACKABLE))
+@pytest.mark.parametrize("family", FAMILIES)
 def test_packed_logps_equal_padded_ones(family, seed, random_pairs):
     pairs = mixed_pairs(random_pairs, seed)
     model = random_model(family)
@@ -81,7 +85,7 @@ def test_packed_logps_equal_padded_ones(family, seed, random_pairs):
     torch.testing.assert_close(found, expected, rtol=TOLERANCE, atol=0)
 
 
-@pytest.mark.parametrize("family", sorted(PACKABLE))
+@pytest.mark.parametrize("family", FAMILIES)
 def test_packed_adapter_gradients_equal_padded_ones(family, random_pairs):
     """Relative to the norm of each gradient, for single entries may cancel to nearly nothing."""
     pairs = mixed_pairs(random_pairs, 4)
@@ -148,9 +152,15 @@ def test_packed_batches_count_distinct_tokens(random_pairs):
     assert min(a + pairs[b[0]].n_tokens for a, b in zip(sizes, batches[1:], strict=False)) > 300  # none half empty
 
 
-def test_a_window_shorter_than_the_longest_sequence_falls_back():
-    model = deepcopy(random_model("mistral"))  # a window of 16
-    assert "sliding window of 16 tokens is shorter than the longest sequence, 17" in choose_engine(model, 17)
+def test_a_window_that_never_reaches_the_attention_is_found_out():
+    """By a pair longer than the window; a study without such long pairs has nothing to lose."""
+    model = deepcopy(random_model("mistral"))
+    model.config.sliding_window = 40
+    for layer in model.model.layers:
+        layer.self_attn.config = deepcopy(model.config)
+        layer.self_attn.config.sliding_window = None  # in the padded path the mask has it
+    assert choose_engine(deepcopy(model), 40) == PACKED
+    assert choose_engine(deepcopy(model), 41).startswith("padded: packed trees differ from the padded path")
 
 
 def test_a_window_that_holds_the_longest_sequence_is_no_obstacle(random_pairs):

@@ -12,8 +12,9 @@ from transformers import PreTrainedModel
 from seqdpo.measure.scores import Column, PairLogps, as_column, pair_logps
 from seqdpo.measure.tables import FUNCTION_SCHEMA, PATH
 from seqdpo.policy.adapters import Line, line_between
+from seqdpo.policy.batches import for_each_batch
 from seqdpo.policy.divergence import response_kl
-from seqdpo.policy.logps import base_of, batch_indices
+from seqdpo.policy.logps import base_of
 from seqdpo.preferences.tokens import PairTokens
 
 
@@ -36,7 +37,7 @@ def function_table(
     previous: Path | None,
     new: Path,
     held_out: Mapping[str, HeldOut],
-    tokens_per_batch: int,
+    tokens_per_batch: int | None,
     forecasts: Mapping[str, PairLogps] | None = None,
     with_path: bool = True,
     on_batch: Callable[[int], None] = lambda n_pairs: None,
@@ -56,21 +57,30 @@ def function_table(
 
 
 def line_kl(
-    line: Line, pairs: Sequence[PairTokens], tokens_per_batch: int, on_batch: Callable[[int], None] = lambda n: None
+    line: Line,
+    pairs: Sequence[PairTokens],
+    tokens_per_batch: int | None,
+    on_batch: Callable[[int], None] = lambda n_pairs: None,
 ) -> PairKl:
     """KL between the two ends of the line, in the order of `pairs`."""
     base = base_of(line.policy)
     kl = PairKl(np.empty(len(pairs)), np.empty(len(pairs)))
+
+    def compare(batch: list[int]) -> None:
+        found = response_kl(base, [pairs[i] for i in batch], lambda: line.move_to(0), lambda: line.move_to(1))
+        kl.chosen[batch], kl.rejected[batch] = as_column(found.chosen), as_column(found.rejected)
+        on_batch(2 * len(batch))
+
     with torch.inference_mode():
-        for batch in batch_indices(base, pairs, tokens_per_batch):
-            found = response_kl(base, [pairs[i] for i in batch], lambda: line.move_to(0), lambda: line.move_to(1))
-            kl.chosen[batch], kl.rejected[batch] = as_column(found.chosen), as_column(found.rejected)
-            on_batch(2 * len(batch))
+        for_each_batch(base, pairs, tokens_per_batch, compare)
     return kl
 
 
 def path_logps(
-    line: Line, pairs: Sequence[PairTokens], tokens_per_batch: int, on_batch: Callable[[int], None] = lambda n: None
+    line: Line,
+    pairs: Sequence[PairTokens],
+    tokens_per_batch: int | None,
+    on_batch: Callable[[int], None] = lambda n_pairs: None,
 ) -> list[PairLogps]:
     """Log-probabilities at each place of PATH, in the order of `pairs`."""
     found = []

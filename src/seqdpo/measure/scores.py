@@ -8,7 +8,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from seqdpo.policy.logps import batch_indices, response_logps
+from seqdpo.policy.batches import for_each_batch
+from seqdpo.policy.logps import response_logps
 from seqdpo.preferences.tokens import PairTokens
 
 Column = NDArray[np.float64]
@@ -28,7 +29,7 @@ class PairLogps(NamedTuple):
 def pair_logps(
     model: nn.Module,
     pairs: Sequence[PairTokens],
-    tokens_per_batch: int,
+    tokens_per_batch: int | None,
     on_batch: Callable[[int], None] = lambda n_pairs: None,
 ) -> PairLogps:
     """Scores pairs without gradients; results are in the order of `pairs`. `on_batch` hears the pairs done.
@@ -36,12 +37,15 @@ def pair_logps(
     Batches are sorted over all pairs, and depend only on the pairs and the budget.
     """
     logps = PairLogps(np.empty(len(pairs)), np.empty(len(pairs)))
+
+    def score(batch: list[int]) -> None:
+        result = response_logps(model, [pairs[i] for i in batch])
+        logps.chosen[batch] = as_column(result.chosen)
+        logps.rejected[batch] = as_column(result.rejected)
+        on_batch(len(batch))
+
     with torch.inference_mode():
-        for batch in batch_indices(model, pairs, tokens_per_batch):
-            result = response_logps(model, [pairs[i] for i in batch])
-            logps.chosen[batch] = as_column(result.chosen)
-            logps.rejected[batch] = as_column(result.rejected)
-            on_batch(len(batch))
+        for_each_batch(model, pairs, tokens_per_batch, score)
     return logps
 
 

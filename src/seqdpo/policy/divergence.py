@@ -9,8 +9,7 @@ from transformers import PreTrainedModel
 
 from seqdpo.policy.attention import is_tree_attention
 from seqdpo.policy.head import chunk_size, head_of, logits_of
-from seqdpo.policy.logps import packed_states
-from seqdpo.policy.packing import packed_pairs
+from seqdpo.policy.logps import packed_batch, packed_states
 from seqdpo.policy.padding import padded_logits, padded_pairs
 from seqdpo.preferences.tokens import PairTokens
 
@@ -39,7 +38,7 @@ def response_kl(
 def _packed(
     base: PreTrainedModel, pairs: Sequence[PairTokens], to_first: Callable[[], None], to_second: Callable[[], None]
 ) -> Tensor:
-    batch = packed_pairs(pairs, base.device)
+    batch = packed_batch(pairs, base.device)
     to_first()
     first = packed_states(base, batch)
     to_second()

@@ -5,8 +5,7 @@ import torch
 from transformers import PreTrainedModel
 
 from seqdpo.policy.attention import use_tree_attention
-from seqdpo.policy.logps import packed_logps
-from seqdpo.policy.packing import packed_pairs
+from seqdpo.policy.logps import packed_batch, packed_logps
 from seqdpo.policy.padding import padded_logps, padded_pairs
 from seqdpo.preferences.tokens import PairTokens
 
@@ -21,33 +20,22 @@ def choose_engine(model: PreTrainedModel, longest: int, lora_target_modules: str
     """Switches the model to packed trees if it can read them; returns what was chosen, and why.
 
     Each model is verified, not its family: a few made-up pairs go both ways. `longest` is the study's longest
-    sequence in tokens, which a sliding window has to hold.
+    sequence in tokens; where a model's window is shorter, one of the pairs is longer than the window.
     """
-    obstacle = _obstacle(model, longest, lora_target_modules)
-    return _verified(model) if obstacle is None else f"padded: {obstacle}"
-
-
-def _obstacle(model: PreTrainedModel, longest: int, lora_target_modules: str | list[str]) -> str | None:
-    """What the made-up pairs could not show: the device, long sequences, adapters that come later."""
-    if model.device.type != "cpu":
-        return f"no packed attention on {model.device.type} yet"
-    window = getattr(model.config.get_text_config(), "sliding_window", None)
-    if window is not None and window < longest:
-        return f"a sliding window of {window} tokens is shorter than the longest sequence, {longest}"
     head = next((name for name, module in model.named_modules() if module is model.get_output_embeddings()), "")
     if isinstance(lora_target_modules, list) and head.split(".")[-1] in lora_target_modules:
-        return f"an adapter on the head {head!r}"
-    return None
+        return f"padded: an adapter on the head {head!r}"
+    return _verified(model, longest)
 
 
-def _verified(model: PreTrainedModel) -> str:
-    pairs = _probe_pairs(model.config.get_text_config().vocab_size)
+def _verified(model: PreTrainedModel, longest: int) -> str:
+    pairs = _probe_pairs(model, longest)
     before = model.config._attn_implementation
     with torch.inference_mode():
         expected = padded_logps(model, padded_pairs(pairs, model.device))
         try:
             use_tree_attention(model)
-            found = packed_logps(model, packed_pairs(pairs, model.device))
+            found = packed_logps(model, packed_batch(pairs, model.device))
         except Exception as error:  # whatever a family's code raises means that it cannot, and padding always can
             model.set_attn_implementation(before)
             return f"padded: {type(model).__name__} cannot read packed trees ({type(error).__name__}: {error})"
@@ -58,7 +46,12 @@ def _verified(model: PreTrainedModel) -> str:
     return PACKED
 
 
-def _probe_pairs(vocab_size: int) -> list[PairTokens]:
+def _probe_pairs(model: PreTrainedModel, longest: int) -> list[PairTokens]:
+    config = model.config.get_text_config()
+    windows = [getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size")]
+    long = [(window + 5, 4, 3) for window in windows if window is not None and window < longest]
     generator = np.random.default_rng(0)
-    lengths = [[generator.integers(0, vocab_size, n).astype(np.int32) for n in row] for row in PROBE_LENGTHS]
+    lengths = [
+        [generator.integers(0, config.vocab_size, n).astype(np.int32) for n in row] for row in (*PROBE_LENGTHS, *long)
+    ]
     return [PairTokens(prompt, chosen, rejected, truncated=False) for prompt, chosen, rejected in lengths]

@@ -8,7 +8,8 @@ from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from seqdpo.policy.attention import attention_calls, is_tree_attention
+from seqdpo.policy.attention import is_tree_attention, tree_attention
+from seqdpo.policy.blocks import BUCKET
 from seqdpo.policy.head import head_of, token_logps
 from seqdpo.policy.packing import PackedPairs, packed_pairs
 from seqdpo.policy.padding import padded_logps, padded_pairs
@@ -27,11 +28,16 @@ def response_logps(model: nn.Module, pairs: Sequence[PairTokens]) -> ResponseLog
     device = next(model.parameters()).device
     base = base_of(model)
     if is_tree_attention(base):
-        logps = packed_logps(base, packed_pairs(pairs, device))
+        logps = packed_logps(base, packed_batch(pairs, device))
     else:
         logps = padded_logps(model, padded_pairs(pairs, device))
     chosen, rejected = logps.chunk(2)
     return ResponseLogps(chosen, rejected)
+
+
+def packed_batch(pairs: Sequence[PairTokens], device: torch.device) -> PackedPairs:
+    """The pairs packed as the device's attention wants them."""
+    return packed_pairs(pairs, device, multiple=1 if device.type == "cpu" else BUCKET)
 
 
 def packed_logps(model: PreTrainedModel, batch: PackedPairs) -> Tensor:
@@ -48,31 +54,9 @@ def packed_states(model: PreTrainedModel, batch: PackedPairs) -> Tensor:
         input_ids=batch.input_ids,
         position_ids=batch.position_ids,
         use_cache=False,
-        calls=attention_calls(batch.trees),
+        trees=tree_attention(batch),
     ).last_hidden_state[0]  # (n_tokens, hidden)
     return hidden.index_select(0, batch.predictors)
-
-
-def batch_indices(model: nn.Module, pairs: Sequence[PairTokens], tokens_per_batch: int) -> list[list[int]]:
-    """Groups pairs of like length so that each batch stays within the budget; a pair over it stands alone.
-
-    Every pair is in exactly one batch, the final short one included. The budget counts the tokens that the model
-    computes: distinct ones where pairs are packed, padding included where they are not.
-    """
-    packed = is_tree_attention(base_of(model))
-    batches: list[list[int]] = []
-    used = 0
-    for index in sorted(range(len(pairs)), key=lambda i: pairs[i].longest):
-        pair = pairs[index]
-        # pairs come shortest first, so this one decides how wide a padded batch is
-        needed = used + pair.n_tokens if packed else 2 * (len(batches[-1]) + 1 if batches else 1) * pair.longest
-        if batches and needed <= tokens_per_batch:
-            batches[-1].append(index)
-            used = needed
-        else:
-            batches.append([index])
-            used = pair.n_tokens
-    return batches
 
 
 def base_of(model: nn.Module) -> PreTrainedModel:

@@ -1,4 +1,4 @@
-"""The arithmetic of a LoRA layer as one autograd function: PEFT's numbers without its casts, copies and spare gradients."""
+"""A LoRA layer's arithmetic as one autograd function: PEFT's numbers without its casts, copies and spare gradients."""
 
 from functools import partial
 from typing import Any
@@ -13,7 +13,7 @@ from seqdpo.policy.products import product
 def fuse_lora(policy: nn.Module) -> None:
     """Every LoRA layer around a plain linear one computes as below from now on; other kinds keep PEFT's forward."""
     for layer in policy.modules():
-        if type(layer) is LoraLinear and type(layer.get_base_layer()) is nn.Linear:
+        if isinstance(layer, LoraLinear) and type(layer.get_base_layer()) is nn.Linear:
             layer.forward = partial(_forward, layer)
 
 

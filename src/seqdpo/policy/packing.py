@@ -38,8 +38,11 @@ class PackedPairs:
     responses: Tensor  # (n_response_tokens,) whose token: i for pair i's chosen, n_pairs + i for its rejected
 
 
-def packed_pairs(pairs: Sequence[PairTokens], device: torch.device) -> PackedPairs:
-    """Packs pairs in their order: [p p p c c r r r | p p c c c r], positions [0 1 2 3 4 3 4 5 | 0 1 2 3 4 2]."""
+def packed_pairs(pairs: Sequence[PairTokens], device: torch.device, multiple: int = 1) -> PackedPairs:
+    """Packs pairs in their order: [p p p c c r r r | p p c c c r], positions [0 1 2 3 4 3 4 5 | 0 1 2 3 4 2].
+
+    Zeros at the end, of no tree, fill it up to a multiple of `multiple` tokens.
+    """
     trees, start = [], 0
     for pair in pairs:
         chosen = start + len(pair.prompt)
@@ -50,13 +53,14 @@ def packed_pairs(pairs: Sequence[PairTokens], device: torch.device) -> PackedPai
     rejected_side = [_response(tree.rejected, tree.end, tree) for tree in trees]
     targets = [pair.chosen for pair in pairs] + [pair.rejected for pair in pairs]
     sizes = [len(response) for response in targets]
+    filling = np.zeros(-start % multiple, dtype=np.int64)
 
     def tensor(parts: Sequence[NDArray[np.integer]]) -> Tensor:
         return torch.from_numpy(np.concatenate(parts).astype(np.int64)).to(device)
 
     return PackedPairs(
-        input_ids=tensor([part for pair in pairs for part in pair[:3]])[None],
-        position_ids=tensor([_positions(tree) for tree in trees])[None],
+        input_ids=tensor([part for pair in pairs for part in pair[:3]] + [filling])[None],
+        position_ids=tensor([_positions(tree) for tree in trees] + [filling])[None],
         trees=tuple(trees),
         predictors=tensor(chosen_side + rejected_side),
         targets=tensor(targets),

@@ -27,7 +27,7 @@ class BaseLogps:
     model: PreTrainedModel
     model_hash: str
     engine: str  # what `choose_engine` said
-    tokens_per_batch: int
+    tokens_per_batch: int | None
     folder: Path = field(default_factory=lambda: cache_dir() / "base_logps")
 
     def of(self, pairs: Sequence[PreparedPair], on_batch: Callable[[int], None]) -> PairLogps:

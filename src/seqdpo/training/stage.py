@@ -16,7 +16,8 @@ from torch.optim import AdamW
 from transformers import PreTrainedModel, get_scheduler
 
 from seqdpo.errors import RunError
-from seqdpo.policy.logps import batch_indices, response_logps
+from seqdpo.policy.batches import for_each_batch
+from seqdpo.policy.logps import response_logps
 from seqdpo.study.config import Study
 from seqdpo.training.loss import dpo_losses, preference_logits
 from seqdpo.training.placebo import TrainingPairs
@@ -144,19 +145,27 @@ class _Sums:
 def accumulate_gradients(policy: PeftModel, pairs: TrainingPairs, indices: Sequence[int], study: Study) -> _Sums:
     """Adds up the gradient of the step's mean loss, however the pairs fall into batches."""
     device = next(policy.parameters()).device
+    parameters = [parameter for parameter in policy.parameters() if parameter.requires_grad]
     tokens = [pairs.tokens[i] for i in indices]
     sums = _Sums()
-    for batch in batch_indices(policy, tokens, study.tokens_per_batch):
+
+    def add(batch: list[int]) -> None:
         logps = response_logps(policy, [tokens[i] for i in batch])
         offset = torch.as_tensor([pairs.offsets[indices[i]] for i in batch], dtype=torch.float32, device=device)
         loss = dpo_losses(logps.chosen, logps.rejected, offset, study.beta).sum()
-        (loss / len(indices)).backward()
+        # all gradients or none: a batch that the memory does not hold comes again
+        gradients = torch.autograd.grad(loss / len(indices), parameters, allow_unused=True)
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            if gradient is not None:
+                parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
         logits = preference_logits(logps.chosen.detach(), logps.rejected.detach(), offset, study.beta)
         sums.loss += loss.item()
         sums.correct += ((logits > 0).float() + 0.5 * (logits == 0).float()).sum().item()
         sums.logits += logits.sum().item()
         sums.chosen += logps.chosen.sum().item()
         sums.rejected += logps.rejected.sum().item()
+
+    for_each_batch(policy, tokens, study.tokens_per_batch, add)
     return sums
 
 

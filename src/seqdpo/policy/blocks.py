@@ -1,0 +1,86 @@
+"""Tree attention on accelerators: FlexAttention, compiled, with a block mask."""
+
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
+
+from seqdpo.policy.packing import Tree
+
+#: Sequences are padded to a multiple of this, so that few lengths are compiled for.
+BUCKET = 512
+PROMPT, CHOSEN, REJECTED = range(3)
+PADDING = -1  # of no pair
+
+
+class BlockAttention:
+    """One kernel call a layer. Blocks of 128 by 128 in which no token sees another are never computed."""
+
+    def __init__(self, trees: Sequence[Tree], positions: Tensor) -> None:
+        """`positions` (n_tokens,) of all tokens; those after the last tree are padding, which sees itself alone."""
+        self._positions = positions
+        self._pairs, self._parts = _places(trees, positions)
+        self._longest = max(tree.longest for tree in trees)
+        self._masks: dict[int | None, BlockMask] = {}
+
+    def attend(
+        self, query: Tensor, key: Tensor, value: Tensor, scale: float, softcap: float | None, window: int | None
+    ) -> Tensor:
+        attention = flex_attention if query.device.type == "cpu" else _compiled()
+        output = attention(
+            query,
+            key,
+            value,
+            score_mod=None if softcap is None else _capped(softcap),
+            block_mask=self.mask(window),
+            scale=scale,
+            enable_gqa=query.shape[1] != key.shape[1],
+        )
+        return output.transpose(1, 2)
+
+    def mask(self, window: int | None) -> BlockMask:
+        """Made once a batch, for all layers with the same window."""
+        if window is not None and window >= self._longest:
+            window = None
+        if window not in self._masks:
+            n = len(self._positions)
+            self._masks[window] = create_block_mask(self._sees(window), None, None, n, n, self._positions.device)
+        return self._masks[window]
+
+    def _sees(self, window: int | None) -> Callable[..., Tensor]:
+        pairs, parts, positions = self._pairs, self._parts, self._positions
+
+        def sees(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+            same_branch = (parts[key] == PROMPT) | (parts[key] == parts[query])
+            seen = (pairs[query] == pairs[key]) & same_branch & (key <= query)
+            return seen if window is None else seen & (positions[query] - positions[key] < window)
+
+        return sees
+
+
+def _places(trees: Sequence[Tree], positions: Tensor) -> tuple[Tensor, Tensor]:
+    """(n_tokens,) the pair of each token, and its part of the pair."""
+    pairs = np.full(len(positions), PADDING)
+    parts = np.full(len(positions), PROMPT)
+    for index, tree in enumerate(trees):
+        pairs[tree.start : tree.end] = index
+        parts[tree.chosen : tree.rejected] = CHOSEN
+        parts[tree.rejected : tree.end] = REJECTED
+    return torch.from_numpy(pairs).to(positions.device), torch.from_numpy(parts).to(positions.device)
+
+
+@cache
+def _capped(softcap: float) -> Callable[..., Tensor]:
+    def capped(score: Tensor, batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return softcap * torch.tanh(score / softcap)
+
+    return capped
+
+
+@cache
+def _compiled() -> Any:
+    return torch.compile(flex_attention)

@@ -1,0 +1,158 @@
+"""Tree attention on CPUs, segment by segment."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from seqdpo.policy.packing import Tree
+
+flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+
+
+class SegmentAttention:
+    """By the flash kernel of CPUs; a cap or a window that it cannot express by the plain formula."""
+
+    def __init__(self, trees: Sequence[Tree]) -> None:
+        self._trees = trees
+        self._longest = max(tree.longest for tree in trees)
+        self._calls = _flash_calls(trees)
+
+    def attend(
+        self, query: Tensor, key: Tensor, value: Tensor, scale: float, softcap: float | None, window: int | None
+    ) -> Tensor:
+        if softcap is None and (window is None or window >= self._longest):
+            output: Tensor = _FlashSegments.apply(query, key, value, self._calls, scale)
+            return output
+        groups = query.shape[1] // key.shape[1]
+        tensors = (query.float(), _repeated(key, groups).float(), _repeated(value, groups).float())
+        parts = [_plain(*segment, scale, softcap, window) for segment in _segments(self._trees, *tensors)]
+        return torch.cat(parts, dim=2).transpose(1, 2).to(query.dtype)
+
+
+def _segments(trees: Sequence[Tree], *tensors: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """(queries, keys, values): of each pair its prompt with the chosen response, then the rejected one over both.
+
+    Split once, so that the backward pass writes each part once.
+    """
+    sizes = [size for t in trees for size in (t.chosen - t.start, t.rejected - t.chosen, t.end - t.rejected)]
+    queries, keys, values = (tensor.split(sizes, dim=2) for tensor in tensors)
+    for i in range(0, len(sizes), 3):
+        for response in (i + 1, i + 2):
+            own = torch.cat(queries[i : i + 2], dim=2) if response == i + 1 else queries[response]
+            key, value = (torch.cat([parts[i], parts[response]], dim=2) for parts in (keys, values))
+            yield own, key, value
+
+
+def _plain(
+    query: Tensor, key: Tensor, value: Tensor, scale: float, softcap: float | None, window: int | None
+) -> Tensor:
+    """The queries are the last of the keys' positions."""
+    scores = query @ key.transpose(2, 3) * scale
+    if softcap is not None:
+        scores = softcap * torch.tanh(scores / softcap)
+    n_queries, n_keys = scores.shape[2:]
+    distance = torch.arange(n_keys - n_queries, n_keys)[:, None] - torch.arange(n_keys)
+    hidden = (distance < 0) if window is None else (distance < 0) | (distance >= window)
+    return scores.masked_fill(hidden, -torch.inf).softmax(dim=3) @ value
+
+
+class Call(NamedTuple):
+    """One call of the kernel: these queries, over the keys of one or two stretches of the sequence."""
+
+    queries: slice
+    stretches: tuple[slice, ...]
+    causal: bool
+    mask: Tensor | None  # (n_queries, n_keys), added to the scores
+
+    def of(self, tensor: Tensor) -> Tensor:
+        parts = [tensor[:, :, stretch] for stretch in self.stretches]
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
+
+    @property
+    def n_keys(self) -> int:
+        return sum(stretch.stop - stretch.start for stretch in self.stretches)
+
+    def add(self, total: Tensor, grad: Tensor) -> None:
+        sizes = [stretch.stop - stretch.start for stretch in self.stretches]
+        for stretch, part in zip(self.stretches, grad.split(sizes, dim=2), strict=True):
+            total[:, :, stretch] += part
+
+
+def _flash_calls(trees: Sequence[Tree]) -> list[Call]:
+    """For each pair: prompt and chosen are one causal sequence; the rejected response looks at prompt and itself."""
+    calls = []
+    for tree in trees:
+        whole, prompt = slice(tree.start, tree.rejected), slice(tree.start, tree.chosen)
+        own = slice(tree.rejected, tree.end)
+        n_own, n_prompt = tree.end - tree.rejected, tree.chosen - tree.start
+        mask = torch.full((n_own, n_prompt + n_own), -torch.inf).triu(n_prompt + 1)
+        calls += [Call(whole, (whole,), causal=True, mask=None), Call(own, (prompt, own), causal=False, mask=mask)]
+    return calls
+
+
+class _FlashSegments(torch.autograd.Function):
+    """Two calls of the CPU's flash kernel a pair, on views; gradients are written in place, with no copy a slice.
+
+    The kernel runs in float32 whatever the model's dtype: on CPUs it takes half the time that it takes in bfloat16.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, calls: Sequence[Call], scale: float) -> Tensor:
+        groups = query.shape[1] // key.shape[1]
+        queries, keys, values = query.float(), _repeated(key, groups).float(), _repeated(value, groups).float()
+        output = torch.empty_like(queries.transpose(1, 2), memory_format=torch.contiguous_format).transpose(1, 2)
+        normalisers = []
+        for call in calls:
+            part, normaliser = flash(
+                queries[:, :, call.queries],
+                call.of(keys),
+                call.of(values),
+                0.0,
+                call.causal,
+                attn_mask=call.mask,
+                scale=scale,
+            )
+            output[:, :, call.queries] = part
+            normalisers.append(normaliser)
+        output = output.to(query.dtype)
+        ctx.save_for_backward(query, key, value, output, *normalisers)
+        ctx.calls, ctx.scale, ctx.groups = calls, scale, groups
+        return output.transpose(1, 2)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
+        query, key, value, output, *normalisers = ctx.saved_tensors
+        dtype, groups = query.dtype, ctx.groups
+        query, output, grad = query.float(), output.float(), grad.transpose(1, 2).float()
+        keys, values = _repeated(key, groups).float(), _repeated(value, groups).float()
+        grad_query, grad_keys, grad_values = (torch.zeros_like(t) for t in (query, keys, values))
+        for call, normaliser in zip(ctx.calls, normalisers, strict=True):
+            q, k, v = flash_backward(
+                grad[:, :, call.queries],
+                query[:, :, call.queries],
+                call.of(keys),
+                call.of(values),
+                output[:, :, call.queries],
+                normaliser,
+                0.0,
+                call.causal,
+                attn_mask=call.mask,
+                scale=ctx.scale,
+            )
+            grad_query[:, :, call.queries] = q
+            call.add(grad_keys, k)
+            call.add(grad_values, v)
+        grad_key, grad_value = _summed(grad_keys, groups), _summed(grad_values, groups)
+        return grad_query.to(dtype), grad_key.to(dtype), grad_value.to(dtype), None, None
+
+
+def _repeated(tensor: Tensor, groups: int) -> Tensor:
+    """Each key or value head once for each of the query heads that share it."""
+    return tensor if groups == 1 else tensor.repeat_interleave(groups, dim=1)
+
+
+def _summed(grad: Tensor, groups: int) -> Tensor:
+    return grad if groups == 1 else grad.unflatten(1, (-1, groups)).sum(dim=2)
