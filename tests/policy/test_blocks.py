@@ -12,6 +12,8 @@ from seqdpo.policy.blocks import BUCKET, BlockAttention
 from seqdpo.policy.packing import PackedPairs, packed_pairs
 from seqdpo.policy.segments import SegmentAttention
 
+pytestmark = pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile:UserWarning")
+
 CPU = torch.device("cpu")
 
 

@@ -11,7 +11,7 @@ from seqdpo.policy.attention import is_tree_attention
 from seqdpo.policy.logps import base_of
 from seqdpo.preferences.tokens import PairTokens
 
-#: Tokens of one forward pass. On CPUs what one layer makes of them stays in the cache; accelerators want large products.
+#: Tokens of one forward pass. What a layer makes of them stays in a CPU's cache; accelerators want large products.
 CPU_TOKENS, ACCELERATOR_TOKENS = 1024, 8192
 
 log = logging.getLogger(__name__)
