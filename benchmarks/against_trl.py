@@ -255,7 +255,8 @@ def dpo_trainer(
     from seqdpo.policy.adapters import lora_config
     from seqdpo.study.config import Study
 
-    study = Study.model_validate({"model_name_or_path": model_path, "setting": "hh-rlhf"})  # for its defaults
+    defaults = {"model_name_or_path": model_path, "setting": "hh-rlhf", "output_dir": "runs/unused"}
+    study = Study.model_validate(defaults)
     settings = DPOConfig(
         output_dir=tempfile.mkdtemp(),
         per_device_train_batch_size=batch_size,

@@ -47,7 +47,13 @@ def main() -> None:
 
 def step(prompt: int, response: int, pairs: int, vocabulary: int) -> dict[str, Any]:
     study = Study.model_validate(
-        {"model_name_or_path": "random", "setting": "hh-rlhf", "dtype": "float32", "per_device_train_batch_size": pairs}
+        {
+            "model_name_or_path": "random",
+            "setting": "hh-rlhf",
+            "dtype": "float32",
+            "per_device_train_batch_size": pairs,
+            "output_dir": "runs/unused",
+        }
     )
     tokens = made_up_pairs(2 * pairs, prompt, response, spread=0.0)
     base = random_model("41M", "float32", vocab_size=vocabulary)

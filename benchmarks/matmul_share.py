@@ -65,6 +65,7 @@ def row(dtype: str, arguments: argparse.Namespace) -> dict[str, Any]:
             "tokens_per_batch": arguments.tokens_per_batch,
             "gradient_checkpointing": arguments.gradient_checkpointing,
             "max_length": 2048,
+            "output_dir": "runs/unused",
         }
     )
     lengths = (8192, 8192, 0.0) if arguments.full_length else (HH_PROMPT, HH_RESPONSE, HH_SPREAD)

@@ -26,7 +26,7 @@ class StagePlan:
     node: Node | None
     work: Work
     steps: int
-    tokens: int  # that pass through the model, a pair's prompt once for each of its two responses
+    tokens: int  # that pass through the model, a pair's prompt once
     seconds: float
     mechanism_seconds: float  # of these, for gradients, KL, forecast and path
 
@@ -81,9 +81,8 @@ def _stage_plan(
 
 
 def _tokens_per_pair(pairs: list[PreparedPair]) -> float:
-    """Mean tokens that one pair puts through the model: its prompt twice, and both responses."""
-    total = sum(2 * len(p.tokens.prompt) + len(p.tokens.chosen) + len(p.tokens.rejected) for p in pairs)
-    return total / len(pairs) if pairs else 0.0
+    """Mean tokens that one pair puts through the model where prompts are shared: its prompt once, and both responses."""
+    return sum(pair.tokens.n_tokens for pair in pairs) / len(pairs) if pairs else 0.0
 
 
 def _matmul_rate(study: Study) -> float:

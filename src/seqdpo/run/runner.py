@@ -1,6 +1,7 @@
 """Walks the tree of stages: trains each once, scores every objective after each, and writes the run folder."""
 
 import json
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -80,7 +81,7 @@ def run_study(study: Study, board: Board) -> RunFolder:
         check_continuation(folder, study, identity)
         unfinished = unfinished_nodes(folder, study)
         runner = _Runner(resolved, folder, preferences, base, identity, engine, board, unfinished)
-        with _logged(folder):
+        with _logged(folder, board):
             _write_inputs(folder, study, preferences, identity, parameters, engine)
             runner.run()
             _write_findings(folder, study, preferences)
@@ -308,9 +309,24 @@ def _tolerances(study: Study) -> Tolerances:
     return Tolerances(study.margin_tolerance, study.accuracy_tolerance, study.flip_tolerance, study.confidence)
 
 
+class _Warnings(logging.Handler):
+    """What the engine has to say while it works goes into events.jsonl and onto the board: batches halved, for one."""
+
+    def __init__(self, folder: RunFolder, board: Board) -> None:
+        super().__init__(logging.WARNING)
+        self._folder, self._board = folder, board
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._folder.log("warning", message=record.getMessage())
+        self._board.message(record.getMessage())
+
+
 @contextmanager
-def _logged(folder: RunFolder) -> Iterator[None]:
+def _logged(folder: RunFolder, board: Board) -> Iterator[None]:
     """Writes into events.jsonl how a run ended; what a user can mend becomes a RunError that names the log."""
+    warnings = _Warnings(folder, board)
+    logger = logging.getLogger(seqdpo.__name__)
+    logger.addHandler(warnings)
     try:
         yield
     except KeyboardInterrupt:
@@ -318,8 +334,14 @@ def _logged(folder: RunFolder) -> Iterator[None]:
         raise
     except (RunError, torch.OutOfMemoryError, OSError) as error:
         folder.log("run_failed", error=str(error))
-        hint = " Lower tokens_per_batch." if isinstance(error, torch.OutOfMemoryError) else ""
+        hint = (
+            " One pair alone does not fit: lower max_length, or set gradient_checkpointing: true."
+            if isinstance(error, torch.OutOfMemoryError)
+            else ""
+        )
         raise RunError(f"{error}{hint}\nLog: {folder.events}") from error
     except BaseException as error:
         folder.log("run_failed", error=repr(error))
         raise
+    finally:
+        logger.removeHandler(warnings)
