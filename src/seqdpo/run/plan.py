@@ -81,7 +81,7 @@ def _stage_plan(
 
 
 def _tokens_per_pair(pairs: list[PreparedPair]) -> float:
-    """Mean tokens that one pair puts through the model where prompts are shared: its prompt once, and both responses."""
+    """Mean tokens that one pair puts through the model where prompts are shared: its own once, and both responses."""
     return sum(pair.tokens.n_tokens for pair in pairs) / len(pairs) if pairs else 0.0
 
 
