@@ -40,7 +40,7 @@ _SIZES: dict[str, Any] = {
     "intermediate_size": 80,
     "num_hidden_layers": 2,
     "num_attention_heads": 4,
-    "max_position_embeddings": 256,
+    "max_position_embeddings": 1500,
     "initializer_range": 0.2,
 }
 _GROUPED: dict[str, Any] = _SIZES | {"num_key_value_heads": 2}
@@ -72,7 +72,7 @@ FAMILIES: dict[str, PreTrainedConfig] = {
         n_embd=48,
         n_layer=2,
         n_head=4,
-        n_positions=256,
+        n_positions=1500,
         initializer_range=0.2,
         bos_token_id=0,
         eos_token_id=0,

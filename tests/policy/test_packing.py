@@ -7,13 +7,14 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from test_logps import FAMILIES, TOLERANCE, VOCABULARY, mixed_pairs, random_model
-from transformers import GraniteConfig, GraniteForCausalLM, LlamaConfig, LlamaForCausalLM
+from transformers import GraniteConfig, GraniteForCausalLM
 
 from seqdpo.measure.scores import pair_logps
 from seqdpo.policy.batches import batch_indices
 from seqdpo.policy.engine import PACKED, choose_engine
 from seqdpo.policy.head import Head, head_of, token_logps
 from seqdpo.policy.logps import response_logps
+from seqdpo.policy.lora import fuse_lora
 from seqdpo.policy.packing import Tree, packed_pairs
 from seqdpo.policy.segments import SegmentAttention
 from seqdpo.preferences.tokens import PairTokens
@@ -32,7 +33,9 @@ def with_lora(model, targets="all-linear"):
         torch.manual_seed(3)
         config = LoraConfig(r=4, target_modules=targets, init_lora_weights=False, task_type="CAUSAL_LM")
         config.fan_in_fan_out = model.config.model_type == "gpt2"  # its layers keep their weights transposed
-        return get_peft_model(model, config)
+        policy = get_peft_model(model, config)
+        fuse_lora(policy)
+        return policy
 
 
 def gradients(model, pairs):
@@ -97,26 +100,19 @@ def test_packed_adapter_gradients_equal_padded_ones(family, random_pairs):
         assert (gradient - other).norm() <= TOLERANCE * other.norm()
 
 
-@pytest.mark.parametrize("seed", [1, 2])
-def test_trees_of_up_to_700_tokens_agree_too(seed, random_pairs):
-    config = LlamaConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=2048,
-        initializer_range=0.2,
-    )
-    torch.manual_seed(seed)
-    model = LlamaForCausalLM(config).eval().requires_grad_(False)
-    pairs = random_pairs(4, seed, (1, 700), (1, 700), VOCABULARY)
-    pairs.append(pairs[0]._replace(rejected=pairs[0].chosen))  # identical responses
-    expected = response_logps(model, pairs)
-    found = response_logps(packed(model, 1400), pairs)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_trees_of_up_to_700_tokens_agree_too(family, random_pairs):
+    """Log-probabilities and adapter gradients; a response of one token, a prompt of one, and identical responses."""
+    pairs = random_pairs(2, 1, (1, 700), (1, 700), VOCABULARY)
+    pairs += random_pairs(1, 2, (700, 700), (1, 1), VOCABULARY) + random_pairs(1, 3, (1, 1), (1, 700), VOCABULARY)
+    pairs.append(pairs[0]._replace(rejected=pairs[0].chosen))
+    plain, tree = with_lora(deepcopy(random_model(family))), with_lora(packed(random_model(family), 1400))
+    with torch.no_grad():
+        expected, found = response_logps(plain, pairs), response_logps(tree, pairs)
     torch.testing.assert_close(torch.cat(found), torch.cat(expected), rtol=TOLERANCE, atol=0)
     assert found.chosen[-1] == pytest.approx(found.rejected[-1].item(), rel=TOLERANCE)
+    for gradient, other in zip(gradients(tree, pairs), gradients(plain, pairs), strict=True):
+        assert (gradient - other).norm() <= TOLERANCE * other.norm()
 
 
 def test_a_response_does_not_see_the_other_one(random_pairs):

@@ -8,8 +8,8 @@ from transformers import PreTrainedModel
 
 from seqdpo.policy.products import product
 
-#: Logits that exist at one time; 2^22 float32 are 16 MiB.
-LOGITS_PER_CHUNK = 2**22
+#: Logits that exist at one time, 64 MiB in float32; smaller chunks read the head's weights more often.
+LOGITS_PER_CHUNK = 2**24
 
 
 class Head(NamedTuple):

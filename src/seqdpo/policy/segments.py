@@ -71,10 +71,6 @@ class Call(NamedTuple):
         parts = [tensor[:, :, stretch] for stretch in self.stretches]
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
 
-    @property
-    def n_keys(self) -> int:
-        return sum(stretch.stop - stretch.start for stretch in self.stretches)
-
     def add(self, total: Tensor, grad: Tensor) -> None:
         sizes = [stretch.stop - stretch.start for stretch in self.stretches]
         for stretch, part in zip(self.stretches, grad.split(sizes, dim=2), strict=True):
