@@ -104,9 +104,10 @@ def training_seqdpo(shape: str, dtype: str, data: str, batch_size: int) -> dict[
     tokens = [pair.tokens for pair in pairs_of(study)]
     base = load_model(study)
     assert choose_engine(base, max(pair.longest for pair in tokens)) == PACKED
+    pairs = training_pairs(base, tokens, study)
     steps: list[Step] = []
     with trainable_policy(base, study, None, seed=0) as policy:
-        train_stage(policy, training_pairs(tokens), study, 0, steps.append)
+        train_stage(policy, pairs, study, 0, steps.append)
     counted = steps[1:]
     speed = sum(step.n_pairs for step in counted) / sum(step.seconds for step in counted)
     return {"pairs/s": speed, "peak MB": peak_megabytes()}

@@ -50,8 +50,9 @@ def main() -> None:
 def teach(study: Study, train: list[PairTokens], folder: Path) -> None:
     base = load_model(study)
     choose_engine(base, max(pair.longest for pair in train))
+    pairs = training_pairs(base, train, study)
     with trainable_policy(base, study, None, seed=0) as policy:
-        train_stage(policy, training_pairs(train), study, 0, lambda step: None)
+        train_stage(policy, pairs, study, 0, lambda step: None)
         save_adapter(policy, study, None, folder)
 
 

@@ -22,21 +22,21 @@ from rich.console import Console
 from tables import report
 from torch import Tensor
 from transformers import PreTrainedModel
+from workload import training_pairs
 
 from seqdpo.analyse.gradients import corrected_cosine, trace_of
 from seqdpo.measure.gradients import GradientTrace, Halves, TraceSize
-from seqdpo.measure.scores import pair_logps
 from seqdpo.policy.adapters import trainable_policy
 from seqdpo.policy.engine import choose_engine
 from seqdpo.policy.load import load_model
 from seqdpo.preferences.prepare import PreparedPair
+from seqdpo.preferences.tokens import PairTokens
 from seqdpo.run.board import board_for
 from seqdpo.run.folder import RunFolder
 from seqdpo.run.inputs import read_preferences, with_model_path
 from seqdpo.run.runner import run_study
 from seqdpo.study.config import Study
 from seqdpo.study.settings import LAB, SETTINGS
-from seqdpo.training.loss import reference_offsets
 from seqdpo.training.placebo import TrainingPairs
 from seqdpo.training.stage import accumulate_gradients, train_stage
 
@@ -80,8 +80,8 @@ def cosine() -> None:
     preferences, _ = read_preferences(study, print)
     base = load_model(study)
     choose_engine(base, preferences.longest)
-    held_out = {name: training_pairs(base, preferences.objectives[name].eval, study) for name in objectives}
-    training = training_pairs(base, preferences.objectives["at0"].train, study)
+    held_out = {name: training_pairs(base, tokens_of(preferences.objectives[name].eval), study) for name in objectives}
+    training = training_pairs(base, tokens_of(preferences.objectives["at0"].train), study)
     rows = []
     for learned, rate in LEARNED:
         with learned_policy(base, training, study, learned, rate) as policy:
@@ -123,11 +123,8 @@ def learned_policy(
         yield policy
 
 
-def training_pairs(base: PreTrainedModel, pairs: Sequence[PreparedPair], study: Study) -> TrainingPairs:
-    tokens = [pair.tokens for pair in pairs]
-    logps = pair_logps(base, tokens, study.tokens_per_batch)
-    offsets = reference_offsets(logps.chosen, logps.rejected, study.beta)
-    return TrainingPairs([pair.pair.pair_id for pair in pairs], tokens, offsets)
+def tokens_of(pairs: Sequence[PreparedPair]) -> list[PairTokens]:
+    return [pair.tokens for pair in pairs]
 
 
 def half_gradients(policy: PeftModel, pairs: TrainingPairs, study: Study) -> list[Tensor]:

@@ -58,9 +58,10 @@ def step(prompt: int, response: int, pairs: int, vocabulary: int) -> dict[str, A
     tokens = made_up_pairs(2 * pairs, prompt, response, spread=0.0)
     base = random_model("41M", "float32", vocab_size=vocabulary)
     choose_engine(base, max(pair.longest for pair in tokens))
+    given = training_pairs(base, tokens, study)
     steps: list[Step] = []
     with trainable_policy(base, study, None, seed=0) as policy:
-        train_stage(policy, training_pairs(tokens), study, 0, steps.append)
+        train_stage(policy, given, study, 0, steps.append)
     return {"seconds": steps[1].seconds, "tokens/s": steps[1].n_tokens / steps[1].seconds, "peak MB": peak_megabytes()}
 
 

@@ -73,10 +73,11 @@ def row(dtype: str, arguments: argparse.Namespace) -> dict[str, Any]:
     base = random_model(arguments.shape, dtype)
     engine = choose_engine(base, max(pair.longest for pair in pairs))
     before = product_rate(dtype)
+    given = training_pairs(base, pairs, study)
     steps: list[Step] = []
     with trainable_policy(base, study, None, seed=0) as policy:
         needed = step_flops(policy, pairs)
-        train_stage(policy, training_pairs(pairs), study, 0, steps.append)
+        train_stage(policy, given, study, 0, steps.append)
     rate = (before + product_rate(dtype)) / 2
     counted = steps[1:]
     seconds = sum(step.seconds for step in counted)

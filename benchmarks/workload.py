@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from seqdpo.cache import cache_dir
+from seqdpo.measure.scores import pair_logps
 from seqdpo.policy.load import device
 from seqdpo.preferences.pairs import Pair
 from seqdpo.preferences.prepare import PreparedPair
@@ -25,11 +26,20 @@ from seqdpo.preferences.tokens import PairTokens
 from seqdpo.run.inputs import read_preferences
 from seqdpo.study.config import Study
 from seqdpo.study.objectives import HhRlhfObjective
+from seqdpo.training.loss import reference_offsets
 from seqdpo.training.placebo import TrainingPairs
 
 SHAPES: dict[str, dict[str, Any]] = {
     "41M": {"hidden_size": 512, "intermediate_size": 1536, "num_hidden_layers": 8, "num_attention_heads": 8},
     "107M": {"hidden_size": 768, "intermediate_size": 2304, "num_hidden_layers": 12, "num_attention_heads": 12},
+    "1.2B": {
+        "hidden_size": 2048,
+        "intermediate_size": 8192,
+        "num_hidden_layers": 16,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "vocab_size": 128_256,
+    },
     "8B": {
         "hidden_size": 4096,
         "intermediate_size": 14336,
@@ -76,9 +86,10 @@ def pairs_of(study: Study) -> list[PreparedPair]:
     return preferences.objectives["harmless"].train
 
 
-def training_pairs(tokens: Sequence[PairTokens]) -> TrainingPairs:
-    """Pairs as a stage takes them, the reference indifferent between the responses."""
-    return TrainingPairs([str(i) for i in range(len(tokens))], tokens, np.zeros(len(tokens)))
+def training_pairs(base: PreTrainedModel, tokens: Sequence[PairTokens], study: Study) -> TrainingPairs:
+    """Pairs as a stage takes them, the base their reference."""
+    logps = pair_logps(base, tokens, None)
+    return TrainingPairs([str(i) for i in range(len(tokens))], tokens, reference_offsets(*logps, study.beta))
 
 
 def made_up_pairs(n: int, prompt: int, response: int, spread: float, seed: int = 0) -> list[PairTokens]:

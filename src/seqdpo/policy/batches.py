@@ -11,8 +11,10 @@ from seqdpo.policy.attention import is_tree_attention
 from seqdpo.policy.logps import base_of
 from seqdpo.preferences.tokens import PairTokens
 
-#: Tokens of one forward pass. What a layer makes of them stays in a CPU's cache; accelerators want large products.
-CPU_TOKENS, ACCELERATOR_TOKENS = 1024, 8192
+#: Tokens of one forward pass on a CPU, by the bytes of a number: as many bytes as stay in its cache.
+CPU_TOKENS = {4: 1024, 2: 2048}
+#: The same on accelerators, which want large products.
+ACCELERATOR_TOKENS = 8192
 
 log = logging.getLogger(__name__)
 
@@ -27,8 +29,8 @@ class _Memory:
 memory = _Memory()
 
 
-def default_tokens(device: torch.device) -> int:
-    return CPU_TOKENS if device.type == "cpu" else ACCELERATOR_TOKENS
+def default_tokens(device: torch.device, dtype: torch.dtype) -> int:
+    return CPU_TOKENS[dtype.itemsize] if device.type == "cpu" else ACCELERATOR_TOKENS
 
 
 def for_each_batch(
@@ -39,7 +41,8 @@ def for_each_batch(
     A batch that the accelerator's memory does not hold is cut, and all later ones of this process are as small; `work`
     must leave nothing behind when it raises torch.OutOfMemoryError.
     """
-    budget = tokens_per_batch or default_tokens(base_of(model).device)
+    base = base_of(model)
+    budget = tokens_per_batch or default_tokens(base.device, base.dtype)
     waiting = list(range(len(pairs)))
     while waiting:
         tokens = min(budget, memory.limit or budget)

@@ -73,7 +73,7 @@ class _LoraLinear(torch.autograd.Function):
         grad = grad.flatten(0, -2)
         grad_down = (grad @ b.to(grad.dtype)).mul_(ctx.scale)
         grad_a = (grad_down.T @ rows).to(a.dtype) if ctx.needs_input_grad[4] else None
-        grad_b = (grad.T @ down).to(b.dtype).mul_(ctx.scale) if ctx.needs_input_grad[5] else None
+        grad_b = (down.T @ grad).T.to(b.dtype).contiguous().mul_(ctx.scale) if ctx.needs_input_grad[5] else None
         grad_x = grad_dropped = None
         if ctx.needs_input_grad[0]:
             grad_x = product(grad, weight.T)

@@ -106,7 +106,9 @@ def _memory(study: Study, preferences: Preferences, parameters: ParameterCount) 
     """
     config = load_config(study).get_text_config()
     base = (parameters.total - parameters.trainable) * DTYPE_BYTES[study.dtype]
-    tokens = max(study.tokens_per_batch or default_tokens(device()), 2 * preferences.longest)
+    tokens = max(
+        study.tokens_per_batch or default_tokens(device(), getattr(torch, study.dtype)), 2 * preferences.longest
+    )
     values = config.hidden_size * config.num_hidden_layers * (1 if study.gradient_checkpointing else 16)
     activations = tokens * (values * DTYPE_BYTES[study.dtype] + config.vocab_size * (4 + DTYPE_BYTES[study.dtype]))
     traced = 1 + max(len(order) for order in study.all_orders()) if study.gradient_trace_points else 0
