@@ -78,7 +78,7 @@ def test_the_ends_of_the_line_are_the_checkpoints_and_the_base_comes_back(tiny_m
 @pytest.mark.parametrize("path", ["padded", "packed"])
 def test_kl_is_that_of_the_whole_distributions_along_each_response(path, tiny_model, checkpoints, pairs):
     if path == "packed":
-        assert choose_engine(tiny_model, 500) == "packed trees"
+        assert choose_engine(tiny_model, 500) == "packed trees (segments)"
     with line_between(tiny_model, *checkpoints) as line:
         found = line_kl(line, pairs, 300)  # several batches
     for i, (prompt, *responses, _) in enumerate(pairs):

@@ -40,7 +40,7 @@ def test_block_masks_equal_the_dense_mask(seed, window, random_pairs):
     batch = packed_pairs(pairs, CPU, BUCKET)
     n = batch.input_ids.shape[1]
     assert n % BUCKET == 0
-    mask = BlockAttention(batch.trees, batch.position_ids[0]).mask(window)
+    mask = BlockAttention(batch).mask(window)
     place = torch.arange(n)
     found = mask.mask_mod(torch.tensor(0), torch.tensor(0), place[:, None], place[None])
     real = batch.trees[-1].end
@@ -61,9 +61,9 @@ def test_blocks_give_the_numbers_of_the_segments(softcap, window, n_kv_heads, ra
     query = torch.randn(1, 4, n, 16)
     key, value = torch.randn(2, 1, n_kv_heads, n, 16).unbind()
     given = (0.3, softcap, window)
-    found = BlockAttention(batch.trees, batch.position_ids[0]).attend(query, key, value, *given)
+    found = BlockAttention(batch).attend(query, key, value, *given)
     cut = [tensor[:, :, :real] for tensor in (query, key, value)]
-    torch.testing.assert_close(found[:, :real], SegmentAttention(batch.trees).attend(*cut, *given))
+    torch.testing.assert_close(found[:, :real], SegmentAttention(batch).attend(*cut, *given))
 
 
 def test_padding_after_the_trees_changes_no_tree(random_pairs):

@@ -147,7 +147,7 @@ def make_source() -> Callable[..., ReportSource]:
             study=study | {"placebo": 4, "lora_r": 4, "adapter_mode": "continue", "learning_rate": 1e-4},
             manifest={
                 "identity": {"model": "m" * 64, "data": "d" * 16, "chat_template": None, "seqdpo": "0.1.0"},
-                "engine": "packed trees",
+                "engine": "packed trees (segments)",
                 "parameters": {"trainable": 1000, "total": 10000, "percent": 10.0},
             },
             dropped={"helpful": {"read": 2 * n + 1, "train": n, "eval": n, "dropped": {"empty": 1}}},

@@ -1,18 +1,21 @@
 """Attention within packed trees: a response attends to its prompt and to itself, never to the other response.
 
-`policy/segments.py` computes it on CPUs, `policy/blocks.py` on accelerators.
+`policy/segments.py` computes it on CPUs, `policy/sequences.py` and `policy/blocks.py` on accelerators.
 """
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 
 from seqdpo.policy.blocks import BlockAttention
 from seqdpo.policy.packing import PackedPairs
 from seqdpo.policy.segments import SegmentAttention
+from seqdpo.policy.sequences import SequenceAttention
 
-NAME = "seqdpo_tree"
+PREFIX = "seqdpo_"
 
 
 class TreeAttention(Protocol):
@@ -27,19 +30,34 @@ class TreeAttention(Protocol):
         """
 
 
-def use_tree_attention(model: PreTrainedModel) -> None:
+#: What makes a batch's attention, by a name that transformers knows with the prefix before it.
+BACK_ENDS: dict[str, Callable[[PackedPairs], TreeAttention]] = {
+    "segments": SegmentAttention,
+    "sequences": SequenceAttention,
+    "blocks": BlockAttention,
+}
+
+
+def back_ends_for(device: torch.device, dtype: torch.dtype) -> list[str]:
+    """The back ends that such a model may have, the one to try first before the others."""
+    if device.type == "cpu":
+        return ["segments"]
+    if device.type == "cuda" and dtype == torch.bfloat16:
+        return ["sequences", "blocks"]
+    return ["blocks"]
+
+
+def use_tree_attention(model: PreTrainedModel, back_end: str) -> None:
     """From now on the model's forward pass takes `trees` and reads packed pairs, and nothing else."""
-    model.set_attn_implementation(NAME)
+    model.set_attn_implementation(PREFIX + back_end)
 
 
 def is_tree_attention(model: PreTrainedModel) -> bool:
-    return model.config._attn_implementation == NAME
+    return str(model.config._attn_implementation).startswith(PREFIX)
 
 
-def tree_attention(batch: PackedPairs) -> TreeAttention:
-    if batch.input_ids.device.type == "cpu":
-        return SegmentAttention(batch.trees)
-    return BlockAttention(batch.trees, batch.position_ids[0])
+def tree_attention(model: PreTrainedModel, batch: PackedPairs) -> TreeAttention:
+    return BACK_ENDS[str(model.config._attn_implementation).removeprefix(PREFIX)](batch)
 
 
 def _attention(
@@ -66,5 +84,6 @@ def _attention(
     return trees.attend(query, key, value, scale, softcap, sliding_window), None
 
 
-AttentionInterface.register(NAME, _attention)
-AttentionMaskInterface.register(NAME, lambda *args, **kwargs: None)  # the trees are the mask
+for _name in BACK_ENDS:
+    AttentionInterface.register(PREFIX + _name, _attention)
+    AttentionMaskInterface.register(PREFIX + _name, lambda *args, **kwargs: None)  # the trees are the mask

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
-from seqdpo.policy.packing import Tree
+from seqdpo.policy.packing import PackedPairs, Tree
 
 #: Sequences are padded to a multiple of this, so that few lengths are compiled for.
 BUCKET = 512
@@ -20,11 +20,10 @@ PADDING = -1  # of no pair
 class BlockAttention:
     """One kernel call a layer. Blocks of 128 by 128 in which no token sees another are never computed."""
 
-    def __init__(self, trees: Sequence[Tree], positions: Tensor) -> None:
-        """`positions` (n_tokens,) of all tokens; those after the last tree are padding, which sees itself alone."""
-        self._positions = positions
-        self._pairs, self._parts = _places(trees, positions)
-        self._longest = max(tree.longest for tree in trees)
+    def __init__(self, batch: PackedPairs) -> None:
+        self._positions = batch.position_ids[0]
+        self._pairs, self._parts = _places(batch.trees, self._positions)
+        self._longest = max(tree.longest for tree in batch.trees)
         self._masks: dict[int | None, BlockMask] = {}
 
     def attend(
@@ -63,7 +62,7 @@ class BlockAttention:
 
 
 def _places(trees: Sequence[Tree], positions: Tensor) -> tuple[Tensor, Tensor]:
-    """(n_tokens,) the pair of each token, and its part of the pair."""
+    """(n_tokens,) the pair of each token, and its part of the pair; padding, after the last tree, sees itself alone."""
     pairs = np.full(len(positions), PADDING)
     parts = np.full(len(positions), PROMPT)
     for index, tree in enumerate(trees):

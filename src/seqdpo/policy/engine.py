@@ -2,9 +2,10 @@
 
 import numpy as np
 import torch
+from torch import Tensor
 from transformers import PreTrainedModel
 
-from seqdpo.policy.attention import use_tree_attention
+from seqdpo.policy.attention import back_ends_for, use_tree_attention
 from seqdpo.policy.logps import packed_batch, packed_logps
 from seqdpo.policy.padding import padded_logps, padded_pairs
 from seqdpo.preferences.tokens import PairTokens
@@ -25,25 +26,29 @@ def choose_engine(model: PreTrainedModel, longest: int, lora_target_modules: str
     head = next((name for name, module in model.named_modules() if module is model.get_output_embeddings()), "")
     if isinstance(lora_target_modules, list) and head.split(".")[-1] in lora_target_modules:
         return f"padded: an adapter on the head {head!r}"
-    return _verified(model, longest)
-
-
-def _verified(model: PreTrainedModel, longest: int) -> str:
     pairs = _probe_pairs(model, longest)
     before = model.config._attn_implementation
     with torch.inference_mode():
         expected = padded_logps(model, padded_pairs(pairs, model.device))
-        try:
-            use_tree_attention(model)
-            found = packed_logps(model, packed_batch(pairs, model.device))
-        except Exception as error:  # whatever a family's code raises means that it cannot, and padding always can
-            model.set_attn_implementation(before)
-            return f"padded: {type(model).__name__} cannot read packed trees ({type(error).__name__}: {error})"
+        for back_end in back_ends_for(model.device, model.dtype):
+            problem = _problem(model, back_end, pairs, expected)
+            if problem is None:
+                return f"{PACKED} ({back_end})"
+    model.set_attn_implementation(before)
+    return f"padded: {problem}"
+
+
+def _problem(model: PreTrainedModel, back_end: str, pairs: list[PairTokens], expected: Tensor) -> str | None:
+    """Why the model, which now has this back end, is not to be used with it; None: its numbers are as expected."""
+    try:
+        use_tree_attention(model, back_end)
+        found = packed_logps(model, packed_batch(pairs, model.device))
+    except Exception as error:  # whatever a family's code raises means that it cannot, and padding always can
+        return f"{type(model).__name__} cannot read packed trees ({type(error).__name__}: {error})"
     difference = ((found - expected).abs() / expected.abs()).max().item()
     if not difference <= TOLERANCE[model.dtype]:
-        model.set_attn_implementation(before)
-        return f"padded: packed trees differ from the padded path by {difference:.1e} on {type(model).__name__}"
-    return PACKED
+        return f"packed trees differ from the padded path by {difference:.1e} on {type(model).__name__}"
+    return None
 
 
 def _probe_pairs(model: PreTrainedModel, longest: int) -> list[PairTokens]:

@@ -54,7 +54,7 @@ def packed_states(model: PreTrainedModel, batch: PackedPairs) -> Tensor:
         input_ids=batch.input_ids,
         position_ids=batch.position_ids,
         use_cache=False,
-        trees=tree_attention(batch),
+        trees=tree_attention(model, batch),
     ).last_hidden_state[0]  # (n_tokens, hidden)
     return hidden.index_select(0, batch.predictors)
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from seqdpo.policy.packing import Tree
+from seqdpo.policy.packing import PackedPairs, Tree
 
 flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
@@ -18,10 +18,10 @@ FAST_BFLOAT16 = bool(torch.cpu.get_capabilities().get("amx_bf16"))
 class SegmentAttention:
     """By the flash kernel of CPUs; a cap or a window that it cannot express by the plain formula."""
 
-    def __init__(self, trees: Sequence[Tree]) -> None:
-        self._trees = trees
-        self._longest = max(tree.longest for tree in trees)
-        self._calls = _flash_calls(trees)
+    def __init__(self, batch: PackedPairs) -> None:
+        self._trees = batch.trees
+        self._longest = max(tree.longest for tree in batch.trees)
+        self._calls = _flash_calls(batch.trees)
 
     def attend(
         self, query: Tensor, key: Tensor, value: Tensor, scale: float, softcap: float | None, window: int | None
