@@ -93,7 +93,7 @@ def test_findings_fit_the_screen_and_say_verdict_and_recipe(tmp_path):
     assert max(map(len, output.splitlines())) <= 80
     flat = " ".join(output.split())
     assert "DEGRADED, partial untested" in flat
-    assert "70% [70%, 70%] of the margin that helpful had learned is there after harmless" in flat
+    assert "70% [70%, 70%] of the margin that helpful had learned is left after harmless" in flat
     assert "run again with --placebo 4" in flat
 
 

@@ -21,11 +21,12 @@ def sentence(verdict: Record, names: Record) -> str:
 
 def _of_margin(verdict: Record, names: Record) -> str:
     reasons, objective, after = verdict["reasons"], names["objective"], _later(names)
-    kept = f"{_percent(reasons['retention'])} of the margin that {objective} had learned is there after {after}"
+    margin, retention = f"the margin that {objective} had learned", reasons["retention"]
+    against = ", and now speaks against it" if retention["value"] < 0 else ""
     tolerance = f"{reasons['margin_change']['tolerance'] / reasons['gain']['value']:.0%} of what was learned"
     openings = {
-        "DEGRADED": f"Degraded, {verdict['degree']}: {kept}",
-        "POSITIVE TRANSFER": f"Improved: {kept}",
+        "DEGRADED": f"Degraded, {verdict['degree']}: {_percent(retention)} of {margin} is left after {after}{against}",
+        "POSITIVE TRANSFER": f"Improved: {margin} grew to {_percent(retention)} after {after}",
         "MIXED": f"Mixed: margin and accuracy of {objective} moved in opposite directions after {after}",
         "STABLE": f"Stable: no change of {objective}'s mean margin larger than {tolerance} after {after}",
         "REDISTRIBUTED": f"Redistributed: {objective}'s mean margin held after {after}, but more pairs flipped than in "

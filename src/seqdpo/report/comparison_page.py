@@ -15,11 +15,11 @@ from seqdpo.report.source import Texts
 
 Record = Mapping[str, Any]
 FLIP_WORDS = {
-    "kept": "are right in both",
-    "lost": "are right only in A",
-    "regained": "are right only in B",
-    "never": "are wrong in both",
-    "tied": "are tied",
+    "kept": "right in both",
+    "lost": "right only in A",
+    "regained": "right only in B",
+    "never": "wrong in both",
+    "tied": "margin of 0",
 }
 
 

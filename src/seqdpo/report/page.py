@@ -23,15 +23,13 @@ ICONS = {
 _TOLERANCES = "margin {margin:.0%} of what was learned, accuracy {accuracy}, flips {flips}; confidence {confidence:.0%}"
 #: Texts of these settings are there to be read at once; others may be harmful.
 HARMLESS_SETTINGS = "lab-"
-
-
-#: How a pair's way from one checkpoint to another is called.
+#: What a pair's way from one checkpoint to another means.
 FLIP_WORDS = {
     "kept": "stayed right",
     "lost": "turned wrong",
     "regained": "turned right",
     "never": "stayed wrong",
-    "tied": "are tied",
+    "tied": "margin of 0",
 }
 
 

@@ -1,13 +1,13 @@
 "use strict";
 // Draws the specifications with the interpreter of expressions: the page's policy allows no code made at run time.
 const MOST_POINTS = 5000;
-// The palette's darkest colours would drown on a dark page.
-const LIGHTER = { "#0072B2": "#56B4E9", "#D55E00": "#FF9A5C", "#009E73": "#2FCB9F" };
+// On a dark page the palette's darkest colours would drown, and white words on the lighter ones.
+const ON_DARK = { "#0072B2": "#56B4E9", "#D55E00": "#FF9A5C", "#009E73": "#2FCB9F", "#FFFFFF": "#0D1117" };
 const isDark = () => matchMedia("(prefers-color-scheme: dark)").matches && !matchMedia("print").matches;
 
 function coloured(spec) {
   if (!isDark()) return structuredClone(spec);
-  return JSON.parse(JSON.stringify(spec).replace(/#[0-9A-F]{6}/gi, (colour) => LIGHTER[colour.toUpperCase()] ?? colour));
+  return JSON.parse(JSON.stringify(spec).replace(/#[0-9A-F]{6}/gi, (colour) => ON_DARK[colour.toUpperCase()] ?? colour));
 }
 
 function theme() {

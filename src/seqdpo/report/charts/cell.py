@@ -96,7 +96,7 @@ def _flips(cell: Mapping[str, Any]) -> Chart:
         },
     }
     labels: Spec = {
-        "mark": {"type": "text", "color": "white", "fontWeight": "bold"},
+        "mark": {"type": "text", "color": "#FFFFFF", "fontWeight": "bold"},
         "transform": [{"filter": "datum.pairs > 0"}],
         "encoding": {
             "y": axis("before", "before", "nominal", sort=["right", "wrong"]),

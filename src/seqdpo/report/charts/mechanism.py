@@ -88,7 +88,7 @@ def _path(record: Mapping[str, Any]) -> Chart:
     ]
     names = list(dict.fromkeys(row["objective"] for row in data))
     shared = {
-        "x": axis("a", "a: 0 before the stage, 1 after it"),
+        "x": axis("a", "a: 0 before the stage, 1 after it", axis={"values": sorted({row["a"] for row in data})}),
         "color": axis("objective", "objective", "nominal", scale=scale(names, PALETTE)),
     }
     layers: list[Spec] = [

@@ -63,7 +63,7 @@ def _trajectories(rows: Sequence[Row], measure: str, title: str, confidence: flo
     last = [row for row in data if row["stage"] == max(one["stage"] for one in data)]
     return Chart(
         key=f"trajectories-{measure}",
-        title=f"{title.capitalize()} of every objective over the stages",
+        title=f"Every objective over the stages: {title}",
         caption=f"Held-out pairs after each stage; {confidence:.0%} intervals, clustered by prompt. {_ns(data)}.",
         alt="; ".join(f"{row['objective']} after {row['checkpoint']}: {shown(row['value'])}" for row in last),
         spec=single(layers, data={"name": "scores"}),
