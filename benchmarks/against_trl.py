@@ -10,6 +10,7 @@ sizes the fastest. Every run is a process of its own, the two in turn. A trainin
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -164,14 +165,18 @@ def scoring_trl(shape: str, dtype: str, data: str, batch_size: int) -> dict[str,
 
 
 def study_seqdpo(shape: str, dtype: str, data: str, batch_size: int) -> dict[str, Any]:
-    """`seqdpo run` without control stages and mechanism, which TRL does not do."""
+    """`seqdpo run` without control stages and mechanism, which TRL does not do, and with an empty cache."""
+    from rich.console import Console
+
     from seqdpo.run.board import board_for
     from seqdpo.run.runner import run_study
 
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         study = two_objectives(shape, dtype, data, Path(folder))
-        run_study(study, board_for())
+        os.environ["SEQDPO_CACHE"] = folder
+        with board_for(Console(stderr=True)) as board:
+            run_study(study, board)
     return {"pairs/s": study_pairs() / (time.perf_counter() - began), "peak MB": peak_megabytes()}
 
 
