@@ -8,7 +8,7 @@ import torch
 from test_logps import random_model
 
 from seqdpo.policy import batches
-from seqdpo.policy.batches import for_each_batch, memory
+from seqdpo.policy.batches import default_tokens, for_each_batch, memory
 
 
 @pytest.fixture(autouse=True)
@@ -46,3 +46,10 @@ def test_a_single_pair_that_does_not_fit_is_an_error(random_pairs):
     pairs = random_pairs(4, 0, (30, 30), (30, 30))
     with pytest.raises(torch.OutOfMemoryError):
         for_each_batch(random_model("llama"), pairs, 1000, work_in(10, pairs, []))
+
+
+def test_a_batch_of_a_cpu_has_as_many_bytes_in_every_dtype():
+    """docs/engine.md: 1,024 tokens on a CPU, 2,048 in bfloat16, 8,192 on an accelerator."""
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    assert [default_tokens(cpu, dtype) for dtype in (torch.float32, torch.bfloat16)] == [1024, 2048]
+    assert default_tokens(cuda, torch.bfloat16) == 8192

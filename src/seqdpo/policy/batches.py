@@ -11,10 +11,9 @@ from seqdpo.policy.attention import is_tree_attention
 from seqdpo.policy.logps import base_of
 from seqdpo.preferences.tokens import PairTokens
 
-#: Tokens of one forward pass on a CPU, by the bytes of a number: as many bytes as stay in its cache.
-CPU_TOKENS = {4: 1024, 2: 2048}
-#: The same on accelerators, which want large products.
-ACCELERATOR_TOKENS = 8192
+#: Tokens of one forward pass, on CPUs in float32: what a layer makes of them, or of twice as many in bfloat16, stays in
+#: the cache. Accelerators want large products.
+CPU_TOKENS, ACCELERATOR_TOKENS = 1024, 8192
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +29,9 @@ memory = _Memory()
 
 
 def default_tokens(device: torch.device, dtype: torch.dtype) -> int:
-    return CPU_TOKENS[dtype.itemsize] if device.type == "cpu" else ACCELERATOR_TOKENS
+    if device.type != "cpu":
+        return ACCELERATOR_TOKENS
+    return CPU_TOKENS * torch.float32.itemsize // dtype.itemsize
 
 
 def for_each_batch(
