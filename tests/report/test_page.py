@@ -106,6 +106,30 @@ def test_charts_hold_the_numbers_of_results(make_source):
     assert (moved["cosine"], moved["nulls"]) == (-0.25, -25)
 
 
+def test_mechanism_is_told_in_a_sentence_with_its_nulls(make_source):
+    """Cosines -0.2, -0.25, -0.3: mean -0.25, SE 0.05 / sqrt 3, times t(2) = 4.303: 0.124 on each side."""
+    text = Elements(page(make_source())).text
+    assert "oppose each other (cosine -0.25 [-0.37, -0.13], null 0)" in text
+    assert "the update has cosine -0.25 with the earlier adapter; a random one has 0 with SD 0.0100" in text
+
+
+@pytest.mark.parametrize(
+    ("second", "words"),
+    [
+        ([0.4, 0.49], "By mean accuracy over objectives at the end: helpful>harmless ."),
+        ([0.4, 0.51], "no clear winner"),
+    ],
+)
+def test_an_order_is_a_winner_where_its_interval_lies_above_the_others(second, words, make_source):
+    source = make_source()
+    accuracy = source.results["orders"][0]["final_accuracy"]
+    accuracy["best"] = "helpful>harmless"
+    for record, (low, high) in zip(accuracy["orders"], [(0.5, 0.6), second], strict=True):
+        record["average"] |= {"low": low, "high": high}
+    assert [record["order"] for record in accuracy["orders"]] == ["helpful>harmless", "harmless>helpful"]
+    assert words in Elements(page(source)).text
+
+
 def test_no_mechanism_no_section(make_source):
     elements = Elements(page(make_source(mechanism=False)))
     assert ("section", "mechanism") not in [(tag, attributes.get("id")) for tag, attributes in elements.tags]

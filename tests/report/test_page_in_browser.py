@@ -204,6 +204,29 @@ def test_the_address_restores_what_was_seen(reader, report):
     assert "harmless-4" in reader.one("#card p.dim").text
 
 
+def test_the_address_holds_the_order_of_the_table_and_no_outcome_at_all(reader, report):
+    reader.open(report)
+    for _ in range(2):
+        reader.click(reader.one(".tabulator-col[tabulator-field=after] .tabulator-col-content"))
+    first = reader.column("id")[0]
+    assert first != "helpful-0", "which comes first where nothing is asked for"
+    assert "sort=after%3Adesc" in reader.script("return location.hash")
+    reader.open(report, reader.script("return location.hash"))
+    assert reader.column("id")[0] == first
+    for box in reader.all("input[name=flip]"):
+        reader.click(box)
+    assert reader.count.startswith("0 of 30")
+    reader.open(report, reader.script("return location.hash"))
+    assert reader.count.startswith("0 of 30")
+
+
+def test_nothing_flips_from_the_base(reader, report):
+    """Against itself the base has no margin."""
+    reader.open(report, "#objective=helpful&from=base&to=helpful")
+    assert reader.count.startswith("30 of 30") and "none flips" in reader.count
+    assert not reader.one("#filters fieldset").is_displayed()
+
+
 def test_texts_are_blurred_until_asked_for(reader, report):
     """The setting is hh-rlhf."""
     reader.open(report)

@@ -22,10 +22,12 @@ def sentence(verdict: Record, names: Record) -> str:
 def _of_margin(verdict: Record, names: Record) -> str:
     reasons, objective, after = verdict["reasons"], names["objective"], _later(names)
     margin, retention = f"the margin that {objective} had learned", reasons["retention"]
-    against = ", and now speaks against it" if retention["value"] < 0 else ""
+    left = f"{_percent(retention)} of {margin} is left after {after}"
+    if retention["value"] < 0:
+        left = f"{margin} turned around after {after}, to {_percent(retention)} of itself"
     tolerance = f"{reasons['margin_change']['tolerance'] / reasons['gain']['value']:.0%} of what was learned"
     openings = {
-        "DEGRADED": f"Degraded, {verdict['degree']}: {_percent(retention)} of {margin} is left after {after}{against}",
+        "DEGRADED": f"Degraded, {verdict['degree']}: {left}",
         "POSITIVE TRANSFER": f"Improved: {margin} grew to {_percent(retention)} after {after}",
         "MIXED": f"Mixed: margin and accuracy of {objective} moved in opposite directions after {after}",
         "STABLE": f"Stable: no change of {objective}'s mean margin larger than {tolerance} after {after}",
@@ -57,7 +59,7 @@ def _later(names: Record) -> str:
 def _redistribution(verdict: Record) -> str:
     excess = verdict["reasons"]["excess_flips"]
     if verdict["redistribution"] == "found":
-        return f" {_percent(excess)} of the pairs flipped beyond those that flip in the control stages."
+        return f" Beyond the control stages, {_percent(excess)} of all pairs turned right or wrong."
     if verdict["verdict"] != "STABLE":
         return ""
     words = {

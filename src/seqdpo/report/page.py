@@ -5,6 +5,7 @@ from itertools import groupby
 from typing import Any
 
 from seqdpo.report.html import html
+from seqdpo.report.mechanism import mechanism_lines
 from seqdpo.report.payload import payload
 from seqdpo.report.source import ReportSource
 
@@ -48,6 +49,7 @@ def page(source: ReportSource) -> str:
         method=how_measured(source),
         functions=[one for one in (results.get("mechanism") or {}).get("function", []) if one["from"] != "base"],
         flip_words=FLIP_WORDS,
+        mechanism_lines=mechanism_lines(results.get("mechanism") or {}),
     )
 
 
@@ -91,12 +93,28 @@ def _order(record: Record) -> dict[str, Any]:
     accuracy = record["final_accuracy"]
     return {
         "split": record["split"],
-        "best": accuracy["best"],
-        "best_by_worst": accuracy["best_by_worst_objective"],
+        "best": _winner(accuracy["best"], {one["order"]: one["average"] for one in accuracy["orders"]}),
+        "best_by_worst": _winner(
+            accuracy["best_by_worst_objective"], {one["order"]: one["worst_objective"] for one in accuracy["orders"]}
+        ),
         "orders": accuracy["orders"],
         "differences": [one for one in record["first_minus_last"] if one["measure"] == "margin"],
         "n": accuracy["n"],
     }
+
+
+def _winner(order: str | None, scores: Mapping[str, Record | None]) -> dict[str, Any] | None:
+    """An order, and whether its interval lies above those of all others; None where there is no best."""
+    if order is None:
+        return None
+    own = scores[order]
+    others = [score for name, score in scores.items() if name != order]
+    clear = (
+        own is not None
+        and own["low"] is not None
+        and all(score is not None and score["high"] is not None and score["high"] < own["low"] for score in others)
+    )
+    return {"order": order, "is_clear": clear}
 
 
 def _matrices(rows: Sequence[Record]) -> list[dict[str, Any]]:
@@ -128,7 +146,7 @@ def how_measured(source: ReportSource) -> list[tuple[str, str]]:
         "trainable parameters": f"{parameters['trainable']:,} of {parameters['total']:,}" if parameters else None,
         "beta, learning rate": f"{study.get('beta')}, {study.get('learning_rate')}",
         "seeds": ", ".join(map(str, study.get("seeds", []))),
-        "control stages beside each later stage": study.get("placebo"),
+        "control stages": _controls(study.get("placebo")),
         "tolerances": _TOLERANCES.format(**source.results["method"]["tolerances"]),
         "intervals": source.results["method"]["intervals"],
         "engine": manifest.get("engine"),
@@ -139,6 +157,16 @@ def how_measured(source: ReportSource) -> list[tuple[str, str]]:
         "seqdpo": identity.get("seqdpo"),
     }
     return [(label, str(text)) for label, text in facts.items() if text not in (None, "")]
+
+
+def _controls(n: int | None) -> str | None:
+    """What the stages named ~placebo1 and so on are."""
+    if not n:
+        return None
+    return (
+        f"{n} beside each later stage (~placebo1 to ~placebo{n}): the same start, pairs, steps and learning rate; each "
+        "pair's label drawn, anew for each of them, with the probability that the starting checkpoint gives it"
+    )
 
 
 def _account(name: str, record: Record) -> str:

@@ -23,7 +23,7 @@ function marked(own, other) {
 
 function side(title, own, other, tokens, change) {
   return element("div", {}, element("h3", { textContent: title }),
-    element("p", { className: "dim", textContent: `${tokens} tokens; log-probability ${signed(change)} nats` }),
+    element("p", { className: "dim", textContent: `${tokens} tokens; log-probability changed by ${signed(change)} nats` }),
     element("div", { className: "text", tabIndex: 0, dir: "auto" }, ...marked(own, other)));
 }
 

@@ -16,7 +16,7 @@ function theme() {
   return {
     background: "transparent", font: "system-ui, sans-serif",
     axis: { labelColor: ink, titleColor: ink, gridColor: line, domainColor: soft, tickColor: soft, labelFontSize: 12, titleFontSize: 12, titleFontWeight: "normal" },
-    legend: { labelColor: ink, titleColor: ink, orient: "bottom", labelFontSize: 12, titleFontSize: 12, titleFontWeight: "normal", symbolSize: 60, columns: 3 },
+    legend: { labelColor: ink, titleColor: ink, orient: "bottom", titleLimit: 320, labelFontSize: 12, titleFontSize: 12, titleFontWeight: "normal", symbolSize: 60, columns: innerWidth < 560 ? 1 : 3 },
     view: { stroke: "transparent" }, rule: { color: soft }, text: { color: ink },
   };
 }

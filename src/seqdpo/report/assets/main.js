@@ -10,6 +10,7 @@ async function show(view, keepFilters = false) {
   byId("text-note").textContent = objective.n_texts < objective.n
     ? `All numbers of ${objective.n.toLocaleString("en")} pairs; texts of ${objective.n_texts.toLocaleString("en")}: those that flipped, and a sample.` : "";
   fillSlices(objective);
+  byId("filters").querySelector("fieldset").hidden = view.from === BASE;
   if (!keepFilters) clearFilters();
   await makeTable();
   refilter();
@@ -43,6 +44,8 @@ function clearFilters() {
 
 function restore(state) {
   if (state.flip !== undefined) document.querySelectorAll("input[name=flip]").forEach((box) => { box.checked = state.flip.split(",").includes(box.value); });
+  const [field, direction] = (state.sort ?? "").split(":");
+  if (columns().some((column) => column.field === field) && ["asc", "desc"].includes(direction)) table.setSort(field, direction);
   byId("quartile").value = state.q ?? "";
   byId("slice").value = state.slice ?? "";
   byId("search").value = state.search ?? "";

@@ -1,6 +1,8 @@
 "use strict";
-// What the reader sees is in the address: #objective=…&from=…&to=…&seed=…&flip=lost,kept&q=Q1&slice=…&search=…&pair=…&text=1
-const report = { data: null, rows: [], view: null, brush: null };
+// What the reader sees is in the address: #objective=…&from=…&to=…&seed=…&flip=lost,kept&sort=after:asc&q=Q1&slice=…&search=…&pair=…&text=1
+const report = { data: null, rows: [], view: null, brush: null, sort: "" };
+const WORST_FIRST = "change:asc";
+const BASE = "base"; // against itself every margin is 0: nothing can flip from there
 const FLIPS = ["kept", "lost", "regained", "never", "tied"];
 const byId = (id) => document.getElementById(id);
 
@@ -37,7 +39,7 @@ function rowsOf(view) {
     const made = {
       row, id, before, after,
       change: known ? after - before : null,
-      flip: flipOf(before, after),
+      flip: view.from === BASE ? null : flipOf(before, after),
       quartile: quartile && quartile[row] >= 0 ? `Q${quartile[row] + 1}` : null,
       chosen_change: chosen,
       rejected_change: known ? chosen - (after - before) : null,
@@ -75,7 +77,7 @@ function writeAddress() {
   const flips = chosenFlips();
   const state = {
     objective: view.objective, seed: view.seed, from: view.from, to: view.to,
-    flip: flips.length === FLIPS.length ? "" : flips.join(","),
+    flip: flips.length === FLIPS.length ? "" : flips.join(",") || "none", sort: report.sort,
     q: byId("quartile").value, slice: byId("slice").value, search: byId("search").value,
     area: report.brush ? Object.values(report.brush).flat().map((x) => x.toFixed(3)).join(",") : "",
     pair: byId("card").open ? report.open ?? "" : "",

@@ -9,17 +9,17 @@ function excerpt(cell) {
 }
 
 function columns() {
-  const number = (title, field, digits) => ({ title, field, sorter: "number", hozAlign: "right", headerHozAlign: "right", width: 114,
+  const number = (title, field, digits) => ({ title, field, sorter: "number", hozAlign: "right", headerHozAlign: "right", width: title.length > 8 ? 128 : 106,
     sorterParams: { alignEmptyValues: "bottom" }, formatter: (cell) => signed(cell.getValue(), digits) });
   const slices = Object.keys(report.data.objectives[report.view.objective].slices);
   const titles = report.data.titles;
   return [
     number(titles.change, "change"), number(titles.before, "before"), number(titles.after, "after"),
-    { title: "pair", field: "flip", width: 92 }, { title: "quartile", field: "quartile", width: 104 },
+    { title: "outcome", field: "flip", width: 104 }, { title: "quartile", field: "quartile", width: 104 },
     number("chosen Δ", "chosen_change"), number("rejected Δ", "rejected_change"),
     { title: "prompt (its end)", field: "row", formatter: excerpt, minWidth: 260, headerSort: false, cssClass: "text" },
     ...slices.slice(0, 3).map((name, i) => ({ title: esc(name), field: `slice${i}`, width: 130, formatter: "plaintext" })),
-    { title: "id", field: "id", width: 150, formatter: "plaintext" },
+    { title: "id", field: "id", width: 176, formatter: "plaintext" },
   ];
 }
 
@@ -43,7 +43,7 @@ function refilter() {
   table.setData(kept);
   const count = (flip) => kept.filter((row) => row.flip === flip).length;
   byId("count").textContent = `${kept.length.toLocaleString("en")} of ${report.rows.length.toLocaleString("en")} pairs: `
-    + FLIPS.map((flip) => `${flip} ${count(flip).toLocaleString("en")}`).join(", ");
+    + (report.view.from === BASE ? "the base has no margin, so none flips" : FLIPS.map((flip) => `${flip} ${count(flip).toLocaleString("en")}`).join(", "));
   byId("clear-brush").hidden = !report.brush;
   writeAddress();
 }
@@ -57,8 +57,17 @@ function makeTable() {
       columnDefaults: { headerHozAlign: "left" },
     });
     table.on("rowClick", (_, row) => openCard(row.getData().row));
+    table.on("dataSorted", rememberSort);
     table.on("tableBuilt", done);
   });
+}
+
+// "" while the worst come first, as they do unless the reader asks for another order.
+function rememberSort(sorters) {
+  const [sorter] = sorters;
+  const sort = sorter ? `${sorter.field}:${sorter.dir}` : WORST_FIRST;
+  report.sort = sort === WORST_FIRST ? "" : sort;
+  if (table && report.shown) writeAddress();
 }
 
 const sortedRows = () => table.getRows("active").map((row) => row.getData().row);

@@ -60,8 +60,8 @@ def pair_scatter(title: str, caption: str, before: str, after: str, edges: Seque
         "encoding": {
             "x": axis("before", x),
             "y": axis("after", y),
-            "color": axis("flip", "pair", "nominal", scale=FLIP_COLOURS),
-            "shape": axis("flip", "pair", "nominal", scale=FLIP_SHAPES),
+            "color": axis("flip", "outcome", "nominal", scale=FLIP_COLOURS),
+            "shape": axis("flip", "outcome", "nominal", scale=FLIP_SHAPES),
             "tooltip": [{"field": name} for name in ("before", "after", "change", "flip", "quartile")],
         },
     }
@@ -161,7 +161,10 @@ def _quartiles(cell: Mapping[str, Any]) -> Chart:
     return Chart(
         key="quartiles",
         title="Did it depend on how sure the model was?",
-        caption=f"{finding} A run's own quartiles show regression to the mean, so they are no finding.",
+        caption=(
+            f"{finding} The grey marks show regression to the mean as well: the lowest rise and the highest fall even "
+            "where nothing changed."
+        ),
         alt="; ".join(f"{row['quartile']}, {row['what']}: {shown(row['value'])}" for row in data),
         spec=single(layers, data={"name": "quartiles"}),
         data={"quartiles": data},
@@ -176,8 +179,8 @@ def _displacement(cell: Mapping[str, Any]) -> Chart:
         "encoding": {
             "x": axis("rejected_change", "change of the rejected log-probability, nats"),
             "y": axis("chosen_change", "change of the chosen one, nats"),
-            "color": axis("flip", "pair", "nominal", scale=FLIP_COLOURS),
-            "shape": axis("flip", "pair", "nominal", scale=FLIP_SHAPES),
+            "color": axis("flip", "outcome", "nominal", scale=FLIP_COLOURS),
+            "shape": axis("flip", "outcome", "nominal", scale=FLIP_SHAPES),
         },
     }
     counts = ", ".join(f"{name.replace('_', ' ')}: {n:,}" for name, n in quadrants.items())
@@ -196,7 +199,11 @@ def _slices(cell: Mapping[str, Any]) -> Chart:
         key=lambda row: row["margin_change"]["value"],
     )[:MOST_SLICES]
     data = [
-        {"slice": f"{row['column'].removeprefix('slice_')}: {row['value']}", "n": row["n"], **row["margin_change"]}
+        {
+            "slice": f"{row['column'].removeprefix('slice_')}: {row['value']} (n = {row['n']:,})",
+            "n": row["n"],
+            **row["margin_change"],
+        }
         for row in ranked
     ]
     y = axis("slice", None, "nominal", sort=None, axis={"labelLimit": 240})

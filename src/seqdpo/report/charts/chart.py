@@ -18,6 +18,7 @@ BLUE, ORANGE, GREEN, SKY, VERMILLION, PURPLE, GREY = (
     "#CC79A7",
     "#8a8a8a",
 )
+SHAPES = ["circle", "square", "triangle-up", "diamond", "triangle-down", "cross"]
 PALETTE = [BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, GREY]
 
 

@@ -1,12 +1,12 @@
 """Gradients, movement and path of the stages."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from seqdpo.report.charts.chart import BLUE, PALETTE, VERMILLION, Chart, Spec, axis, scale, shown, single, zero
+from seqdpo.report.charts.chart import BLUE, PALETTE, SHAPES, VERMILLION, Chart, Spec, axis, scale, shown, single, zero
 
 
 def mechanism_charts(results: Mapping[str, Any], movement: pa.Table) -> list[Chart]:
@@ -14,10 +14,11 @@ def mechanism_charts(results: Mapping[str, Any], movement: pa.Table) -> list[Cha
     mechanism = results.get("mechanism")
     if not mechanism:
         return []
+    names = list(dict.fromkeys(row["objective"] for row in results["score_matrix"]))
     charts = [_trace(record) for record in mechanism["gradients"]]
     for record in mechanism["function"]:
         if record["from"] != "base" and any(one["path"] for one in record["objectives"]):
-            charts.append(_path(record))
+            charts.append(_path(record, names))
     for record in mechanism["movement"]:
         if record["from"] != "base" and not record["placebo"]:
             charts.append(_movement(record, movement))
@@ -33,13 +34,16 @@ def _key(kind: str, record: Mapping[str, Any]) -> str:
 
 
 def _trace(record: Mapping[str, Any]) -> Chart:
+    corrected = record["cosine"]["value"]
     data = [
         {"step": point["step"], "what": what, "value": point[key]}
         for point in record["trace"]
         for what, key in (("one batch", "raw_cosine"), ("corrected", "cosine"))
-        if point[key] is not None and abs(point[key]) <= 1.5  # noise alone throws a corrected point far out
+        # noise alone throws a corrected point far out; where it outweighs the signal of the whole stage none is shown
+        if point[key] is not None and abs(point[key]) <= 1.5 and (key == "raw_cosine" or corrected is not None)
     ]
     band = record["point_cosine"]
+    kinds = list(dict.fromkeys(row["what"] for row in data))
     layers: list[Spec] = [
         {
             "data": {"values": [{"low": band["low"], "high": band["high"]}] if band["low"] is not None else []},
@@ -52,26 +56,23 @@ def _trace(record: Mapping[str, Any]) -> Chart:
             "encoding": {
                 "x": axis("step", "step of the stage"),
                 "y": axis("value", "cosine of the gradients"),
-                "color": axis("what", None, "nominal", scale=scale(["one batch", "corrected"], [BLUE, VERMILLION])),
-                "shape": axis(
-                    "what", None, "nominal", scale=scale(["one batch", "corrected"], ["circle", "triangle-up"])
-                ),
+                "color": axis("what", None, "nominal", scale=scale(kinds, [BLUE, VERMILLION])),
+                "shape": axis("what", None, "nominal", scale=scale(kinds, ["circle", "triangle-up"])),
                 "tooltip": [{"field": name} for name in ("step", "what", "value")],
             },
         },
     ]
-    account, reliability = record["account"], record["reliability"]
+    current, reliability = record["to"].split(">")[-1], record["reliability"]
     caption = (
         f"{record['n_points']} points, two batches of {record['pairs_per_batch']} held-out pairs each. Band: "
         f"{band['confidence']:.0%} interval of the uncorrected mean, noise included ({record['statement']}). "
-        f"Reliability {shown(reliability['current'])} and {shown(reliability['earlier'])}; corrected cosine of the "
-        f"stage {shown(record['cosine']['value'])}. First-order account of the loss of {record['objective']}: "
-        f"{shown(account['predicted']['value'], '+.3f')} predicted, {shown(account['actual']['value'], '+.3f')} came "
-        f"({account['statement']})."
+        f"Reliability of a batch: {current} {shown(reliability['current'])}, {record['objective']} "
+        f"{shown(reliability['earlier'])} (1: no noise). Cosine of the stage with the noise taken out: "
+        f"{shown(corrected) if corrected is not None else 'undefined, since the noise outweighs the signal'}."
     )
     return Chart(
         key=_key(f"gradients-{record['objective']}", record),
-        title=f"Gradients of {record['to'].split('>')[-1]} and {record['objective']} during {_stage(record)}",
+        title=f"Gradients of {current} and {record['objective']} during {_stage(record)}",
         caption=caption,
         alt=caption,
         spec=single(layers, height=220, data={"name": "trace"}),
@@ -79,16 +80,16 @@ def _trace(record: Mapping[str, Any]) -> Chart:
     )
 
 
-def _path(record: Mapping[str, Any]) -> Chart:
+def _path(record: Mapping[str, Any], names: Sequence[str]) -> Chart:
     data = [
         {"a": step["a"], "objective": one["objective"], "accuracy": step["accuracy"]["value"], **step["margin"]}
         for one in record["objectives"]
         if one["path"]
         for step in one["path"]["steps"]
     ]
-    names = list(dict.fromkeys(row["objective"] for row in data))
+    places = {"values": sorted({row["a"] for row in data}), "format": ".2f"}
     shared = {
-        "x": axis("a", "a: 0 before the stage, 1 after it", axis={"values": sorted({row["a"] for row in data})}),
+        "x": axis("a", "a: 0 before the stage, 1 after it", axis=places),
         "color": axis("objective", "objective", "nominal", scale=scale(names, PALETTE)),
     }
     layers: list[Spec] = [
@@ -103,7 +104,7 @@ def _path(record: Mapping[str, Any]) -> Chart:
             "encoding": shared
             | {
                 "y": axis("value", "mean margin, nats"),
-                "shape": axis("objective", "objective", "nominal"),
+                "shape": axis("objective", "objective", "nominal", scale=scale(names, SHAPES)),
                 "tooltip": [{"field": name} for name in ("objective", "a", "value", "low", "high", "accuracy")],
             },
         },
@@ -115,7 +116,10 @@ def _path(record: Mapping[str, Any]) -> Chart:
     return Chart(
         key=_key("path", record),
         title=f"On the line to {_stage(record)}",
-        caption=f"Mean margin at previous + a (new - previous), with intervals. Interference: {words}. {ns} pairs.",
+        caption=(
+            f"Mean margin at previous + a (new - previous), with intervals, over some of the held-out pairs: {ns}. "
+            f"A straight line is first-order interference, a bent one is not: {words}."
+        ),
         alt="; ".join(f"{row['objective']} at {row['a']}: {shown(row['value'])}" for row in data),
         spec=single(layers, height=240, data={"name": "path"}),
         data={"path": data},

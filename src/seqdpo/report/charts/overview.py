@@ -3,10 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from seqdpo.report.charts.chart import PALETTE, Chart, Row, Spec, axis, scale, shown, single, zero
+from seqdpo.report.charts.chart import PALETTE, SHAPES, Chart, Row, Spec, axis, scale, shown, single, zero
 
+#: Keys long enough for a dash to show.
+LINE_LEGEND = {"symbolType": "stroke", "symbolSize": 900, "symbolStrokeWidth": 2}
 DASHES = [[1, 0], [6, 3], [2, 2], [8, 3, 2, 3]]
-SHAPES = ["circle", "square", "triangle-up", "diamond"]
 
 
 def overview_charts(results: Mapping[str, Any]) -> list[Chart]:
@@ -38,7 +39,7 @@ def _trajectories(rows: Sequence[Row], measure: str, title: str, confidence: flo
     encoding = {
         "x": axis("stage", "stages trained", "ordinal", axis={"labelAngle": 0}),
         "color": axis("objective", "objective", "nominal", scale=scale(objectives, PALETTE)),
-        "strokeDash": axis("order", "order", "nominal", scale=scale(orders, DASHES)),
+        "strokeDash": axis("order", "order", "nominal", scale=scale(orders, DASHES), legend=LINE_LEGEND),
         "detail": {"field": "line"},
     }
     y = _of("value", title)
