@@ -9,7 +9,7 @@ from importlib.resources import files
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 Record = Mapping[str, Any]
 
@@ -27,7 +27,7 @@ def html(template: str, payload: Record, blurred: bool, **context: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": number, "interval": interval, "percent": percent}
+    environment.filters |= {"number": number, "interval": interval, "percent": percent, "breakable": breakable}
     return environment.get_template(template).render(
         **context,
         blurred=blurred,
@@ -53,6 +53,12 @@ def interval(estimate: Record, form: str = "+.2f") -> str:
     if estimate["low"] is None:
         return number(estimate["value"], form)
     return f"{number(estimate['value'], form)} [{number(estimate['low'], form)}, {number(estimate['high'], form)}]"
+
+
+def breakable(name: str) -> Markup:
+    """A checkpoint's name, where a line may end after each objective."""
+    arrow, end = escape(">"), Markup("<wbr>")
+    return escape(name).replace(arrow, arrow + end).replace("~", end + "~")
 
 
 def _asset(folder: str, name: str) -> str:
