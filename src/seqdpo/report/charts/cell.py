@@ -82,8 +82,8 @@ def pair_scatter(title: str, caption: str, before: str, after: str, edges: Seque
 def _flips(cell: Mapping[str, Any]) -> Chart:
     flips = cell["change"]["flips"]
     data = [
-        {"before": "right" if name in ("kept", "lost") else "wrong", "flip": name, "pairs": flips[name]}
-        for name in ("kept", "lost", "regained", "never")
+        {"before": "right" if name in ("kept", "lost") else "wrong", "flip": name, "place": place, "pairs": flips[name]}
+        for place, name in enumerate(("kept", "lost", "regained", "never"))
     ]
     bars: Spec = {
         "mark": {"type": "bar"},
@@ -91,7 +91,7 @@ def _flips(cell: Mapping[str, Any]) -> Chart:
             "y": axis("before", "before", "nominal", sort=["right", "wrong"]),
             "x": axis("pairs", "pairs"),
             "color": axis("flip", "after", "nominal", scale=FLIP_COLOURS),
-            "order": {"field": "pairs", "sort": "descending"},
+            "order": {"field": "place"},
             "tooltip": [{"field": "flip"}, {"field": "pairs"}],
         },
     }
@@ -102,7 +102,7 @@ def _flips(cell: Mapping[str, Any]) -> Chart:
             "y": axis("before", "before", "nominal", sort=["right", "wrong"]),
             "x": axis("pairs", "pairs", stack="zero", bandPosition=0.5),
             "detail": {"field": "flip"},
-            "order": {"field": "pairs", "sort": "descending"},
+            "order": {"field": "place"},
             "text": {"field": "pairs"},
         },
     }
