@@ -9,7 +9,7 @@ demo: $(VENV)/.demo  ## run the four lab settings, both orders, into runs/demo
 	$(BIN)/seqdpo demo
 
 test: $(VENV)/.test  ## run the tests
-	$(BIN)/pytest -W error -n auto --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest -W error -n auto --dist loadfile
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
