@@ -88,7 +88,7 @@ def pairs_of(study: Study) -> list[PreparedPair]:
 
 def training_pairs(base: PreTrainedModel, tokens: Sequence[PairTokens], study: Study) -> TrainingPairs:
     """Pairs as a stage takes them, the base their reference."""
-    logps = pair_logps(base, tokens, None)
+    logps = pair_logps(base, tokens, study.tokens_per_batch)
     return TrainingPairs([str(i) for i in range(len(tokens))], tokens, reference_offsets(*logps, study.beta))
 
 

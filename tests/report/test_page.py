@@ -130,6 +130,13 @@ def test_an_order_is_a_winner_where_its_interval_lies_above_the_others(second, w
     assert words in Elements(page(source)).text
 
 
+def test_an_undefined_difference_of_orders_is_a_dash(make_source):
+    source = make_source()
+    for record in source.results["orders"][0]["first_minus_last"]:
+        record["over_seeds"]["value"] = None
+    assert "Trained first rather than last, helpful : change of its margin – nats" in Elements(page(source)).text
+
+
 def test_no_mechanism_no_section(make_source):
     elements = Elements(page(make_source(mechanism=False)))
     assert ("section", "mechanism") not in [(tag, attributes.get("id")) for tag, attributes in elements.tags]

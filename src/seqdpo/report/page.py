@@ -37,6 +37,7 @@ FLIP_WORDS = {
 def page(source: ReportSource) -> str:
     """The whole of report.html."""
     results = source.results
+    mechanism = results.get("mechanism") or {}
     return html(
         "page.html.jinja",
         payload(source),
@@ -47,9 +48,9 @@ def page(source: ReportSource) -> str:
         orders=[_order(record) for record in results["orders"] if record["final_accuracy"]],
         matrices=_matrices(results["score_matrix"]),
         method=how_measured(source),
-        functions=[one for one in (results.get("mechanism") or {}).get("function", []) if one["from"] != "base"],
+        functions=[one for one in mechanism.get("function", []) if one["from"] != "base"],
         flip_words=FLIP_WORDS,
-        mechanism_lines=mechanism_lines(results.get("mechanism") or {}),
+        mechanism_lines=mechanism_lines(mechanism),
     )
 
 

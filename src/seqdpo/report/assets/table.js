@@ -65,9 +65,11 @@ function makeTable() {
 // "" while the worst come first, as they do unless the reader asks for another order.
 function rememberSort(sorters) {
   const [sorter] = sorters;
-  const sort = sorter ? `${sorter.field}:${sorter.dir}` : WORST_FIRST;
-  report.sort = sort === WORST_FIRST ? "" : sort;
-  if (table && report.shown) writeAddress();
+  const asked = sorter ? `${sorter.field}:${sorter.dir}` : WORST_FIRST;
+  const sort = asked === WORST_FIRST ? "" : asked;
+  if (sort === report.sort) return; // every filter sorts anew
+  report.sort = sort;
+  writeAddress();
 }
 
 const sortedRows = () => table.getRows("active").map((row) => row.getData().row);

@@ -18,8 +18,9 @@ BLUE, ORANGE, GREEN, SKY, VERMILLION, PURPLE, GREY = (
     "#CC79A7",
     "#8a8a8a",
 )
-SHAPES = ["circle", "square", "triangle-up", "diamond", "triangle-down", "cross"]
 PALETTE = [BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, GREY]
+#: Of points, in step with the palette.
+SHAPES = ["circle", "square", "triangle-up", "diamond", "triangle-down", "cross"]
 
 
 @dataclass(frozen=True, slots=True)
