@@ -1,8 +1,11 @@
-"""The Hugging Face hub: whether it answers, asked once, so that a machine without it is told so at once."""
+"""The Hugging Face hub: whether it answers, asked once, and which commit of a model its cache holds."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
+
+from seqdpo.errors import RunError
 
 SECONDS_TO_ANSWER = 10.0
 
@@ -38,3 +41,22 @@ def hub_answers() -> bool:
     except Exception:  # of the HTTP client, which is another one from version to version
         return False
     return True
+
+
+def cached_commit(model_id: str, revision: str) -> str:
+    """The commit of a model that has just been read through the hub's cache.
+
+    Asked of the cache, whose layout is the hub client's contract: what transformers keeps of it in a configuration
+    changes from release to release.
+    Raises: RunError if the cache does not have the model's configuration.
+    """
+    from huggingface_hub import constants, try_to_load_from_cache
+
+    config = try_to_load_from_cache(model_id, "config.json", revision=revision)
+    if not isinstance(config, str):
+        raise RunError(
+            f"{constants.HF_HUB_CACHE}: no config.json of {model_id!r} at {revision!r}; expected it where the model was "
+            "just read from. Download the model and give its folder, or set HF_HUB_CACHE to a folder that can be "
+            "written to."
+        )
+    return Path(config).parent.name  # …/snapshots/<commit>/config.json

@@ -17,6 +17,7 @@ from transformers import (
 )
 
 from seqdpo.errors import ConfigError, SeqdpoError
+from seqdpo.hub import cached_commit
 from seqdpo.policy.adapters import check_target_modules, new_adapter
 from seqdpo.policy.checks import check_causal, check_finite, check_template, check_tensors, loading, reason
 from seqdpo.preferences.files import not_found
@@ -92,11 +93,11 @@ def count_parameters(study: Study) -> ParameterCount:
     return ParameterCount(trainable, total)
 
 
-def model_hash(study: Study, model: PreTrainedModel, progress: Callable[[str], None] = lambda text: None) -> str:
+def model_hash(study: Study, progress: Callable[[str], None] = lambda text: None) -> str:
     """A name for the base weights: the hub's commit, or the SHA-256 of the local weight files."""
     folder = Path(study.model_name_or_path)
     if not folder.is_dir():
-        return f"{study.model_name_or_path}@{model.config._commit_hash}"
+        return f"{study.model_name_or_path}@{cached_commit(study.model_name_or_path, _origin(study)['revision'])}"
     progress("hashing the base weights")
     digest = hashlib.sha256()
     for path in sorted(folder.glob("*")):

@@ -76,7 +76,7 @@ def run_study(study: Study, board: Board) -> RunFolder:
     base = load_model(resolved)
     engine = choose_engine(base, preferences.longest, resolved.lora_target_modules)
     board.message(f"engine: {engine}")
-    identity = {"model": model_hash(resolved, base, board.message), **identity}
+    identity = {"model": model_hash(resolved, board.message), **identity}
     with folder.locked():
         check_continuation(folder, study, identity)
         unfinished = unfinished_nodes(folder, study)
