@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 from tables import report
 
 from seqdpo.analyse.results import results
-from seqdpo.measure.tables import SCORES_SCHEMA
 from seqdpo.run.finished import REPEATED
+from seqdpo.tables import SCORES_SCHEMA
 
 N_PAIRS = 1_000_000
 #: shape -> objectives, stages, control stages beside the last one; ten checkpoints with the base.

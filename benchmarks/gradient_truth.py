@@ -227,7 +227,7 @@ def account(folders: Sequence[RunFolder]) -> None:
 def forecast(folders: Sequence[RunFolder]) -> None:
     rows = []
     for folder in folders:
-        for record in _mechanism(folder)["function"]:
+        for record in _mechanism(folder)["kl_and_path"]:
             for one in record["objectives"]:
                 if one["forecast"] is not None and one["forecast"]["spearman"] is not None:
                     kind = "control" if record["placebo"] else "real"

@@ -18,9 +18,9 @@ from selenium.webdriver.chrome.service import Service
 from tables import report
 
 from seqdpo.analyse.results import results
-from seqdpo.measure.tables import FUNCTION_SCHEMA, GRADIENTS_SCHEMA, MOVEMENT_SCHEMA, NODE_COLUMNS, SCORES_SCHEMA
 from seqdpo.report.page import page
 from seqdpo.report.source import ReportSource
+from seqdpo.tables import GRADIENTS_SCHEMA, KL_AND_PATH_SCHEMA, MOVEMENT_SCHEMA, NODE_COLUMNS, SCORES_SCHEMA
 
 SIZES = (10_000, 200_000)
 #: (order, stage, placebo) of the checkpoints; five with margins of their own.
@@ -98,7 +98,7 @@ def made_up(n: int) -> ReportSource:
 
     empty = [
         pa.schema([*NODE_COLUMNS, *schema]).empty_table()
-        for schema in (MOVEMENT_SCHEMA, GRADIENTS_SCHEMA, FUNCTION_SCHEMA)
+        for schema in (MOVEMENT_SCHEMA, GRADIENTS_SCHEMA, KL_AND_PATH_SCHEMA)
     ]
     manifest = {"identity": {"seqdpo": "0"}}
     study = {"setting": "lab-made-up", "seeds": [0]}

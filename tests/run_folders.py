@@ -9,8 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from seqdpo.measure.tables import SCORES_SCHEMA
-from seqdpo.preferences.table import PAIRS_SCHEMA
+from seqdpo.tables import PAIRS_SCHEMA, SCORES_SCHEMA
 
 #: (order, stage, placebo) -> the margin of each pair there, in nats; the base's margins are 0.
 Margins = Mapping[tuple[str, int, int], Sequence[float]]

@@ -10,8 +10,8 @@ import pytest
 
 from run_folders import pair, write_run
 from seqdpo.analyse.results import results
-from seqdpo.measure.tables import FUNCTION_SCHEMA, GRADIENTS_SCHEMA, MOVEMENT_SCHEMA, NODE_COLUMNS
 from seqdpo.run.folder import RunFolder
+from seqdpo.tables import GRADIENTS_SCHEMA, KL_AND_PATH_SCHEMA, MOVEMENT_SCHEMA, NODE_COLUMNS
 
 ORDER = "helpful>harmless"
 PAIRS = [pair(f"{i:016x}") for i in range(40)]
@@ -29,7 +29,7 @@ def write_finished(root, kept=0.7):
     for path, schema in (
         (folder.gradients, GRADIENTS_SCHEMA),
         (folder.movement, MOVEMENT_SCHEMA),
-        (folder.function, FUNCTION_SCHEMA),
+        (folder.kl_and_path, KL_AND_PATH_SCHEMA),
     ):
         pq.write_table(pa.schema([*NODE_COLUMNS, *schema]).empty_table(), path)
     return root

@@ -55,8 +55,7 @@ def cached_commit(model_id: str, revision: str) -> str:
     config = try_to_load_from_cache(model_id, "config.json", revision=revision)
     if not isinstance(config, str):
         raise RunError(
-            f"{constants.HF_HUB_CACHE}: no config.json of {model_id!r} at {revision!r}; expected it where the model was "
-            "just read from. Download the model and give its folder, or set HF_HUB_CACHE to a folder that can be "
-            "written to."
+            f"{constants.HF_HUB_CACHE}: no config.json of {model_id!r} at {revision!r}; expected it where the model "
+            "was just read from. Set HF_HUB_CACHE to a folder to write in, or download the model and give its folder."
         )
     return Path(config).parent.name  # …/snapshots/<commit>/config.json

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 
 from seqdpo.analyse.panel import Panel, panels
-from seqdpo.measure.tables import SCORES_SCHEMA
+from seqdpo.tables import SCORES_SCHEMA
 
 #: (stage, placebo) -> the margin of each pair there; the base's margins are 0.
 Margins = Mapping[tuple[int, int], Sequence[float]]

@@ -9,7 +9,7 @@ import pytest
 from seqdpo.analyse.gradients import corrected_cosine, gradient_records, loss_change, trace_of
 from seqdpo.analyse.nodes import NodeKey
 from seqdpo.errors import DataError
-from seqdpo.measure.tables import GRADIENTS_SCHEMA, NODE_COLUMNS
+from seqdpo.tables import GRADIENTS_SCHEMA, NODE_COLUMNS
 
 SCHEMA = pa.schema([*NODE_COLUMNS, *GRADIENTS_SCHEMA])
 

@@ -4,7 +4,7 @@ import pyarrow as pa
 
 from seqdpo.analyse.mechanism import MechanismTables, mechanism_record, movement_records
 from seqdpo.analyse.results import results
-from seqdpo.measure.tables import FUNCTION_SCHEMA, GRADIENTS_SCHEMA, MOVEMENT_SCHEMA, NODE_COLUMNS
+from seqdpo.tables import GRADIENTS_SCHEMA, KL_AND_PATH_SCHEMA, MOVEMENT_SCHEMA, NODE_COLUMNS
 
 MOVEMENT = pa.schema([*NODE_COLUMNS, *MOVEMENT_SCHEMA])
 
@@ -34,10 +34,10 @@ def test_movement_of_the_whole_adapter_with_its_ratios():
 def test_nothing_measured_is_empty_and_no_tables_are_null(make_scores, score_rows):
     scores = make_scores(score_rows({(1, 0): [1.0, 2.0], (2, 0): [1.0, 1.0]}))
     assert results(scores, None, 0.3)["mechanism"] is None
-    tables = MechanismTables(empty(GRADIENTS_SCHEMA), movement(), empty(FUNCTION_SCHEMA))
+    tables = MechanismTables(empty(GRADIENTS_SCHEMA), movement(), empty(KL_AND_PATH_SCHEMA))
     assert results(scores, None, 0.3, mechanism=tables)["mechanism"] == {
         "gradients": [],
         "movement": [],
-        "function": [],
+        "kl_and_path": [],
     }
     assert mechanism_record(tables, [], "base", 0.3, 0.95)["gradients"] == []

@@ -9,7 +9,7 @@ import statsmodels.api as sm
 
 from seqdpo.analyse.panel import panels
 from seqdpo.analyse.run_comparison import common_pairs, comparisons
-from seqdpo.measure.tables import SCORES_SCHEMA
+from seqdpo.tables import SCORES_SCHEMA
 
 CONFIDENCE = 0.95
 

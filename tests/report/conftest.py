@@ -9,15 +9,15 @@ import pytest
 
 from seqdpo.analyse.mechanism import MechanismTables
 from seqdpo.analyse.results import results
-from seqdpo.measure.tables import (
-    FUNCTION_SCHEMA,
+from seqdpo.report.source import ReportSource
+from seqdpo.tables import (
     GRADIENTS_SCHEMA,
+    KL_AND_PATH_SCHEMA,
     MOVEMENT_SCHEMA,
     NODE_COLUMNS,
     PATH,
     SCORES_SCHEMA,
 )
-from seqdpo.report.source import ReportSource
 
 ORDERS = ("helpful>harmless", "harmless>helpful")
 
@@ -106,7 +106,7 @@ def mechanism_tables() -> MechanismTables:
     ]
     return MechanismTables(
         _table(gradients, GRADIENTS_SCHEMA), _table([node | one for one in modules], MOVEMENT_SCHEMA),
-        _table([node | one for one in pairs], FUNCTION_SCHEMA),
+        _table([node | one for one in pairs], KL_AND_PATH_SCHEMA),
     )  # fmt: skip
 
 
@@ -156,7 +156,7 @@ def make_source() -> Callable[..., ReportSource]:
             texts=texts,
             movement=tables.movement,
             gradients=tables.gradients,
-            function=tables.function,
+            kl_and_path=tables.kl_and_path,
         )
 
     return make

@@ -13,12 +13,12 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from seqdpo.errors import ConfigError, DataError, RunError
-from seqdpo.measure.tables import SCORES_SCHEMA
 from seqdpo.run import runner
 from seqdpo.run.files import file_hash
 from seqdpo.run.runner import run_study
 from seqdpo.study.config import Study
 from seqdpo.study.settings import LAB
+from seqdpo.tables import SCORES_SCHEMA
 
 N_PAIRS, EVAL_PAIRS = 120, 40
 
@@ -314,7 +314,7 @@ def test_the_direction_of_the_planted_angle_shows_in_the_earlier_objective(tmp_p
 def test_mechanism_of_every_stage(finished):
     """Gradients of real later stages only, KL and forecast of every stage, the path of real ones."""
     folder = finished[0]
-    function = pq.read_table(folder.function).to_pylist()
+    function = pq.read_table(folder.kl_and_path).to_pylist()
     stages = {(row["checkpoint"], row["placebo"]) for row in pq.read_table(folder.movement).to_pylist()}
     assert {(row["checkpoint"], row["placebo"]) for row in function} == stages
     for row in function:
@@ -327,7 +327,7 @@ def test_mechanism_of_every_stage(finished):
     assert real["path_chosen_logp"][0] == pytest.approx(scores[real["parent"], real["pair_id"]], abs=1e-3)
     assert real["path_chosen_logp"][4] == pytest.approx(scores[real["checkpoint"], real["pair_id"]], abs=1e-3)
     found = json.loads(folder.results.read_text())["mechanism"]
-    assert {(one["to"], one["placebo"]) for one in found["function"]} == stages
+    assert {(one["to"], one["placebo"]) for one in found["kl_and_path"]} == stages
     assert len(found["movement"]) == len(stages)
 
 

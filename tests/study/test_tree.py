@@ -1,5 +1,6 @@
+from seqdpo.study.checkpoints import Node, reference_of
 from seqdpo.study.file import study_from
-from seqdpo.study.tree import Node, reference_of, stage_tree
+from seqdpo.study.tree import stage_tree
 
 
 def study(**values):
@@ -48,19 +49,19 @@ def test_every_node_has_a_folder_of_its_own():
 
 def test_the_reference_is_the_base_the_previous_stage_or_the_named_one():
     third = Node(0, ("a", "b", "c"))
-    assert reference_of(third, study(reference="base")) is None
-    assert reference_of(third, study(reference="previous")) == Node(0, ("a", "b"))
-    assert reference_of(third, study(reference="stage:1")) == Node(0, ("a",))
-    assert reference_of(third, study(reference="stage:2")) == Node(0, ("a", "b"))
+    assert reference_of(third, "base") is None
+    assert reference_of(third, "previous") == Node(0, ("a", "b"))
+    assert reference_of(third, "stage:1") == Node(0, ("a",))
+    assert reference_of(third, "stage:2") == Node(0, ("a", "b"))
 
 
 def test_a_stage_up_to_the_named_one_takes_the_base():
-    assert reference_of(Node(0, ("a",)), study(reference="stage:1")) is None
-    assert reference_of(Node(0, ("a",)), study(reference="previous")) is None
-    assert reference_of(Node(0, ("a", "b")), study(reference="stage:2")) is None
+    assert reference_of(Node(0, ("a",)), "stage:1") is None
+    assert reference_of(Node(0, ("a",)), "previous") is None
+    assert reference_of(Node(0, ("a", "b")), "stage:2") is None
 
 
 def test_a_control_stage_has_the_parent_and_the_reference_of_the_real_one():
     real, placebo = Node(0, ("a", "b")), Node(0, ("a", "b"), 2)
     assert placebo.parent == real.parent
-    assert reference_of(placebo, study(reference="previous")) == reference_of(real, study(reference="previous"))
+    assert reference_of(placebo, "previous") == reference_of(real, "previous")

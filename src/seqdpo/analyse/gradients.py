@@ -210,7 +210,7 @@ def _share(part: float, whole: float) -> float | None:
 
 
 def _reference_checkpoint(path: Sequence[str], taught: int, reference: str) -> str:
-    """The checkpoint in the denominator of the loss of the stage number `taught`, as `study.tree.reference_of`."""
+    """The checkpoint in the denominator of the loss of stage `taught`, as `study.checkpoints.reference_of`."""
     if reference == "base":
         stage = 0
     elif reference == "previous":

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from seqdpo.analyse.function import function_records
 from seqdpo.analyse.gradients import ALL, gradient_records
+from seqdpo.analyse.kl_and_path import kl_and_path_records
 from seqdpo.analyse.nodes import tables_of
 from seqdpo.analyse.panel import Panel
 
@@ -25,11 +25,11 @@ OF_THE_WHOLE = (
 
 
 class MechanismTables(NamedTuple):
-    """gradients.parquet, movement.parquet and function.parquet."""
+    """gradients.parquet, movement.parquet and kl_and_path.parquet."""
 
     gradients: pa.Table
     movement: pa.Table
-    function: pa.Table
+    kl_and_path: pa.Table
 
 
 def mechanism_record(
@@ -42,7 +42,7 @@ def mechanism_record(
     return {
         "gradients": gradient_records(tables.gradients, panels, reference, beta, confidence),
         "movement": movement_records(tables.movement),
-        "function": function_records(tables.function, panels, confidence),
+        "kl_and_path": kl_and_path_records(tables.kl_and_path, panels, confidence),
     }
 
 

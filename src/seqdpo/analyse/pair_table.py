@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from seqdpo.analyse.changes import FLIPS, pair_changes
 from seqdpo.analyse.margins import Column
 from seqdpo.analyse.panel import At, Panel
-from seqdpo.analyse.slices import SLICE_PREFIX
 from seqdpo.errors import ConfigError
+from seqdpo.tables import SLICE_PREFIX
 from seqdpo.wording import did_you_mean, listed
 
 Sort = Literal["change", "margin"]

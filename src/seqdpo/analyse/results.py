@@ -19,7 +19,7 @@ from seqdpo.analyse.slices import slice_records
 from seqdpo.analyse.transfer import transfer_records
 from seqdpo.analyse.verdicts import Tolerances, verdicts
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 
 def results(

@@ -16,8 +16,8 @@ from seqdpo.analyse.estimates import Clusters, Estimate, defined, two_sided
 from seqdpo.analyse.margins import Column, share_above_zero
 from seqdpo.analyse.panel import Indices
 from seqdpo.analyse.quartiles import QUARTILES, quartiles
+from seqdpo.tables import SLICE_PREFIX
 
-SLICE_PREFIX = "slice_"  # of the columns of data/pairs.parquet that hold metadata
 MOST_VALUES = 20  # of a column, the most frequent ones; all others share a slice
 MOST_NUMBERS = 10  # distinct numbers up to which each is a slice; more of them are put into quartiles
 FEWEST_PROMPTS = 5  # in a slice, and outside it, for a test

@@ -12,9 +12,9 @@ import torch
 from peft import PeftModel
 from torch import Tensor
 
-from seqdpo.measure.function import HeldOut
+from seqdpo.measure.kl_and_path import HeldOut
 from seqdpo.measure.scores import PairLogps, pair_logps
-from seqdpo.study.config import Study
+from seqdpo.study.keys import StageKeys
 from seqdpo.training.placebo import TrainingPairs
 from seqdpo.training.stage import accumulate_gradients
 
@@ -27,7 +27,7 @@ def forecast(
     policy: PeftModel,
     training: TrainingPairs,
     held_out: Mapping[str, HeldOut],
-    study: Study,
+    keys: StageKeys,
     on_batch: Callable[[int], None] = lambda n_pairs: None,
     on_gradient: Callable[[int], None] = lambda n_pairs: None,
 ) -> dict[str, PairLogps]:
@@ -37,14 +37,14 @@ def forecast(
     Empty where that gradient is zero or not finite: it points nowhere. The callables hear the pairs that were read.
     """
     parameters = [parameter for parameter in policy.parameters() if parameter.requires_grad]
-    step = _step(policy, parameters, training, study)
+    step = _step(policy, parameters, training, keys)
     on_gradient(len(training.tokens))
     if step is None:
         return {}
     with _moved(parameters, step, 1):
-        ahead = _scores(policy, held_out, study, on_batch)
+        ahead = _scores(policy, held_out, keys, on_batch)
     with _moved(parameters, step, -1):
-        back = _scores(policy, held_out, study, on_batch)
+        back = _scores(policy, held_out, keys, on_batch)
     return {
         name: PairLogps(*((one - other) / 2 for one, other in zip(ahead[name], back[name], strict=True)))
         for name in held_out
@@ -52,17 +52,17 @@ def forecast(
 
 
 def _step(
-    policy: PeftModel, parameters: Sequence[Tensor], training: TrainingPairs, study: Study
+    policy: PeftModel, parameters: Sequence[Tensor], training: TrainingPairs, keys: StageKeys
 ) -> list[Tensor] | None:
     """A step down the mean gradient of the loss, one tensor for each parameter."""
-    accumulate_gradients(policy, training, range(len(training.tokens)), study)
+    accumulate_gradients(policy, training, range(len(training.tokens)), keys)
     gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
     for parameter in parameters:
         parameter.grad = None
     norm = math.sqrt(sum(gradient.double().square().sum().item() for gradient in gradients))
     if not (math.isfinite(norm) and norm > 0):
         return None
-    length = SHARE_OF_ADAM_STEP * study.learning_rate * math.sqrt(sum(p.numel() for p in parameters))
+    length = SHARE_OF_ADAM_STEP * keys.learning_rate * math.sqrt(sum(p.numel() for p in parameters))
     return [gradient.mul_(-length / norm) for gradient in gradients]
 
 
@@ -82,8 +82,6 @@ def _moved(parameters: Sequence[Tensor], step: Sequence[Tensor], sign: int) -> I
 
 
 def _scores(
-    policy: PeftModel, held_out: Mapping[str, HeldOut], study: Study, on_batch: Callable[[int], None]
+    policy: PeftModel, held_out: Mapping[str, HeldOut], keys: StageKeys, on_batch: Callable[[int], None]
 ) -> dict[str, PairLogps]:
-    return {
-        name: pair_logps(policy, pairs.tokens, study.tokens_per_batch, on_batch) for name, pairs in held_out.items()
-    }
+    return {name: pair_logps(policy, pairs.tokens, keys.tokens_per_batch, on_batch) for name, pairs in held_out.items()}

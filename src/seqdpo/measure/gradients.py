@@ -19,8 +19,8 @@ from torch import Tensor
 from torch.optim import AdamW
 
 from seqdpo.measure.movement import ALL, layer_of
-from seqdpo.measure.tables import GRADIENTS_SCHEMA
-from seqdpo.study.config import Study
+from seqdpo.study.keys import MechanismKeys, StageKeys
+from seqdpo.tables import GRADIENTS_SCHEMA
 from seqdpo.training.placebo import TrainingPairs
 from seqdpo.training.stage import accumulate_gradients
 
@@ -66,11 +66,11 @@ class _Point(NamedTuple):
         return {"step": self.step, "objective": self.objective, "n_pairs": self.n_pairs}
 
 
-def trace_size(study: Study, n_trained: int, n_steps: int, n_earlier: int, smallest_half: int) -> TraceSize:
+def trace_size(keys: MechanismKeys, n_trained: int, n_steps: int, n_earlier: int, smallest_half: int) -> TraceSize:
     """As many points as the study asks for, within its share of the `n_trained` pairs that the stage reads."""
     at_a_point = 2 * (1 + n_earlier)
-    budget = int(study.gradient_trace_share * n_trained)
-    points = min(study.gradient_trace_points, n_steps, budget // (SMALLEST_BATCH * at_a_point))
+    budget = int(keys.gradient_trace_share * n_trained)
+    points = min(keys.gradient_trace_points, n_steps, budget // (SMALLEST_BATCH * at_a_point))
     if points < FEWEST_POINTS or smallest_half < SMALLEST_BATCH:
         return TraceSize(0, 0)
     return TraceSize(points, min(budget // (points * at_a_point), smallest_half))
@@ -88,13 +88,13 @@ class GradientTrace:
         policy: PeftModel,
         current: Halves,
         earlier: Mapping[str, Halves],
-        study: Study,
+        keys: StageKeys,
         size: TraceSize,
         n_steps: int,
         on_batch: Callable[[int], None] = lambda n_pairs: None,
     ) -> None:
         self._on_batch = on_batch  # hears the pairs of each gradient
-        self._policy, self._current, self._earlier, self._study, self._size = policy, current, earlier, study, size
+        self._policy, self._current, self._earlier, self._keys, self._size = policy, current, earlier, keys, size
         named = [(name, p) for name, p in policy.named_parameters() if p.requires_grad]
         self._parameters = [parameter for _, parameter in named]
         names = [_module_of(name) for name, _ in named]
@@ -161,7 +161,7 @@ class GradientTrace:
         """The mean gradient of the loss over the half's k-th batch; batches go round the half's pairs."""
         n = self._size.n_pairs
         indices = [half[(k * n + i) % len(half)] for i in range(n)]
-        accumulate_gradients(self._policy, halves.pairs, indices, self._study)
+        accumulate_gradients(self._policy, halves.pairs, indices, self._keys)
         self._on_batch(n)
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in self._parameters]
         for parameter in self._parameters:

@@ -19,8 +19,8 @@ from safetensors import safe_open
 from torch import nn
 
 from seqdpo.errors import DataError
-from seqdpo.measure.tables import MOVEMENT_SCHEMA
 from seqdpo.policy.adapters import WEIGHTS_FILE
+from seqdpo.tables import MOVEMENT_SCHEMA
 
 Matrix = NDArray[np.float64]
 

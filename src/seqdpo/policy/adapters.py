@@ -16,38 +16,38 @@ from seqdpo.errors import ConfigError, RunError
 from seqdpo.policy.checks import reason
 from seqdpo.policy.lora import fuse_lora
 from seqdpo.preferences.files import first_line
-from seqdpo.study.config import Study
+from seqdpo.study.keys import AdapterKeys, PolicyKeys
 from seqdpo.wording import did_you_mean, listed
 
 EARLIER = "earlier"  # PEFT's name for the frozen adapter of `stack`, and for the start of a line
 WEIGHTS_FILE = "adapter_model.safetensors"
 
 
-def lora_config(study: Study) -> LoraConfig:
+def lora_config(keys: AdapterKeys) -> LoraConfig:
     return LoraConfig(
-        r=study.lora_r,
-        lora_alpha=study.lora_alpha,
-        lora_dropout=study.lora_dropout,
-        target_modules=study.lora_target_modules,
+        r=keys.lora_r,
+        lora_alpha=keys.lora_alpha,
+        lora_dropout=keys.lora_dropout,
+        target_modules=keys.lora_target_modules,
         task_type="CAUSAL_LM",
     )
 
 
-def check_target_modules(model: nn.Module, study: Study) -> None:
+def check_target_modules(model: nn.Module, keys: PolicyKeys) -> None:
     """PEFT passes over a name that no module has, as long as another name fits.
 
     Raises: ConfigError for such a name.
     """
-    if isinstance(study.lora_target_modules, str):
+    if isinstance(keys.lora_target_modules, str):
         return
     names = [name for name, _ in model.named_modules()]
-    for target in study.lora_target_modules:
+    for target in keys.lora_target_modules:
         if not any(name == target or name.endswith(f".{target}") for name in names):
             linear = {
                 name.rpartition(".")[2] for name, module in model.named_modules() if isinstance(module, nn.Linear)
             }
             raise ConfigError(
-                f"lora_target_modules: {target!r} is no module of {study.model_name_or_path!r}; expected 'all-linear' "
+                f"lora_target_modules: {target!r} is no module of {keys.model_name_or_path!r}; expected 'all-linear' "
                 f"or names of its linear layers: {listed(sorted(linear))}.{did_you_mean(target, linear)}"
             )
 
@@ -66,23 +66,23 @@ def loaded_adapter(base: PreTrainedModel, folder: Path | None) -> Iterator[nn.Mo
 
 
 @contextmanager
-def trainable_policy(base: PreTrainedModel, study: Study, parent: Path | None, seed: int) -> Iterator[PeftModel]:
+def trainable_policy(base: PreTrainedModel, keys: AdapterKeys, parent: Path | None, seed: int) -> Iterator[PeftModel]:
     """A policy whose LoRA weights can be trained, starting from the parent's checkpoint.
 
     `parent` is the adapter folder of the earlier stage, None for the base. On leaving, the base is as it was.
     A new adapter's initial weights depend on `seed` alone.
     """
     if parent is None:
-        with _unloading(new_adapter(base, study, seed)) as policy:
+        with _unloading(new_adapter(base, keys, seed)) as policy:
             yield policy
-    elif study.adapter_mode == "continue":
+    elif keys.adapter_mode == "continue":
         with _unloading(_from_folder(base, parent, trainable=True)) as policy:
             yield policy
-    elif study.adapter_mode == "stack":
-        with _unloading(_stacked(base, study, parent, seed)) as policy:
+    elif keys.adapter_mode == "stack":
+        with _unloading(_stacked(base, keys, parent, seed)) as policy:
             yield policy
     else:
-        with _merged(base, parent) as merged, _unloading(new_adapter(merged, study, seed)) as policy:
+        with _merged(base, parent) as merged, _unloading(new_adapter(merged, keys, seed)) as policy:
             yield policy
 
 
@@ -114,7 +114,7 @@ def line_between(base: PreTrainedModel, previous: Path | None, new: Path) -> Ite
         yield Line(policy.eval())
 
 
-def save_adapter(policy: PeftModel, study: Study, parent: Path | None, folder: Path) -> None:
+def save_adapter(policy: PeftModel, keys: PolicyKeys, parent: Path | None, folder: Path) -> None:
     """Writes the checkpoint as one adapter that `PeftModel.from_pretrained(base, folder)` loads.
 
     Where a new adapter was trained on top of the parent's (`new_on_merged`, `stack`) the file holds both, joined
@@ -122,14 +122,14 @@ def save_adapter(policy: PeftModel, study: Study, parent: Path | None, folder: P
     """
     config = copy(policy.peft_config["default"])
     tensors = get_peft_model_state_dict(policy, adapter_name="default")
-    if parent is not None and study.adapter_mode != "continue":
+    if parent is not None and keys.adapter_mode != "continue":
         earlier = LoraConfig.from_pretrained(str(parent))
         tensors = _joined(
             load_file(parent / WEIGHTS_FILE), earlier.lora_alpha / earlier.r, tensors, config.lora_alpha / config.r
         )
         config.r = config.lora_alpha = earlier.r + config.r
-    config.base_model_name_or_path = study.model_name_or_path
-    config.revision = study.model_revision
+    config.base_model_name_or_path = keys.model_name_or_path
+    config.revision = keys.model_revision
     config.inference_mode = True
     folder.mkdir(parents=True, exist_ok=True)
     config.save_pretrained(str(folder))
@@ -159,27 +159,27 @@ def _unloading(policy: PeftModel) -> Iterator[PeftModel]:
         policy.unload()
 
 
-def new_adapter(base: PreTrainedModel, study: Study, seed: int, policy: PeftModel | None = None) -> PeftModel:
+def new_adapter(base: PreTrainedModel, keys: AdapterKeys, seed: int, policy: PeftModel | None = None) -> PeftModel:
     """A fresh adapter around the base, or beside the adapter that `policy` already has."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         try:
             if policy is None:
-                policy = get_peft_model(base, lora_config(study))
+                policy = get_peft_model(base, lora_config(keys))
             else:
-                policy.add_adapter("default", lora_config(study))
+                policy.add_adapter("default", lora_config(keys))
         except ValueError as error:
             raise ConfigError(
-                f"lora_target_modules = {study.lora_target_modules!r} does not fit the model; expected 'all-linear' or "
+                f"lora_target_modules = {keys.lora_target_modules!r} does not fit the model; expected 'all-linear' or "
                 f"names of its linear layers. Change it. PEFT says: {reason(error)}"
             ) from error
     fuse_lora(policy)
     return policy
 
 
-def _stacked(base: PreTrainedModel, study: Study, parent: Path, seed: int) -> PeftModel:
+def _stacked(base: PreTrainedModel, keys: AdapterKeys, parent: Path, seed: int) -> PeftModel:
     policy = _from_folder(base, parent, trainable=False, name=EARLIER)
-    new_adapter(base, study, seed, policy)
+    new_adapter(base, keys, seed, policy)
     policy.base_model.set_adapter([EARLIER, "default"])
     for name, parameter in policy.named_parameters():
         parameter.requires_grad_(".default." in name)

@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerBase
 from seqdpo import hub
 from seqdpo.errors import ConfigError, SeqdpoError
 from seqdpo.preferences.files import contents, not_found
-from seqdpo.study.config import Study
+from seqdpo.study.keys import ModelKeys
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _MAX_NAMED = 3  # tensors in a message
@@ -29,16 +29,16 @@ _EXPECTED = {
 
 
 @contextmanager
-def loading(study: Study, what: str) -> Iterator[None]:
+def loading(keys: ModelKeys, what: str) -> Iterator[None]:
     """Turns what transformers says about a wrong model into one message, and keeps its progress bars away."""
-    local = _is_local(study)
+    local = _is_local(keys)
     try:
         with _without_bars(), nullcontext() if local else hub.hub_or_cache():
             yield
     except SeqdpoError:
         raise
     except Exception as error:  # of every kind, and all of them about files that are the user's
-        raise ConfigError(_not_loaded(study.model_name_or_path, what, local, error)) from error
+        raise ConfigError(_not_loaded(keys.model_name_or_path, what, local, error)) from error
 
 
 def _not_loaded(name: str, what: str, local: bool, error: Exception) -> str:
@@ -70,16 +70,16 @@ def _without_bars() -> Iterator[None]:
             transformers.logging.enable_progress_bar()
 
 
-def _is_local(study: Study) -> bool:
+def _is_local(keys: ModelKeys) -> bool:
     """Whether the model is a folder here, and not on the hub.
 
     Raises: ConfigError if it can be neither, or the folder cannot be a model's.
     """
-    name = study.model_name_or_path
+    name = keys.model_name_or_path
     folder = Path(name)
     try:
         if folder.is_dir():
-            _check_folder(study, folder)
+            _check_folder(keys, folder)
             return True
         if folder.exists():
             raise ConfigError(
@@ -97,10 +97,10 @@ def _is_local(study: Study) -> bool:
     return False
 
 
-def _check_folder(study: Study, folder: Path) -> None:
-    if study.model_revision is not None:
+def _check_folder(keys: ModelKeys, folder: Path) -> None:
+    if keys.model_revision is not None:
         raise ConfigError(
-            f"model_revision = {study.model_revision!r}, but model_name_or_path = {str(folder)!r} is a local folder; "
+            f"model_revision = {keys.model_revision!r}, but model_name_or_path = {str(folder)!r} is a local folder; "
             "expected a revision with a hub id only. Remove model_revision."
         )
     if (folder / "adapter_config.json").is_file():
@@ -134,12 +134,12 @@ def _check_safetensors(path: Path) -> None:
         ) from None
 
 
-def check_weight_files(study: Study) -> None:
+def check_weight_files(keys: ModelKeys) -> None:
     """Looks at the weight files of a local model without reading the weights.
 
     Raises: ConfigError if there are none, or one of them is cut off.
     """
-    folder = Path(study.model_name_or_path)
+    folder = Path(keys.model_name_or_path)
     if not folder.is_dir():
         return
     files = [path for path in sorted(folder.iterdir()) if path.suffix in {".safetensors", ".bin"}]
@@ -150,7 +150,7 @@ def check_weight_files(study: Study) -> None:
             _check_safetensors(path)
 
 
-def check_tensors(study: Study, found: dict[str, Any]) -> None:
+def check_tensors(keys: ModelKeys, found: dict[str, Any]) -> None:
     """transformers would draw at random what the files lack or hold in another shape, and only warn."""
     missing = sorted(found["missing_keys"])
     misshapen = [
@@ -164,37 +164,37 @@ def check_tensors(study: Study, found: dict[str, Any]) -> None:
     ]
     if problems:
         raise ConfigError(
-            f"model_name_or_path = {study.model_name_or_path!r}: {'; '.join(problems)}; expected weights for every "
+            f"model_name_or_path = {keys.model_name_or_path!r}: {'; '.join(problems)}; expected weights for every "
             "part of the model that config.json describes. Save or download it again."
         )
 
 
-def check_finite(study: Study, model: nn.Module) -> None:
+def check_finite(keys: ModelKeys, model: nn.Module) -> None:
     """A weight that is no number makes every log-probability none; better to hear which one it is."""
     broken = [name for name, weight in model.named_parameters() if not weight.sum(dtype=torch.float32).isfinite()]
     if broken:
         raise ConfigError(
-            f"model_name_or_path = {study.model_name_or_path!r}: {_some(broken)}: not all numbers in it are finite; "
+            f"model_name_or_path = {keys.model_name_or_path!r}: {_some(broken)}: not all numbers in it are finite; "
             "expected finite weights. Save or download it again."
         )
 
 
-def check_causal(study: Study, model: nn.Module) -> None:
+def check_causal(keys: ModelKeys, model: nn.Module) -> None:
     """transformers builds encoders such as BERT as language models whose tokens see those that come after."""
     causal = [flag for module in model.modules() if isinstance(flag := getattr(module, "is_causal", None), bool)]
     if causal and not any(causal):
         raise ConfigError(
-            f"model_name_or_path = {study.model_name_or_path!r}: {type(model).__name__} reads text in both directions; "
+            f"model_name_or_path = {keys.model_name_or_path!r}: {type(model).__name__} reads text in both directions; "
             "expected a causal language model, such as a Llama or a Qwen. Choose another model."
         )
 
 
-def check_template(study: Study, tokenizer: PreTrainedTokenizerBase) -> None:
+def check_template(keys: ModelKeys, tokenizer: PreTrainedTokenizerBase) -> None:
     try:
         if tokenizer.chat_template:
             tokenizer.apply_chat_template([{"role": "user", "content": "A question."}], tokenize=False)
     except TemplateSyntaxError as error:
-        where = study.chat_template_path or f"chat template of {study.model_name_or_path!r}"
+        where = keys.chat_template_path or f"chat template of {keys.model_name_or_path!r}"
         raise ConfigError(
             f"{where}, line {error.lineno}: {error.message}; expected a chat template in Jinja. Correct it, or give "
             "another one with chat_template_path."

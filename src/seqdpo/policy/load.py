@@ -21,7 +21,7 @@ from seqdpo.hub import cached_commit
 from seqdpo.policy.adapters import check_target_modules, new_adapter
 from seqdpo.policy.checks import check_causal, check_finite, check_template, check_tensors, loading, reason
 from seqdpo.preferences.files import not_found
-from seqdpo.study.config import Study
+from seqdpo.study.keys import ModelKeys, PolicyKeys
 
 
 class ParameterCount(NamedTuple):
@@ -44,60 +44,60 @@ def device() -> torch.device:
     return torch.device("cpu")
 
 
-def load_tokenizer(study: Study) -> PreTrainedTokenizerBase:
+def load_tokenizer(keys: ModelKeys) -> PreTrainedTokenizerBase:
     """The model's tokenizer, with the chat template of `chat_template_path` where one is given."""
-    with loading(study, "tokenizer"):
-        tokenizer = AutoTokenizer.from_pretrained(study.model_name_or_path, **_origin(study))
-    if study.chat_template_path is not None:
-        tokenizer.chat_template = _chat_template(study.chat_template_path)
-    check_template(study, tokenizer)
+    with loading(keys, "tokenizer"):
+        tokenizer = AutoTokenizer.from_pretrained(keys.model_name_or_path, **_origin(keys))
+    if keys.chat_template_path is not None:
+        tokenizer.chat_template = _chat_template(keys.chat_template_path)
+    check_template(keys, tokenizer)
     return tokenizer
 
 
-def load_config(study: Study) -> PreTrainedConfig:
+def load_config(keys: ModelKeys) -> PreTrainedConfig:
     """The model's configuration."""
-    with loading(study, "configuration"):
-        return AutoConfig.from_pretrained(study.model_name_or_path, **_origin(study))
+    with loading(keys, "configuration"):
+        return AutoConfig.from_pretrained(keys.model_name_or_path, **_origin(keys))
 
 
-def load_model(study: Study) -> PreTrainedModel:
+def load_model(keys: ModelKeys) -> PreTrainedModel:
     """The base model with frozen weights and no dropout, on the device, in evaluation mode."""
-    with loading(study, "weights"):
+    with loading(keys, "weights"):
         model, found = AutoModelForCausalLM.from_pretrained(
-            study.model_name_or_path,
-            dtype=getattr(torch, study.dtype),
+            keys.model_name_or_path,
+            dtype=getattr(torch, keys.dtype),
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # refused below, by name
-            **_origin(study),
+            **_origin(keys),
         )
-    check_tensors(study, found)
+    check_tensors(keys, found)
     model.requires_grad_(False)
     _disable_dropout(model)
     model = model.to(device()).eval()
-    check_finite(study, model)
+    check_finite(keys, model)
     return model
 
 
-def count_parameters(study: Study) -> ParameterCount:
+def count_parameters(keys: PolicyKeys) -> ParameterCount:
     """The adapter's and the whole policy's parameters, from the model's configuration alone.
 
     Raises: ConfigError if it is no causal language model, or lora_target_modules does not fit it.
     """
-    config = load_config(study)
-    with torch.device("meta"), loading(study, "configuration"):
-        model = AutoModelForCausalLM.from_config(config, trust_remote_code=study.trust_remote_code)
-    check_causal(study, model)
-    check_target_modules(model, study)
+    config = load_config(keys)
+    with torch.device("meta"), loading(keys, "configuration"):
+        model = AutoModelForCausalLM.from_config(config, trust_remote_code=keys.trust_remote_code)
+    check_causal(keys, model)
+    check_target_modules(model, keys)
     with torch.device("meta"):
-        trainable, total = new_adapter(model, study, seed=0).get_nb_trainable_parameters()
+        trainable, total = new_adapter(model, keys, seed=0).get_nb_trainable_parameters()
     return ParameterCount(trainable, total)
 
 
-def model_hash(study: Study, progress: Callable[[str], None] = lambda text: None) -> str:
+def model_hash(keys: ModelKeys, progress: Callable[[str], None] = lambda text: None) -> str:
     """A name for the base weights: the hub's commit, or the SHA-256 of the local weight files."""
-    folder = Path(study.model_name_or_path)
+    folder = Path(keys.model_name_or_path)
     if not folder.is_dir():
-        return f"{study.model_name_or_path}@{cached_commit(study.model_name_or_path, _origin(study)['revision'])}"
+        return f"{keys.model_name_or_path}@{cached_commit(keys.model_name_or_path, _origin(keys)['revision'])}"
     progress("hashing the base weights")
     digest = hashlib.sha256()
     for path in sorted(folder.glob("*")):
@@ -108,8 +108,8 @@ def model_hash(study: Study, progress: Callable[[str], None] = lambda text: None
     return digest.hexdigest()
 
 
-def _origin(study: Study) -> dict[str, Any]:
-    return {"revision": study.model_revision or "main", "trust_remote_code": study.trust_remote_code}
+def _origin(keys: ModelKeys) -> dict[str, Any]:
+    return {"revision": keys.model_revision or "main", "trust_remote_code": keys.trust_remote_code}
 
 
 def _chat_template(name: str) -> str:

@@ -9,7 +9,7 @@ from seqdpo.errors import DataError, Problems
 from seqdpo.preferences.pairs import Candidates, Drop, Pair, Split, content_hash
 from seqdpo.preferences.splits import Reading, assign_splits, collect
 from seqdpo.preferences.tokens import PairTokens, Tokeniser
-from seqdpo.study.config import Study
+from seqdpo.study.keys import TreeKeys
 
 _MAX_NOTED = 5
 
@@ -73,7 +73,7 @@ def tokens_hash(pairs: Iterable[PreparedPair]) -> str:
 
 
 def prepare(
-    study: Study,
+    keys: TreeKeys,
     candidates: Mapping[str, Candidates],
     tokeniser: Tokeniser,
     progress: Callable[[str], None] = lambda text: None,
@@ -90,21 +90,21 @@ def prepare(
         with problems.collected():
             readings[name] = collect(name, objective_candidates)
     problems.raise_all()
-    splits = assign_splits(readings, study.eval_fraction)
+    splits = assign_splits(readings, keys.eval_fraction)
     objectives = {}
     for name, reading in readings.items():
         progress(f"tokenising {name}")
-        objectives[name] = _prepare_objective(study, name, reading, splits[name], tokeniser)
-    _check_not_empty(objectives, study.trained_objectives(), tokeniser.notes)
+        objectives[name] = _prepare_objective(keys, name, reading, splits[name], tokeniser)
+    _check_not_empty(objectives, keys.trained_objectives(), tokeniser.notes)
     return Preferences(objectives, dict(tokeniser.notes), tokeniser.chat_template_hash)
 
 
 def _prepare_objective(
-    study: Study, name: str, reading: Reading, splits: Mapping[Split, list[Pair]], tokeniser: Tokeniser
+    keys: TreeKeys, name: str, reading: Reading, splits: Mapping[Split, list[Pair]], tokeniser: Tokeniser
 ) -> PreparedObjective:
     read, dropped = reading.read, reading.dropped
-    train = _draw(splits["train"], study.train_limit(name), "over_max_train_pairs", tokeniser, dropped)
-    held_out = _draw(splits["eval"], study.eval_limit(name), "over_max_eval_pairs", tokeniser, dropped)
+    train = _draw(splits["train"], keys.train_limit(name), "over_max_train_pairs", tokeniser, dropped)
+    held_out = _draw(splits["eval"], keys.eval_limit(name), "over_max_eval_pairs", tokeniser, dropped)
     return PreparedObjective(train, held_out, read, dict(sorted(dropped.items())))
 
 

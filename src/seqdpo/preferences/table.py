@@ -6,26 +6,7 @@ from typing import Any
 import pyarrow as pa
 
 from seqdpo.preferences.prepare import Preferences, PreparedPair
-
-PROMPT_TYPE = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
-PAIRS_SCHEMA = pa.schema(
-    [
-        ("pair_id", pa.string()),
-        ("prompt_id", pa.string()),
-        ("objective", pa.string()),
-        ("split", pa.string()),
-        ("prompt", PROMPT_TYPE),
-        ("chosen", pa.string()),
-        ("rejected", pa.string()),
-        ("strength", pa.float64()),
-        ("prompt_tokens", pa.int32()),
-        ("chosen_tokens", pa.int32()),
-        ("rejected_tokens", pa.int32()),
-        ("truncated", pa.bool_()),
-    ]
-)
-#: Columns of metadata begin with this, so that no name of a dataset can hide a column of ours.
-SLICE_PREFIX = "slice_"
+from seqdpo.tables import PAIRS_SCHEMA, SLICE_PREFIX
 
 
 def pairs_table(preferences: Preferences) -> pa.Table:

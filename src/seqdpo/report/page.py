@@ -48,7 +48,7 @@ def page(source: ReportSource) -> str:
         orders=[_order(record) for record in results["orders"] if record["final_accuracy"]],
         matrices=_matrices(results["score_matrix"]),
         method=how_measured(source),
-        functions=[one for one in mechanism.get("function", []) if one["from"] != "base"],
+        functions=[one for one in mechanism.get("kl_and_path", []) if one["from"] != "base"],
         flip_words=FLIP_WORDS,
         mechanism_lines=mechanism_lines(mechanism),
     )

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from seqdpo.analyse.changes import FLIPS
 from seqdpo.analyse.pair_table import Sort
-from seqdpo.analyse.slices import SLICE_PREFIX
+from seqdpo.tables import SLICE_PREFIX
 
 #: From this width on there is room for what each response did.
 WIDE = 100

@@ -13,9 +13,9 @@ from seqdpo.analyse.cells import Cell, cells
 from seqdpo.analyse.margins import Column, PairScores
 from seqdpo.analyse.panel import Panel, panels
 from seqdpo.analyse.quartiles import quartiles
-from seqdpo.analyse.slices import SLICE_PREFIX
 from seqdpo.report.charts import cell_charts, mechanism_charts, overview_charts
 from seqdpo.report.source import ReportSource
+from seqdpo.tables import SLICE_PREFIX
 
 #: Pairs whose texts are on the page; beyond that those that flipped, and a sample of the rest.
 MOST_TEXTS = 20_000

@@ -24,4 +24,4 @@ class ReportSource:
     texts: Texts
     movement: pa.Table
     gradients: pa.Table  # no rows where nothing was measured
-    function: pa.Table  # no rows where nothing was measured
+    kl_and_path: pa.Table  # no rows where nothing was measured

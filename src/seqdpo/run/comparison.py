@@ -15,7 +15,7 @@ from seqdpo.report.comparison_page import ComparedPairs, comparison_page
 from seqdpo.report.page import may_harm
 from seqdpo.run.files import write_for_user
 from seqdpo.run.finished import FinishedRun
-from seqdpo.study.keys import flat
+from seqdpo.study.flat import flat
 from seqdpo.wording import listed
 
 SCHEMA_VERSION = 1

@@ -11,9 +11,10 @@ from seqdpo.errors import ConfigError, DataError
 from seqdpo.policy.adapters import WEIGHTS_FILE
 from seqdpo.run.files import file_hash
 from seqdpo.run.folder import NODE_FILE, RunFolder, read_node
+from seqdpo.study.checkpoints import Node
 from seqdpo.study.config import Study
-from seqdpo.study.keys import flat
-from seqdpo.study.tree import Node, stage_tree
+from seqdpo.study.flat import flat
+from seqdpo.study.tree import stage_tree
 
 #: Keys that do not change a stage that is already in the tree; a run may be continued with others.
 GROWING_KEYS = {"orders", "seeds", "placebo", "output_dir"}

@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 
 from seqdpo.errors import ConfigError, DataError
 from seqdpo.run.files import file_hash
-from seqdpo.study.tree import BASE, Node
+from seqdpo.study.checkpoints import BASE, Node
 
 NODE_FILE = "node.json"
 
@@ -53,8 +53,8 @@ class RunFolder:
         return self.root / "gradients.parquet"
 
     @property
-    def function(self) -> Path:
-        return self.root / "function.parquet"
+    def kl_and_path(self) -> Path:
+        return self.root / "kl_and_path.parquet"
 
     @property
     def results(self) -> Path:

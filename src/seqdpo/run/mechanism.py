@@ -12,21 +12,22 @@ from peft import PeftModel
 from transformers import PreTrainedModel
 
 from seqdpo.measure.forecast import forecast
-from seqdpo.measure.function import HeldOut, function_table
 from seqdpo.measure.gradients import GradientTrace, Halves, TraceSize, trace_size
+from seqdpo.measure.kl_and_path import HeldOut, kl_and_path_table
 from seqdpo.measure.scores import PairLogps
-from seqdpo.measure.tables import FUNCTION_SCHEMA, GRADIENTS_SCHEMA, MOVEMENT_SCHEMA, NODE_COLUMNS
 from seqdpo.preferences.pairs import content_hash
 from seqdpo.preferences.prepare import Preferences, PreparedPair
 from seqdpo.run.folder import RunFolder
+from seqdpo.study.checkpoints import BASE, Node, reference_of
 from seqdpo.study.config import Study
-from seqdpo.study.tree import BASE, Node, reference_of, stage_tree
+from seqdpo.study.tree import stage_tree
+from seqdpo.tables import GRADIENTS_SCHEMA, KL_AND_PATH_SCHEMA, MOVEMENT_SCHEMA, NODE_COLUMNS
 from seqdpo.training.loss import reference_offsets
 from seqdpo.training.placebo import TrainingPairs
 from seqdpo.training.stage import n_steps
 
 #: Each stage's own tables of the mechanism, by the name of the file.
-STAGE_TABLES = {"movement": MOVEMENT_SCHEMA, "gradients": GRADIENTS_SCHEMA, "function": FUNCTION_SCHEMA}
+STAGE_TABLES = {"movement": MOVEMENT_SCHEMA, "gradients": GRADIENTS_SCHEMA, "kl_and_path": KL_AND_PATH_SCHEMA}
 Progress = Callable[[int], None]
 
 
@@ -79,7 +80,7 @@ def stage_forecast(
     return forecast(policy, part, held_out(preferences, study), study, on_scored, on_gradient)
 
 
-def stage_function(
+def stage_kl_and_path(
     base: PreTrainedModel,
     node: Node,
     adapter: Path,
@@ -89,13 +90,13 @@ def stage_function(
     forecasts: Mapping[str, PairLogps],
     progress: Progress,
 ) -> pa.Table:
-    """FUNCTION_SCHEMA between a stage's two checkpoints; no rows where the study asks for none."""
+    """KL_AND_PATH_SCHEMA between a stage's two checkpoints; no rows where the study asks for none."""
     if not study.mechanism_pairs:
-        return FUNCTION_SCHEMA.empty_table()
+        return KL_AND_PATH_SCHEMA.empty_table()
     pairs = held_out(preferences, study)
     parent = folder.adapter(node.parent)
     real = not node.placebo
-    return function_table(base, parent, adapter, pairs, study.tokens_per_batch, forecasts, real, progress)
+    return kl_and_path_table(base, parent, adapter, pairs, study.tokens_per_batch, forecasts, real, progress)
 
 
 def held_out(preferences: Preferences, study: Study) -> dict[str, HeldOut]:
@@ -142,7 +143,7 @@ def _halves(name: str, node: Node, preferences: Preferences) -> tuple[list[int],
 
 def _with_offsets(pairs: list[PreparedPair], teacher: Node, study: Study, folder: RunFolder) -> TrainingPairs:
     """Held-out pairs with the offsets of the loss that `teacher` minimises."""
-    scores = pq.read_table(folder.stage(reference_of(teacher, study)) / "scores.parquet")
+    scores = pq.read_table(folder.stage(reference_of(teacher, study.reference)) / "scores.parquet")
     own = scores.filter(pc.field("objective") == teacher.objective)
     assert own["pair_id"].to_pylist() == [prepared.pair.pair_id for prepared in pairs]
     return TrainingPairs(

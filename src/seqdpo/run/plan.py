@@ -9,8 +9,9 @@ from seqdpo.policy.batches import default_tokens
 from seqdpo.policy.load import ParameterCount, count_parameters, device, load_config
 from seqdpo.preferences.prepare import Preferences, PreparedPair
 from seqdpo.run.work import Work, base_work, mechanism_work, stage_work
+from seqdpo.study.checkpoints import Node
 from seqdpo.study.config import Study
-from seqdpo.study.tree import Node, stage_tree
+from seqdpo.study.tree import stage_tree
 from seqdpo.training.stage import n_steps
 
 #: The share of the measured matrix-multiplication rate that a pass reaches; a rough assumption, and said so.

@@ -33,7 +33,7 @@ def report_source(root: Path) -> ReportSource:
         texts=run.texts,
         movement=read_table(run.folder.movement),
         gradients=read_table(run.folder.gradients),
-        function=read_table(run.folder.function),
+        kl_and_path=read_table(run.folder.kl_and_path),
     )
 
 

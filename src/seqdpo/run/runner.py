@@ -22,7 +22,6 @@ from seqdpo.analyse.verdicts import Tolerances
 from seqdpo.errors import RunError
 from seqdpo.measure.movement import movement_table, weight_norms
 from seqdpo.measure.scores import PairLogps, pair_logps
-from seqdpo.measure.tables import GRADIENTS_SCHEMA
 from seqdpo.policy.adapters import loaded_adapter, save_adapter, trainable_policy
 from seqdpo.policy.checks import check_weight_files
 from seqdpo.policy.engine import choose_engine
@@ -37,12 +36,13 @@ from seqdpo.run.environment import environment, peak_memory_bytes
 from seqdpo.run.files import file_hash, file_hashes, folder_written_whole, write_json, write_table, write_text
 from seqdpo.run.folder import NODE_FILE, RunFolder, check_output_dir
 from seqdpo.run.inputs import read_preferences, with_model_path
-from seqdpo.run.mechanism import STAGE_TABLES, gradient_trace, run_table, stage_forecast, stage_function
+from seqdpo.run.mechanism import STAGE_TABLES, gradient_trace, run_table, stage_forecast, stage_kl_and_path
 from seqdpo.run.scores_table import scores_table, stage_scores
 from seqdpo.run.work import Work, base_work, stage_work
+from seqdpo.study.checkpoints import BASE, Node, reference_of
 from seqdpo.study.config import Study
 from seqdpo.study.file import study_yaml
-from seqdpo.study.tree import BASE, Node, reference_of
+from seqdpo.tables import GRADIENTS_SCHEMA
 from seqdpo.training.loss import reference_offsets
 from seqdpo.training.placebo import TrainingPairs, with_own_labels
 from seqdpo.training.stage import Step, train_stage
@@ -169,16 +169,16 @@ class _Runner:
 
     def _write_mechanism(self, node: Node, path: Path, trained: _Trained) -> None:
         adapter = path / "adapter"
-        function = stage_function(
+        kl_and_path = stage_kl_and_path(
             self.base, node, adapter, self.preferences, self.study, self.folder, trained.forecasts, self._on_scored
         )
         movement = movement_table(self.folder.adapter(node.parent), adapter, self._weight_norms)
-        for name, table in {"gradients": trained.gradients, "function": function, "movement": movement}.items():
+        for name, table in {"gradients": trained.gradients, "kl_and_path": kl_and_path, "movement": movement}.items():
             write_table(path / f"{name}.parquet", table)
 
     def _training_pairs(self, node: Node, generator: np.random.Generator) -> TrainingPairs:
         prepared = self.preferences.objectives[node.objective].train
-        reference = self._reference_logps(reference_of(node, self.study), node.objective)
+        reference = self._reference_logps(reference_of(node, self.study.reference), node.objective)
         pairs = TrainingPairs(
             [pair.pair.pair_id for pair in prepared],
             [pair.tokens for pair in prepared],
@@ -223,7 +223,7 @@ class _Runner:
         write_json(path / NODE_FILE, details | {"identity": self.identity, "files": file_hashes(path)})
 
     def _stage_details(self, node: Node, **seconds: float) -> dict[str, Any]:
-        reference = reference_of(node, self.study)
+        reference = reference_of(node, self.study.reference)
         return {
             "checkpoint": node.checkpoint,
             "objective": node.objective,
@@ -298,7 +298,7 @@ def _write_findings(folder: RunFolder, study: Study, preferences: Preferences) -
     found = results(scores, pairs, study.beta, _tolerances(study), facts, MechanismTables(**mechanism))
     write_json(folder.results, found)
     manifest = json.loads(folder.manifest.read_text(encoding="utf-8"))
-    tables = (folder.scores, folder.gradients, folder.movement, folder.function)
+    tables = (folder.scores, folder.gradients, folder.movement, folder.kl_and_path)
     written = (folder.study, folder.pairs, folder.dropped, *tables, folder.results)
     manifest["files"] = {path.relative_to(folder.root).as_posix(): file_hash(path) for path in written}
     write_json(folder.manifest, manifest)

@@ -6,11 +6,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from seqdpo.measure.scores import PairLogps
-from seqdpo.measure.tables import SCORES_SCHEMA
 from seqdpo.preferences.prepare import Preferences
 from seqdpo.run.folder import RunFolder
+from seqdpo.study.checkpoints import BASE, Node
 from seqdpo.study.config import Study
-from seqdpo.study.tree import BASE, Node
+from seqdpo.tables import SCORES_SCHEMA
 
 
 def stage_scores(scores: Mapping[str, PairLogps], preferences: Preferences) -> pa.Table:

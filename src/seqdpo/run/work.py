@@ -2,11 +2,11 @@
 
 from typing import NamedTuple
 
-from seqdpo.measure.tables import PATH
 from seqdpo.preferences.prepare import Preferences
 from seqdpo.run.mechanism import size_of_trace
+from seqdpo.study.checkpoints import Node, reference_of
 from seqdpo.study.config import Study
-from seqdpo.study.tree import Node, reference_of
+from seqdpo.tables import PATH
 
 #: A training pass reads a pair forward and backward; the weights are frozen, so the backward pass costs no more
 #: than the forward one, and activation checkpointing adds a second forward pass.
@@ -47,7 +47,7 @@ def mechanism_work(node: Node, preferences: Preferences, study: Study) -> Work:
 def stage_work(node: Node, preferences: Preferences, study: Study) -> Work:
     """One stage: its training pairs, all evaluation pairs, and what its reference, labels and mechanism need."""
     pairs = len(preferences.objectives[node.objective].train)
-    checkpoints = {reference_of(node, study)} | ({node.parent} if node.placebo else set())
+    checkpoints = {reference_of(node, study.reference)} | ({node.parent} if node.placebo else set())
     references = sum(checkpoint is not None for checkpoint in checkpoints)
     mechanism = mechanism_work(node, preferences, study)
     trained = pairs * study.num_train_epochs + mechanism.trained

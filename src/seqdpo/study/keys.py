@@ -1,13 +1,275 @@
-"""The keys of a study as one flat list, to lay two studies beside each other."""
+"""The keys of a study file in groups, so that a function takes the keys it reads and no others.
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+`seqdpo.study.config.Study` is all of them together, and can be given wherever one group is asked for.
+"""
+
+import re
+from itertools import permutations
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
+
+from seqdpo.study.objectives import Name, Objective
+from seqdpo.study.settings import SETTINGS
+from seqdpo.wording import did_you_mean
+
+OBJECTIVE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
+REFERENCE = re.compile(r"base|previous|stage:[1-9][0-9]*")
+#: `orders: all` of more objectives than this is thousands of stages; the user names the orders instead.
+MAX_OBJECTIVES_FOR_ALL_ORDERS = 5
 
 
-def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every value below a mapping under its dotted key, as in `objectives.helpful.subset`."""
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
+def _objective_name(name: str) -> str:
+    if not OBJECTIVE_NAME.fullmatch(name) or name == "base" or name.startswith("placebo"):
+        raise ValueError(
+            f"{name!r} cannot name an objective; expected letters, digits, '-' and '_' (at most 40), "
+            "not 'base' and not beginning with 'placebo'"
+        )
+    return name
+
+
+def _reference(value: str) -> str:
+    if not REFERENCE.fullmatch(value):
+        raise ValueError("expected 'base', 'previous' or 'stage:<k>' with k from 1")
+    return value
+
+
+def _word_or_list(value: Any) -> str:
+    return "(word)" if isinstance(value, str) else "(list)"
+
+
+def _placebo_count(value: Any) -> Any:
+    """`true` means one control stage beside every later stage."""
+    return int(value) if isinstance(value, bool) else value
+
+
+def _unique_seeds(seeds: list[int]) -> list[int]:
+    if len(set(seeds)) != len(seeds):
+        raise ValueError("the same seed stands twice; expected each seed once")
+    return seeds
+
+
+class Keys(BaseModel):
+    """What all groups share: unknown keys are refused, values do not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
+
+
+class ModelKeys(Keys):
+    """The base model and its tokenizer."""
+
+    model_name_or_path: Name = Field(description="hub id, local folder, or 'lab' for the built-in one")
+    model_revision: str | None = Field(default=None, description="branch, tag or commit on the hub")
+    trust_remote_code: bool = Field(default=False, description="run model code that comes with the weights")
+    dtype: Literal["float32", "bfloat16"] = Field(default="float32", description="of the frozen base weights")
+    chat_template_path: Name | None = Field(
+        default=None,
+        description="Jinja file, or a tokenizer folder, whose chat template replaces the model's",
+    )
+
+
+class AdapterKeys(Keys):
+    """The LoRA adapter, and how a later stage builds on an earlier one."""
+
+    lora_r: int = Field(default=32, ge=1, le=65_536, description="rank")
+    lora_alpha: float = Field(default=64, gt=0, description="the update is scaled by lora_alpha / lora_r")
+    lora_dropout: float = Field(default=0.0, ge=0, lt=1)
+    lora_target_modules: Annotated[
+        Annotated[Literal["all-linear"], Tag("(word)")] | Annotated[list[str], Field(min_length=1), Tag("(list)")],
+        Discriminator(_word_or_list),
+    ] = Field(default="all-linear", description="all linear layers but the head, or a list of module names")
+    adapter_mode: Literal["continue", "new_on_merged", "stack"] = Field(
+        default="continue",
+        description="how a later stage builds on the earlier adapter: train it on, merge it and train a new one, "
+        "or keep it beside a new one",
+    )
+
+
+class PolicyKeys(AdapterKeys, ModelKeys):
+    """The base with an adapter around it."""
+
+
+class LossKeys(Keys):
+    """What a stage minimises."""
+
+    beta: float = Field(default=0.3, gt=0, description="strength of the pull towards the reference")
+    reference: Annotated[str, AfterValidator(_reference)] = Field(
+        default="base", description="the policy in DPO's denominator: base, previous, or stage:<k>"
+    )
+
+    def reference_stage(self) -> int:
+        """The k of `reference: stage:<k>`."""
+        return int(self.reference.removeprefix("stage:"))
+
+
+class OptimiserKeys(Keys):
+    """How a stage minimises it; named as in transformers.TrainingArguments."""
+
+    learning_rate: float = Field(default=5e-5, gt=0)
+    lr_scheduler_type: Literal[
+        "linear", "cosine", "constant", "constant_with_warmup", "cosine_with_restarts", "polynomial"
+    ] = "linear"
+    warmup_ratio: float = Field(default=0.0, ge=0, lt=1, description="share of the steps; or give warmup_steps")
+    warmup_steps: int = Field(default=0, ge=0)
+    num_train_epochs: int = Field(default=1, ge=1, description="epochs a stage")
+    per_device_train_batch_size: int = Field(default=8, ge=1)
+    gradient_accumulation_steps: int = Field(
+        default=1, ge=1, description="pairs a step = this x per_device_train_batch_size"
+    )
+    weight_decay: float = Field(default=0.0, ge=0)
+    adam_beta1: float = Field(default=0.9, ge=0, lt=1)
+    adam_beta2: float = Field(default=0.999, ge=0, lt=1)
+    adam_epsilon: float = Field(default=1e-8, gt=0)
+    max_grad_norm: float = Field(default=1.0, ge=0, description="0 switches clipping off")
+    gradient_checkpointing: bool = Field(default=False, description="less memory, about a third more time")
+    tokens_per_batch: int | None = Field(
+        default=None,
+        ge=16,
+        description="tokens in one forward pass; changes speed and memory, not results; null: 1024 on a CPU, 8192 "
+        "on an accelerator",
+    )
+
+    @model_validator(mode="after")
+    def _check_warmup(self) -> Self:
+        if self.warmup_ratio > 0 and self.warmup_steps > 0:
+            raise ValueError(
+                f"warmup_ratio = {self.warmup_ratio} and warmup_steps = {self.warmup_steps}; expected one of them"
+            )
+        return self
+
+    @property
+    def pairs_per_step(self) -> int:
+        return self.per_device_train_batch_size * self.gradient_accumulation_steps
+
+
+class StageKeys(OptimiserKeys, LossKeys):
+    """All that training one stage reads."""
+
+
+class TextKeys(Keys):
+    """How long a text may be."""
+
+    max_length: int = Field(default=1024, ge=8, description="tokens of a prompt with one response")
+    excess_length_strategy: Literal["drop", "truncate", "raise"] = Field(
+        default="drop", description="for pairs over max_length; truncate takes the oldest prompt turns first"
+    )
+
+
+class DataKeys(Keys):
+    """The objectives and their pairs."""
+
+    setting: str | None = Field(default=None, description="a named set of objectives; or name them yourself")
+    objectives: dict[Annotated[str, AfterValidator(_objective_name)], Objective] = Field(default_factory=dict)
+    max_train_pairs: int | None = Field(default=None, ge=1, description="per objective, drawn by hash")
+    max_eval_pairs: int | None = Field(default=2000, ge=1, description="per objective, drawn by hash")
+    eval_fraction: float = Field(
+        default=0.1, gt=0, lt=1, description="share of prompts held out where the source has no test split"
+    )
+
+    @model_validator(mode="after")
+    def _fill_in_the_setting(self) -> Self:
+        if self.setting is not None and self.setting not in SETTINGS:
+            near = did_you_mean(self.setting, SETTINGS)
+            hint = f".{near}" if near else ""
+            raise ValueError(f"setting = {self.setting!r} is unknown; expected one of {', '.join(SETTINGS)}{hint}")
+        if self.setting is None and not self.objectives:
+            raise ValueError("neither setting nor objectives is given; expected one of them")
+        if (
+            self.setting is not None
+            and self.objectives
+            and set(self.objectives) != set(SETTINGS[self.setting].objectives)
+        ):
+            raise ValueError(
+                f"setting = {self.setting!r} has the objectives {', '.join(SETTINGS[self.setting].objectives)}, but "
+                f"objectives names {', '.join(self.objectives)}; expected the same names, or only one of the two keys"
+            )
+        if self.setting is not None and not self.objectives:
+            object.__setattr__(self, "objectives", dict(SETTINGS[self.setting].objectives))
+        return self
+
+    def train_limit(self, objective: str) -> int | None:
+        return self.objectives[objective].max_train_pairs or self.max_train_pairs
+
+    def eval_limit(self, objective: str) -> int | None:
+        return self.objectives[objective].max_eval_pairs or self.max_eval_pairs
+
+
+class TreeKeys(DataKeys):
+    """The stages: every order of objectives, every seed, the control stages."""
+
+    orders: Annotated[
+        Annotated[Literal["all"], Tag("(word)")] | Annotated[list[list[str]], Tag("(list)")],
+        Discriminator(_word_or_list),
+    ] = Field(default="all", description="all, or a list of lists")
+    seeds: Annotated[list[Annotated[int, Field(ge=0)]], AfterValidator(_unique_seeds)] = Field(
+        default_factory=lambda: [0], min_length=1
+    )
+    placebo: Annotated[int, BeforeValidator(_placebo_count)] = Field(
+        default=1, ge=0, description="control stages beside every later stage; true = 1, false = 0"
+    )
+
+    @model_validator(mode="after")
+    def _check_orders(self) -> Self:
+        if self.orders == "all":
+            if len(self.objectives) > MAX_OBJECTIVES_FOR_ALL_ORDERS:
+                raise ValueError(
+                    f"orders = 'all' of {len(self.objectives)} objectives; expected at most "
+                    f"{MAX_OBJECTIVES_FOR_ALL_ORDERS}. List the orders you want"
+                )
+            return self
+        if not self.orders:
+            raise ValueError("orders = []; expected 'all' or at least one list of objectives")
+        for number, order in enumerate(self.orders, 1):
+            _check_order(number, order, list(self.objectives))
+        if len({tuple(order) for order in self.orders}) != len(self.orders):
+            raise ValueError("orders: the same order stands twice; expected each order once")
+        return self
+
+    def all_orders(self) -> list[tuple[str, ...]]:
+        """The orders of the study, `all` spelled out."""
+        if self.orders == "all":
+            return list(permutations(self.objectives))
+        return [tuple(order) for order in self.orders]
+
+    def trained_objectives(self) -> list[str]:
+        """The objectives that some order trains; the others are only evaluated."""
+        return list(dict.fromkeys(name for order in self.all_orders() for name in order))
+
+
+class MechanismKeys(Keys):
+    """What is measured beside the scores."""
+
+    gradient_trace_points: int = Field(
+        default=20, ge=0, description="points of a later stage at which objectives' gradients are compared; 0: none"
+    )
+    gradient_trace_share: float = Field(
+        default=0.1, gt=0, description="at most so many passes for them, as a share of the stage's training passes"
+    )
+    mechanism_pairs: int = Field(
+        default=200, ge=0, description="held-out pairs an objective for KL, forecast and the path between checkpoints"
+    )
+
+
+class VerdictKeys(Keys):
+    """What counts as a change; fixed before the training."""
+
+    margin_tolerance: float = Field(
+        default=0.1, gt=0, lt=1, description="mean-margin change that counts as none, as a share of what was learned"
+    )
+    accuracy_tolerance: float = Field(default=0.02, gt=0, lt=0.5, description="accuracy change that counts as none")
+    flip_tolerance: float = Field(
+        default=0.02, gt=0, lt=0.5, description="share of flipped pairs beyond the control stages' that counts as none"
+    )
+    confidence: float = Field(
+        default=0.95, ge=0.8, lt=1, description="1 - confidence: risk of a wrong claim, all cells"
+    )
+
+
+def _check_order(number: int, order: list[str], names: list[str]) -> None:
+    unknown = [name for name in order if name not in names]
+    if unknown:
+        raise ValueError(
+            f"orders, entry {number}: {unknown[0]!r} is no objective of this study; expected {', '.join(names)}"
+        )
+    if not order or len(set(order)) != len(order):
+        raise ValueError(f"orders, entry {number} = {order}; expected each objective at most once, at least one")

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel, get_scheduler
 from seqdpo.errors import RunError
 from seqdpo.policy.batches import for_each_batch
 from seqdpo.policy.logps import response_logps
-from seqdpo.study.config import Study
+from seqdpo.study.keys import StageKeys
 from seqdpo.training.loss import dpo_losses, preference_logits
 from seqdpo.training.placebo import TrainingPairs
 
@@ -51,15 +51,15 @@ class Observer(Protocol):
         """Called once, after the last step."""
 
 
-def n_steps(n_pairs: int, study: Study) -> int:
+def n_steps(n_pairs: int, keys: StageKeys) -> int:
     """Optimiser steps of a stage; the final short batch of an epoch is a step."""
-    return study.num_train_epochs * math.ceil(n_pairs / study.pairs_per_step)
+    return keys.num_train_epochs * math.ceil(n_pairs / keys.pairs_per_step)
 
 
 def train_stage(
     policy: PeftModel,
     pairs: TrainingPairs,
-    study: Study,
+    keys: StageKeys,
     seed: int,
     on_step: Callable[[Step], None],
     observer: Observer | None = None,
@@ -73,21 +73,21 @@ def train_stage(
     parameters = [parameter for parameter in policy.parameters() if parameter.requires_grad]
     optimizer = AdamW(
         parameters,
-        lr=study.learning_rate,
-        betas=(study.adam_beta1, study.adam_beta2),
-        eps=study.adam_epsilon,
-        weight_decay=study.weight_decay,
+        lr=keys.learning_rate,
+        betas=(keys.adam_beta1, keys.adam_beta2),
+        eps=keys.adam_epsilon,
+        weight_decay=keys.weight_decay,
     )
-    total = n_steps(len(pairs.tokens), study)
-    warmup = study.warmup_steps or math.ceil(total * study.warmup_ratio)
-    scheduler = get_scheduler(study.lr_scheduler_type, optimizer, warmup, total)
+    total = n_steps(len(pairs.tokens), keys)
+    warmup = keys.warmup_steps or math.ceil(total * keys.warmup_ratio)
+    scheduler = get_scheduler(keys.lr_scheduler_type, optimizer, warmup, total)
     steps: list[Step] = []
-    with _training_mode(policy, study), torch.random.fork_rng():
+    with _training_mode(policy, keys), torch.random.fork_rng():
         torch.manual_seed(seed)
-        for epoch, indices in _step_indices(len(pairs.tokens), study, seed):
+        for epoch, indices in _step_indices(len(pairs.tokens), keys, seed):
             if observer is not None:
                 observer.before_step(len(steps), optimizer)
-            step = _train_step(policy, parameters, optimizer, pairs, indices, study, len(steps) + 1, epoch)
+            step = _train_step(policy, parameters, optimizer, pairs, indices, keys, len(steps) + 1, epoch)
             scheduler.step()
             steps.append(step)
             on_step(step)
@@ -102,15 +102,15 @@ def _train_step(
     optimizer: AdamW,
     pairs: TrainingPairs,
     indices: Sequence[int],
-    study: Study,
+    keys: StageKeys,
     number: int,
     epoch: int,
 ) -> Step:
     began = time.perf_counter()
     learning_rate = optimizer.param_groups[0]["lr"]
     optimizer.zero_grad(set_to_none=True)
-    sums = accumulate_gradients(policy, pairs, indices, study)
-    grad_norm = _clipped_norm(parameters, study.max_grad_norm)
+    sums = accumulate_gradients(policy, pairs, indices, keys)
+    grad_norm = _clipped_norm(parameters, keys.max_grad_norm)
     if not (math.isfinite(sums.loss) and math.isfinite(grad_norm)):
         raise RunError(_not_finite(number, sums.loss / len(indices), grad_norm, [pairs.pair_ids[i] for i in indices]))
     optimizer.step()
@@ -142,7 +142,7 @@ class _Sums:
     rejected: float = 0.0
 
 
-def accumulate_gradients(policy: PeftModel, pairs: TrainingPairs, indices: Sequence[int], study: Study) -> _Sums:
+def accumulate_gradients(policy: PeftModel, pairs: TrainingPairs, indices: Sequence[int], keys: StageKeys) -> _Sums:
     """Adds up the gradient of the step's mean loss, however the pairs fall into batches."""
     device = next(policy.parameters()).device
     parameters = [parameter for parameter in policy.parameters() if parameter.requires_grad]
@@ -152,20 +152,20 @@ def accumulate_gradients(policy: PeftModel, pairs: TrainingPairs, indices: Seque
     def add(batch: list[int]) -> None:
         logps = response_logps(policy, [tokens[i] for i in batch])
         offset = torch.as_tensor([pairs.offsets[indices[i]] for i in batch], dtype=torch.float32, device=device)
-        loss = dpo_losses(logps.chosen, logps.rejected, offset, study.beta).sum()
+        loss = dpo_losses(logps.chosen, logps.rejected, offset, keys.beta).sum()
         # all gradients or none: a batch that the memory does not hold comes again
         gradients = torch.autograd.grad(loss / len(indices), parameters, allow_unused=True)
         for parameter, gradient in zip(parameters, gradients, strict=True):
             if gradient is not None:
                 parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
-        logits = preference_logits(logps.chosen.detach(), logps.rejected.detach(), offset, study.beta)
+        logits = preference_logits(logps.chosen.detach(), logps.rejected.detach(), offset, keys.beta)
         sums.loss += loss.item()
         sums.correct += ((logits > 0).float() + 0.5 * (logits == 0).float()).sum().item()
         sums.logits += logits.sum().item()
         sums.chosen += logps.chosen.sum().item()
         sums.rejected += logps.rejected.sum().item()
 
-    for_each_batch(policy, tokens, study.tokens_per_batch, add)
+    for_each_batch(policy, tokens, keys.tokens_per_batch, add)
     return sums
 
 
@@ -182,27 +182,27 @@ def _not_finite(step: int, loss: float, grad_norm: float, pair_ids: Sequence[str
     )
 
 
-def _step_indices(n_pairs: int, study: Study, seed: int) -> Iterator[tuple[int, list[int]]]:
+def _step_indices(n_pairs: int, keys: StageKeys, seed: int) -> Iterator[tuple[int, list[int]]]:
     """(epoch, indices of the pairs) of every step; each epoch holds each pair once, in its own shuffled order."""
     generator = np.random.default_rng(seed)
-    for epoch in range(1, study.num_train_epochs + 1):
+    for epoch in range(1, keys.num_train_epochs + 1):
         shuffled = generator.permutation(n_pairs).tolist()
-        for start in range(0, n_pairs, study.pairs_per_step):
-            yield epoch, shuffled[start : start + study.pairs_per_step]
+        for start in range(0, n_pairs, keys.pairs_per_step):
+            yield epoch, shuffled[start : start + keys.pairs_per_step]
 
 
 @contextmanager
-def _training_mode(policy: PeftModel, study: Study) -> Iterator[None]:
+def _training_mode(policy: PeftModel, keys: StageKeys) -> Iterator[None]:
     """Training mode, with activation checkpointing where the study asks for it; both are undone on leaving."""
     base = policy.get_base_model()
-    if study.gradient_checkpointing:
+    if keys.gradient_checkpointing:
         _enable_checkpointing(base)
     policy.train()
     try:
         yield
     finally:
         policy.eval()
-        if study.gradient_checkpointing:
+        if keys.gradient_checkpointing:
             _disable_checkpointing(base)
 
 

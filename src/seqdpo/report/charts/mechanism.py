@@ -16,7 +16,7 @@ def mechanism_charts(results: Mapping[str, Any], movement: pa.Table) -> list[Cha
         return []
     names = list(dict.fromkeys(row["objective"] for row in results["score_matrix"]))
     charts = [_trace(record) for record in mechanism["gradients"]]
-    for record in mechanism["function"]:
+    for record in mechanism["kl_and_path"]:
         if record["from"] != "base" and any(one["path"] for one in record["objectives"]):
             charts.append(_path(record, names))
     for record in mechanism["movement"]:

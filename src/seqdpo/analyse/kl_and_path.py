@@ -16,7 +16,7 @@ from seqdpo.analyse.nodes import NodeKey, checkpoint_scores, tables_of
 from seqdpo.analyse.panel import Panel
 from seqdpo.analyse.path import Margins, best_place, path_record
 from seqdpo.errors import DataError
-from seqdpo.measure.tables import PATH
+from seqdpo.tables import PATH
 
 SCOPE = "this checkpoint, on held-out pairs like these; KL along given responses, not along the policy's own"
 
@@ -30,8 +30,8 @@ class Measured(NamedTuple):
     after: PairScores
 
 
-def function_records(function: pa.Table, panels: Sequence[Panel], confidence: float) -> list[dict[str, Any]]:
-    """One record for each stage of function.parquet, control stages among them.
+def kl_and_path_records(function: pa.Table, panels: Sequence[Panel], confidence: float) -> list[dict[str, Any]]:
+    """One record for each stage of kl_and_path.parquet, control stages among them.
 
     `panels` are those of the evaluation split; the table may hold some of their pairs only.
 
@@ -43,7 +43,7 @@ def function_records(function: pa.Table, panels: Sequence[Panel], confidence: fl
 def measured(node: NodeKey, table: pa.Table, panel: Panel) -> Measured:
     """The rows of an objective and what the stage's two checkpoints say of these pairs.
 
-    Raises: as `function_records`.
+    Raises: as `kl_and_path_records`.
     """
     rows = pc.index_in(table["pair_id"].combine_chunks(), value_set=panel.pair_ids.cast(pa.string()))
     if rows.null_count:

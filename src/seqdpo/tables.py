@@ -2,6 +2,27 @@
 
 import pyarrow as pa
 
+PROMPT_TYPE = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+#: data/pairs.parquet: one row for each (objective, split, pair), then the columns of SLICE_PREFIX.
+PAIRS_SCHEMA = pa.schema(
+    [
+        ("pair_id", pa.string()),
+        ("prompt_id", pa.string()),
+        ("objective", pa.string()),
+        ("split", pa.string()),
+        ("prompt", PROMPT_TYPE),
+        ("chosen", pa.string()),
+        ("rejected", pa.string()),
+        ("strength", pa.float64()),
+        ("prompt_tokens", pa.int32()),
+        ("chosen_tokens", pa.int32()),
+        ("rejected_tokens", pa.int32()),
+        ("truncated", pa.bool_()),
+    ]
+)
+#: Columns of metadata begin with this, so that no name of a dataset can hide a column of ours.
+SLICE_PREFIX = "slice_"
+
 #: scores.parquet: one row for each (seed, order, checkpoint, objective, split, pair); log-probabilities in nats,
 #: summed over response tokens. Margins are derived from them by `seqdpo.analyse.margins`.
 SCORES_SCHEMA = pa.schema(
@@ -75,9 +96,9 @@ GRADIENTS_SCHEMA = pa.schema(
 
 #: The places a on the line from the previous checkpoint (0) to the new one (1) at which pairs are scored.
 PATH = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25)
-#: function.parquet: some held-out pairs of every objective, what the stage made of them; sums over response tokens,
+#: kl_and_path.parquet: some held-out pairs of every objective, what the stage made of them; sums over response tokens,
 #: in nats. The run's table has NODE_COLUMNS before these.
-FUNCTION_SCHEMA = pa.schema(
+KL_AND_PATH_SCHEMA = pa.schema(
     [
         ("objective", pa.string()),
         ("pair_id", pa.string()),

@@ -10,12 +10,12 @@ import torch
 from transformers import PreTrainedModel
 
 from seqdpo.measure.scores import Column, PairLogps, as_column, pair_logps
-from seqdpo.measure.tables import FUNCTION_SCHEMA, PATH
 from seqdpo.policy.adapters import Line, line_between
 from seqdpo.policy.batches import for_each_batch
 from seqdpo.policy.divergence import response_kl
 from seqdpo.policy.logps import base_of
 from seqdpo.preferences.tokens import PairTokens
+from seqdpo.tables import KL_AND_PATH_SCHEMA, PATH
 
 
 class HeldOut(NamedTuple):
@@ -32,7 +32,7 @@ class PairKl(NamedTuple):
     rejected: Column  # (n_pairs,)
 
 
-def function_table(
+def kl_and_path_table(
     base: PreTrainedModel,
     previous: Path | None,
     new: Path,
@@ -42,7 +42,7 @@ def function_table(
     with_path: bool = True,
     on_batch: Callable[[int], None] = lambda n_pairs: None,
 ) -> pa.Table:
-    """FUNCTION_SCHEMA: the held-out pairs of every objective between two checkpoints of one base.
+    """KL_AND_PATH_SCHEMA: the held-out pairs of every objective between two checkpoints of one base.
 
     `previous` and `new` are PEFT LoRA adapter folders (None: the base itself); `forecasts` come from
     `seqdpo.measure.forecast` and stay null without. `on_batch` hears the pairs of each forward pass.
@@ -53,7 +53,7 @@ def function_table(
             kl = line_kl(line, pairs.tokens, tokens_per_batch, on_batch)
             path = path_logps(line, pairs.tokens, tokens_per_batch, on_batch) if with_path else None
             tables.append(_table(name, pairs.pair_ids, kl, (forecasts or {}).get(name), path))
-    return pa.concat_tables(tables) if tables else FUNCTION_SCHEMA.empty_table()
+    return pa.concat_tables(tables) if tables else KL_AND_PATH_SCHEMA.empty_table()
 
 
 def line_kl(
@@ -106,6 +106,6 @@ def _table(
     }
     arrays = [
         pa.nulls(n, field.type) if columns[field.name] is None else pa.array(columns[field.name], field.type)
-        for field in FUNCTION_SCHEMA
+        for field in KL_AND_PATH_SCHEMA
     ]
-    return pa.table(arrays, schema=FUNCTION_SCHEMA)
+    return pa.table(arrays, schema=KL_AND_PATH_SCHEMA)

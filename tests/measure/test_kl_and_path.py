@@ -8,12 +8,12 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from seqdpo.measure.forecast import SHARE_OF_ADAM_STEP, forecast
-from seqdpo.measure.function import HeldOut, function_table, line_kl, path_logps
+from seqdpo.measure.kl_and_path import HeldOut, kl_and_path_table, line_kl, path_logps
 from seqdpo.measure.movement import adapter_factors
 from seqdpo.measure.scores import pair_logps
-from seqdpo.measure.tables import FUNCTION_SCHEMA, PATH
 from seqdpo.policy.adapters import line_between, loaded_adapter, save_adapter, trainable_policy
 from seqdpo.policy.engine import choose_engine
+from seqdpo.tables import KL_AND_PATH_SCHEMA, PATH
 from seqdpo.training.placebo import TrainingPairs
 from seqdpo.training.stage import accumulate_gradients
 
@@ -110,9 +110,9 @@ def test_a_policy_that_did_not_move_has_no_kl(tiny_model, checkpoints, pairs):
 
 def test_table_has_a_row_a_pair_and_null_where_nothing_was_measured(tiny_model, checkpoints, pairs):
     held_out = {"helpful": HeldOut(["a", "b"], pairs[:2]), "harmless": HeldOut(["c"], pairs[2:3])}
-    whole = function_table(tiny_model, *checkpoints, held_out, 1000)
-    control = function_table(tiny_model, *checkpoints, held_out, 1000, with_path=False)
-    assert whole.schema == control.schema == FUNCTION_SCHEMA
+    whole = kl_and_path_table(tiny_model, *checkpoints, held_out, 1000)
+    control = kl_and_path_table(tiny_model, *checkpoints, held_out, 1000, with_path=False)
+    assert whole.schema == control.schema == KL_AND_PATH_SCHEMA
     assert whole["pair_id"].to_pylist() == ["a", "b", "c"]
     assert whole["objective"].to_pylist() == ["helpful", "helpful", "harmless"]
     assert [len(row) for row in whole["path_chosen_logp"].to_pylist()] == [len(PATH)] * 3
