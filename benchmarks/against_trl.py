@@ -169,7 +169,7 @@ def study_seqdpo(shape: str, dtype: str, data: str, batch_size: int) -> dict[str
     from rich.console import Console
 
     from seqdpo.run.board import board_for
-    from seqdpo.run.runner import run_study
+    from seqdpo.run.study import run_study
 
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:

@@ -34,7 +34,7 @@ from seqdpo.preferences.tokens import PairTokens
 from seqdpo.run.board import board_for
 from seqdpo.run.folder import RunFolder
 from seqdpo.run.inputs import read_preferences, with_model_path
-from seqdpo.run.runner import run_study
+from seqdpo.run.study import run_study
 from seqdpo.study.config import Study
 from seqdpo.study.settings import LAB, SETTINGS
 from seqdpo.training.placebo import TrainingPairs

@@ -25,7 +25,7 @@ from seqdpo.analyse.recipes import ATTRIBUTABLE, recipes
 from seqdpo.analyse.verdicts import Tolerances, verdicts
 from seqdpo.run.board import board_for
 from seqdpo.run.folder import RunFolder
-from seqdpo.run.runner import run_study
+from seqdpo.run.study import run_study
 from seqdpo.study.config import Study
 from seqdpo.study.settings import SETTINGS
 

@@ -5,7 +5,7 @@ import os
 import sys
 import warnings
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -16,6 +16,9 @@ from seqdpo.study.file import load_study
 from seqdpo.study.settings import SETTINGS
 from seqdpo.study.template import study_template
 from seqdpo.wording import did_you_mean
+
+if TYPE_CHECKING:
+    from seqdpo.run.folder import RunFolder
 
 KEYS_AS_FLAGS = "Every key of the study file is also a flag (--learning-rate 1e-5, --objectives.NAME.KEY VALUE)."
 
@@ -187,6 +190,21 @@ def pairs(
 
 
 @app.command()
+def analyse(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder: the output_dir of a study.")],
+) -> None:
+    """Derive tables, results.json and the report again from a run's own files; loads no model."""
+    from seqdpo.run.findings import write_findings
+    from seqdpo.run.folder import RunFolder, check_run_folder
+
+    folder = RunFolder(run)
+    check_run_folder(folder)
+    with folder.locked():
+        write_findings(folder)
+    _show_findings(folder)
+
+
+@app.command()
 def report(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder: the output_dir of a study.")],
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Else report.html in the run folder.")] = None,
@@ -262,11 +280,8 @@ def env() -> None:
 
 
 def _run(study: Study) -> None:
-    from seqdpo.report.findings import print_results
     from seqdpo.run.board import board_for
-    from seqdpo.run.finished import read_results
-    from seqdpo.run.report import report_source, write_report
-    from seqdpo.run.runner import run_study
+    from seqdpo.run.study import run_study
 
     try:
         with board_for(console) as board:
@@ -274,6 +289,14 @@ def _run(study: Study) -> None:
     except KeyboardInterrupt:
         errors.print("Interrupted. Run the same command again to continue.")
         raise  # typer ends with 130
+    _show_findings(folder)
+
+
+def _show_findings(folder: "RunFolder") -> None:
+    from seqdpo.report.findings import print_results
+    from seqdpo.run.finished import read_results
+    from seqdpo.run.report import report_source, write_report
+
     print_results(console, read_results(folder.root))
     console.print(f"Everything is in {folder.root}/", highlight=False, soft_wrap=True)
     for path in write_report(report_source(folder.root), folder.report):

@@ -110,3 +110,10 @@ KL_AND_PATH_SCHEMA = pa.schema(
         ("path_rejected_logp", pa.list_(pa.float64())),
     ]
 )
+
+#: Each stage's own tables of the mechanism by the name of their file, with the names that older releases gave it.
+STAGE_TABLES: dict[str, tuple[pa.Schema, tuple[str, ...]]] = {
+    "movement": (MOVEMENT_SCHEMA, ()),
+    "gradients": (GRADIENTS_SCHEMA, ()),
+    "kl_and_path": (KL_AND_PATH_SCHEMA, ("function",)),
+}

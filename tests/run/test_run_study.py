@@ -13,9 +13,9 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from seqdpo.errors import ConfigError, DataError, RunError
-from seqdpo.run import runner
+from seqdpo.run import stage as node_stage
 from seqdpo.run.files import file_hash
-from seqdpo.run.runner import run_study
+from seqdpo.run.study import run_study
 from seqdpo.study.config import Study
 from seqdpo.study.settings import LAB
 from seqdpo.tables import SCORES_SCHEMA
@@ -177,7 +177,7 @@ def test_the_same_study_gives_the_same_bytes_with_a_cold_and_a_warm_cache(finish
 
 def test_an_interrupted_run_goes_on_after_the_last_finished_stage(finished, tmp_path, monkeypatch):
     trained = []
-    train_stage = runner.train_stage
+    train_stage = node_stage.train_stage
 
     def interrupted(*args):
         if len(trained) == 2:
@@ -185,16 +185,16 @@ def test_an_interrupted_run_goes_on_after_the_last_finished_stage(finished, tmp_
         trained.append(None)
         return train_stage(*args)
 
-    monkeypatch.setattr(runner, "train_stage", interrupted)
+    monkeypatch.setattr(node_stage, "train_stage", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "run")
     done = {path.parent.name for path in (tmp_path / "run").glob("stages/*/node.json")}
     assert done == {"base", "seed0.first", "seed0.first.second"}
     assert not (tmp_path / "run/results.json").exists()
     assert not list((tmp_path / "run").rglob("*.tmp"))
-    monkeypatch.setattr(runner, "train_stage", train_stage)
+    monkeypatch.setattr(node_stage, "train_stage", train_stage)
     folder, board = run(tmp_path / "run")
-    assert board.started[1:] == [
+    assert board.started == [
         "first>second~placebo1 (seed 0)",
         "second (seed 0)",
         "second>first (seed 0)",
@@ -206,14 +206,45 @@ def test_an_interrupted_run_goes_on_after_the_last_finished_stage(finished, tmp_
     assert events[-1] == "run_done"
 
 
+def test_a_stage_that_was_trained_but_not_measured_is_not_trained_again(finished, tmp_path, monkeypatch):
+    measure = node_stage.measure
+
+    def interrupted(bench, node):
+        if node.path == ("first", "second"):
+            raise KeyboardInterrupt
+        measure(bench, node)
+
+    monkeypatch.setattr(node_stage, "measure", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "run", orders=[["first", "second"]])
+    monkeypatch.setattr(node_stage, "measure", measure)
+    trained = []
+    train = node_stage.train
+    monkeypatch.setattr(node_stage, "train", lambda bench, node: (trained.append(node.checkpoint), train(bench, node)))
+    folder, _ = run(tmp_path / "run", orders=[["first", "second"]])
+    assert trained == ["first>second~placebo1"]
+    adapter = "stages/seed0.first.second/adapter/adapter_model.safetensors"
+    assert file_hash(folder.root / adapter) == file_hash(finished[0].root / adapter)
+
+
 def test_a_finished_run_trains_nothing_again_and_may_grow(finished, tmp_path):
     shutil.copytree(finished[0].root, tmp_path / "run")
     _, again = run(tmp_path / "run")
-    assert again.started == ["base"]
+    assert again.started == []
     folder, grown = run(tmp_path / "run", placebo=2)
-    assert grown.started[1:] == ["first>second~placebo2 (seed 0)", "second>first~placebo2 (seed 0)"]
+    assert grown.started == ["first>second~placebo2 (seed 0)", "second>first~placebo2 (seed 0)"]
     old, new = cells(finished[0]), cells(folder)
     assert [cell for cell in new if cell["placebo"] < 2] == old
+
+
+def test_a_finished_run_loads_no_model(finished, tmp_path, monkeypatch):
+    shutil.copytree(finished[0].root, tmp_path / "run")
+    for name in ("scores.parquet", "results.json", "study.yaml", "data/pairs.parquet"):
+        (tmp_path / "run" / name).unlink()
+    monkeypatch.delattr("seqdpo.run.bench.load_model")
+    folder, _ = run(tmp_path / "run")
+    for name in ("scores.parquet", "results.json", "data/pairs.parquet"):
+        assert file_hash(folder.root / name) == file_hash(finished[0].root / name)
 
 
 @pytest.mark.parametrize(
@@ -230,17 +261,64 @@ def test_another_study_in_the_same_folder_is_refused(finished, values, expected)
     assert file_hash(finished[0].study) == before
 
 
-def test_a_stage_that_was_changed_since_is_refused(finished, tmp_path):
+@pytest.mark.parametrize(
+    ("spoilt", "trained"),
+    [("adapter/adapter_model.safetensors", ["first"]), ("scores.parquet", []), ("node.json", []), (None, ["first"])],
+)
+def test_what_is_spoilt_of_a_stage_is_set_aside_and_computed_again(finished, tmp_path, spoilt, trained, monkeypatch):
+    """Its children stay: trained again, the stage leaves the very bytes that they were trained from."""
     shutil.copytree(finished[0].root, tmp_path / "run")
-    adapter = tmp_path / "run/stages/seed0.first/adapter/adapter_model.safetensors"
-    adapter.write_bytes(adapter.read_bytes()[:-1] + b"\x00\x01")
-    with pytest.raises((DataError, RunError), match=r"seed0.first/adapter.*checksum"):
+    stage = tmp_path / "run/stages/seed0.first"
+    if spoilt is None:
+        shutil.rmtree(stage)
+    else:
+        (stage / spoilt).write_bytes((stage / spoilt).read_bytes()[:-1] + b"!")
+    again = []
+    train = node_stage.train
+    monkeypatch.setattr(node_stage, "train", lambda bench, node: (again.append(node.checkpoint), train(bench, node)))
+    folder, board = run(tmp_path / "run")
+    assert board.started == ["first (seed 0)"]
+    assert again == trained
+    assert folder.scores.read_bytes() == finished[0].scores.read_bytes()
+    aside = {path.name for path in folder.root.rglob("*.damaged")}
+    assert len(aside) == (0 if spoilt is None else 1)
+
+
+def test_a_folder_of_a_stage_without_a_record_is_kept_beside_the_stage(finished, tmp_path):
+    shutil.copytree(finished[0].root, tmp_path / "run")
+    stage = tmp_path / "run/stages/seed0.second.first"
+    (stage / "node.json").unlink()
+    (stage / "trained.json").unlink()
+    folder, board = run(tmp_path / "run")
+    assert board.started == ["second>first (seed 0)"]
+    assert (folder.root / "stages/seed0.second.first.damaged/adapter/adapter_model.safetensors").is_file()
+    assert folder.scores.read_bytes() == finished[0].scores.read_bytes()
+
+
+def test_stages_that_changed_places_are_refused_by_name(finished, tmp_path):
+    shutil.copytree(finished[0].root, tmp_path / "run")
+    stages = tmp_path / "run/stages"
+    (stages / "seed0.first.second").rename(stages / "away")
+    (stages / "seed0.first.placebo1-second").rename(stages / "seed0.first.second")
+    (stages / "away").rename(stages / "seed0.first.placebo1-second")
+    with pytest.raises(DataError, match=r"is of 'first>second~placebo1' of seed 0; expected 'first>second' of seed 0"):
         run(tmp_path / "run")
 
 
-def test_a_stage_whose_parent_is_gone_is_not_taken_for_a_child_of_the_next_one(finished, tmp_path):
+def test_a_stage_of_other_keys_is_refused_by_name(finished, tmp_path):
+    other, _ = run(tmp_path / "other", learning_rate=1e-3, orders=[["first"]])
     shutil.copytree(finished[0].root, tmp_path / "run")
     shutil.rmtree(tmp_path / "run/stages/seed0.first")
+    shutil.copytree(other.root / "stages/seed0.first", tmp_path / "run/stages/seed0.first")
+    with pytest.raises(DataError, match=r"seed0.first/node.json: keys = .*the stage is of another study"):
+        run(tmp_path / "run")
+
+
+def test_a_stage_trained_from_another_checkpoint_is_refused(finished, tmp_path):
+    shutil.copytree(finished[0].root, tmp_path / "run")
+    record = tmp_path / "run/stages/seed0.first.second/node.json"
+    values = json.loads(record.read_text())
+    record.write_text(json.dumps(values | {"parent_adapter": "0" * 64}))
     with pytest.raises(DataError, match=r"seed0.first.second: was trained from another checkpoint"):
         run(tmp_path / "run")
 

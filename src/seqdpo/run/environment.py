@@ -29,12 +29,17 @@ def environment() -> dict[str, Any]:
         "platform": platform.platform(),
         "packages": {name: _version(name) for name in PACKAGES},
         "device": _device_name(),
-        "cpu": torch.cpu.get_capabilities().get("cpu_name"),
+        "cpu": processor(),
         "cpu_count": os.cpu_count(),
         "torch_threads": torch.get_num_threads(),
         "cuda": torch.version.cuda,
         "command": " ".join(sys.argv),
     }
+
+
+def processor() -> str | None:
+    """The CPU's name, by which torch and we choose how to multiply."""
+    return torch.cpu.get_capabilities().get("cpu_name")
 
 
 def peak_memory_bytes() -> int:

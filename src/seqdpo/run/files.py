@@ -42,6 +42,15 @@ def folder_written_whole(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def set_aside(path: Path) -> Path:
+    """Renames a file or folder that is not to be believed, beside what may take its place; nothing if it is gone."""
+    names = (path.with_name(f"{path.name}.damaged{number}") for number in ("", *range(2, 10_000)))
+    aside = next(name for name in names if not name.exists())
+    if path.exists():
+        path.rename(aside)
+    return aside
+
+
 def write_text(path: Path, text: str) -> None:
     with written_whole(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
@@ -77,6 +86,6 @@ def file_hash(path: Path) -> str:
 
 
 def file_hashes(folder: Path) -> dict[str, str]:
-    """The hash of every file below a folder, by its relative path."""
-    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    """The hash of every file below a folder, by its relative path; what was set aside is none of them."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and ".damaged" not in path.name)
     return {path.relative_to(folder).as_posix(): file_hash(path) for path in paths}

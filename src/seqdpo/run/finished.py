@@ -14,8 +14,8 @@ import yaml
 
 from seqdpo.analyse.results import SCHEMA_VERSION
 from seqdpo.errors import ConfigError, DataError
-from seqdpo.run.folder import RunFolder
-from seqdpo.wording import did_you_mean, listed
+from seqdpo.run.folder import RunFolder, check_run_folder
+from seqdpo.wording import listed
 
 #: Columns of scores.parquet whose values repeat; read as dictionaries they take a tenth of the memory.
 REPEATED = ["order", "checkpoint", "objective", "split", "pair_id"]
@@ -94,29 +94,14 @@ def read_results(root: Path) -> dict[str, Any]:
 
 def _finished_folder(root: Path) -> RunFolder:
     folder = RunFolder(root)
-    try:
-        _check_finished(folder)
-    except OSError as error:
-        raise ConfigError(f"{root}: cannot be read ({error.strerror}). Change its rights.") from None
-    return folder
-
-
-def _check_finished(folder: RunFolder) -> None:
-    root = folder.root
-    if not root.exists():
-        near = did_you_mean(root.name, [path.name for path in root.parent.glob("*/")])
-        raise ConfigError(f"{root}: no such folder; expected a run folder, the output_dir of a study.{near}")
-    if not root.is_dir():
-        raise ConfigError(f"{root}: is a file; expected a run folder. Give the output_dir of the study.")
-    if not folder.manifest.is_file():
-        below = sorted(path.parent.name for path in root.glob(f"*/{folder.manifest.name}"))
-        there = f" Run folders in it: {listed(below)}." if below else ""
-        raise ConfigError(f"{root}: no manifest.json; expected a run folder, the output_dir of a study.{there}")
-    if not folder.scores.is_file():
+    check_run_folder(folder)
+    if not folder.manifest.is_file() or not folder.scores.is_file():
+        gone = folder.manifest if folder.scores.is_file() else folder.scores
         raise ConfigError(
-            f"{root}: no scores.parquet, so the run is not finished; expected a finished one. "
-            "Run `seqdpo run` again to finish it."
+            f"{root}: no {gone.name}; expected a finished run. Run `seqdpo run` again to finish it; if it is finished, "
+            f"`seqdpo analyse {root}` writes the file anew."
         )
+    return folder
 
 
 def _columns_without_texts(path: Path) -> list[str]:

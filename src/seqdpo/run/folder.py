@@ -11,11 +11,13 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from seqdpo.errors import ConfigError, DataError
-from seqdpo.run.files import file_hash
+from seqdpo.errors import ConfigError
 from seqdpo.study.checkpoints import BASE, Node
+from seqdpo.wording import did_you_mean, listed
 
 NODE_FILE = "node.json"
+TRAINED_FILE = "trained.json"
+WEIGHTS_FILE = "adapter_model.safetensors"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +104,25 @@ class RunFolder:
             lock.release()
 
 
+def check_run_folder(folder: RunFolder) -> None:
+    """Raises: ConfigError if no study was run there, or it cannot be read."""
+    root = folder.root
+    try:
+        if not root.exists():
+            near = did_you_mean(root.name, [path.name for path in root.parent.glob("*/")])
+            raise ConfigError(f"{root}: no such folder; expected a run folder, the output_dir of a study.{near}")
+        if not root.is_dir():
+            raise ConfigError(f"{root}: is a file; expected a run folder. Give the output_dir of the study.")
+        if not folder.study.is_file() and not folder.manifest.is_file():
+            below = sorted(path.parent.name for path in root.glob(f"*/{folder.study.name}"))
+            there = f" Run folders in it: {listed(below)}." if below else ""
+            raise ConfigError(
+                f"{root}: no {folder.study.name}; expected a run folder, the output_dir of a study.{there}"
+            )
+    except OSError as error:
+        raise ConfigError(f"{root}: cannot be read ({error.strerror}). Change its rights.") from None
+
+
 def check_output_dir(root: Path) -> None:
     """Refuses, before anything is written, a place that cannot become or is not a run folder.
 
@@ -153,27 +174,3 @@ def _unusable(root: Path, error: OSError) -> ConfigError:
         f"output_dir = {str(root)!r}: cannot be used: {error.strerror or error}; expected a folder to write in. "
         "Choose another one."
     )
-
-
-def read_node(folder: Path) -> dict[str, Any] | None:
-    """What a finished stage's node.json says; None if the stage is not done.
-
-    Raises: DataError if a file of the stage is missing or has changed since.
-    """
-    path = folder / NODE_FILE
-    if not path.is_file():
-        return None
-    try:
-        node = json.loads(path.read_text(encoding="utf-8"))
-        files = dict(node["files"])
-    except (ValueError, KeyError, TypeError):
-        raise DataError(f"{path}: cannot be read as JSON with 'files'. Remove {folder} and run again.") from None
-    for name, expected in files.items():
-        file = folder / name
-        found = file_hash(file) if file.is_file() else "no file"
-        if found != expected:
-            raise DataError(
-                f"{file}: checksum = {found[:16]}; expected {expected[:16]} as in {NODE_FILE}. "
-                f"Remove {folder} and run again."
-            )
-    return node

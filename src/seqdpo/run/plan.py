@@ -68,7 +68,11 @@ def _stage_plan(
     held_out = [pair for objective in preferences.objectives.values() for pair in objective.eval]
     if node is None:
         trained = [pair for name in study.trained_objectives() for pair in preferences.objectives[name].train]
-        work, steps, mean = base_work(preferences, study), 0, _tokens_per_pair([*held_out, *trained])
+        work, steps, mean = (
+            base_work(preferences, study.trained_objectives()),
+            0,
+            _tokens_per_pair([*held_out, *trained]),
+        )
         mechanism = Work(0, 0)
     else:
         train = preferences.objectives[node.objective].train

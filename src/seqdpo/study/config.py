@@ -4,12 +4,11 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from seqdpo.study.keys import MechanismKeys, PolicyKeys, StageKeys, TextKeys, TreeKeys, VerdictKeys
+from seqdpo.study.keys import NodeKeys, TextKeys, TreeKeys, VerdictKeys
 from seqdpo.study.objectives import Name
 
 
-# pydantic lists the fields of the last base first, and the groups stand in the file as they follow here from below
-class Study(VerdictKeys, MechanismKeys, TreeKeys, TextKeys, StageKeys, PolicyKeys):
+class Study(VerdictKeys, TreeKeys, TextKeys, NodeKeys):
     """Everything that shapes a study's results, and where they go."""
 
     output_dir: Name = Field(description="the run folder")

@@ -250,6 +250,10 @@ class MechanismKeys(Keys):
     )
 
 
+class NodeKeys(MechanismKeys, StageKeys, PolicyKeys):
+    """All that shapes what one node of the tree leaves, its texts and labels aside."""
+
+
 class VerdictKeys(Keys):
     """What counts as a change; fixed before the training."""
 

@@ -1,0 +1,22 @@
+"""In this process, one node after another."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from seqdpo.run.bench import Bench
+from seqdpo.run.board import Board
+from seqdpo.run.schedule import ready
+from seqdpo.run.stage import run_node, title
+from seqdpo.study.checkpoints import Node
+
+
+def execute(bench: Bench, left: Sequence[Node | None], board: Board) -> None:
+    """Runs the nodes that are left, parents first."""
+    waiting = list(left)
+    while waiting:
+        node = ready(waiting)[0]
+        board.start(title(node))
+        steps = run_node(bench, node)
+        board.finish("scored" if steps is None else f"loss {np.mean(steps['loss'].to_numpy()[-10:]):.3f}")
+        waiting.remove(node)
