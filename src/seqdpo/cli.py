@@ -205,6 +205,21 @@ def analyse(
 
 
 @app.command()
+def merge(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The run folder that the others' stages go into.")],
+    others: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Runs of the same study, made elsewhere.")],
+) -> None:
+    """Join runs of one study: stages of other seeds, orders or control stages, made elsewhere."""
+    from seqdpo.run.folder import RunFolder
+    from seqdpo.run.merge import merge_runs
+
+    folder = RunFolder(run)
+    copied = merge_runs(folder, [RunFolder(other) for other in others])
+    console.print(f"{len(copied)} stages went into {run}", highlight=False, markup=False, soft_wrap=True)
+    _show_findings(folder)
+
+
+@app.command()
 def report(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder: the output_dir of a study.")],
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Else report.html in the run folder.")] = None,

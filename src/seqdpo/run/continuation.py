@@ -7,12 +7,9 @@ from typing import Any
 from seqdpo.errors import ConfigError, DataError, SeqdpoError
 from seqdpo.run.finished import read_mapping
 from seqdpo.run.folder import NODE_FILE, RunFolder
-from seqdpo.run.stored_study import read_study
+from seqdpo.run.stored_study import differing_keys, read_study
 from seqdpo.study.config import Study
-from seqdpo.study.flat import flat
 
-#: Keys that do not change a stage that is already in the tree; a run may be continued with others.
-GROWING_KEYS = {"orders", "seeds", "placebo", "output_dir"}
 MAX_LISTED = 10
 REMEDY = "Use another output_dir, or remove this folder."
 
@@ -38,13 +35,11 @@ def check_continuation(folder: RunFolder, study: Study, identity: dict[str, Any]
 
 def _different_keys(folder: RunFolder, study: Study) -> Iterator[str]:
     try:
-        there = dict(flat(read_study(folder).model_dump(mode="json")))
+        earlier = read_study(folder)
     except SeqdpoError:
         return
-    here = dict(flat(study.model_dump(mode="json")))
-    for key in here | there:
-        if key.partition(".")[0] not in GROWING_KEYS and here.get(key) != there.get(key):
-            yield f"{key} = {here.get(key)!r} here; {there.get(key)!r} there"
+    for key, here, there in differing_keys(study, earlier):
+        yield f"{key} = {here!r} here; {there!r} there"
 
 
 def _different_inputs(folder: RunFolder, identity: dict[str, Any]) -> Iterator[str]:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,32 +15,58 @@ import pyarrow.parquet as pq
 
 from seqdpo.errors import ConfigError
 
+#: The temporary names of this module, by the process that writes.
+_TEMPORARY = re.compile(r"\..+\.[0-9]+\.tmp")
+
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """Yields a temporary name beside `path`, which becomes `path` when the block ends well."""
+    """Yields a temporary name beside `path`, which becomes `path` when the block ends well.
+
+    The name is one process's own, and what stands under `path` before is there until the new file is on the disk.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
+        _on_disk(temporary)
         temporary.replace(path)
+        _on_disk(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
 
 @contextmanager
 def folder_written_whole(path: Path) -> Iterator[Path]:
-    """The same for a folder; what an interrupted run left under the temporary name is removed first."""
-    temporary = path.with_name(f".{path.name}.tmp")
+    """The same for a folder that is not there yet."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
         yield temporary
+        for file in temporary.rglob("*"):
+            _on_disk(file)
         temporary.rename(path)
+        _on_disk(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def sweep(root: Path) -> None:
+    """Removes what killed processes left under temporary names below `root`, which nobody else may be writing to."""
+    for left in [path for path in root.rglob(".*.tmp") if _TEMPORARY.fullmatch(path.name)]:
+        shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
+
+
+def _on_disk(path: Path) -> None:
+    """Waits until a file's content, or a folder's names, would survive a power cut; Windows has no such call."""
+    if os.name == "nt" and path.is_dir():
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def set_aside(path: Path) -> Path:
@@ -57,17 +84,24 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_for_user(output: Path, content: bytes) -> None:
-    """Writes, whole, a file that a user asked for.
+    """Writes a file that a user asked for: a regular one whole; a device, a pipe or a link's target is written through.
 
     Raises: ConfigError if that cannot be done.
     """
     try:
+        if output.exists() and not _is_plain_file(output):
+            output.write_bytes(content)
+            return
         with written_whole(output) as temporary:
             temporary.write_bytes(content)
     except OSError as error:
         raise ConfigError(
             f"{output}: cannot be written: {error.strerror or error}; expected a place for a file. Choose another one."
         ) from None
+
+
+def _is_plain_file(path: Path) -> bool:
+    return path.is_file() and not path.is_symlink()
 
 
 def write_json(path: Path, value: Any) -> None:

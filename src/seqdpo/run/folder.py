@@ -12,6 +12,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from seqdpo.errors import ConfigError
+from seqdpo.run.files import sweep
 from seqdpo.study.checkpoints import BASE, Node
 from seqdpo.wording import did_you_mean, listed
 
@@ -81,12 +82,13 @@ class RunFolder:
     def log(self, event: str, **details: Any) -> None:
         """Appends one line to events.jsonl."""
         line = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event, **details}
-        with self.events.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        with self.events.open("a+b") as file:
+            torn = file.tell() > 0 and (file.seek(-1, os.SEEK_END), file.read())[1] != b"\n"  # a killed process's line
+            file.write((b"\n" if torn else b"") + json.dumps(line, ensure_ascii=False).encode() + b"\n")
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keeps other processes out of the folder.
+        """Keeps other processes out of the folder, and takes away what killed ones left half written.
 
         Raises: ConfigError if another process holds it, or it cannot be written to.
         """
@@ -99,6 +101,7 @@ class RunFolder:
         except OSError as error:
             raise _unusable(self.root, error) from None
         try:
+            sweep(self.root)
             yield
         finally:
             lock.release()
