@@ -17,6 +17,8 @@ OBJECTIVE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
 REFERENCE = re.compile(r"base|previous|stage:[1-9][0-9]*")
 #: `orders: all` of more objectives than this is thousands of stages; the user names the orders instead.
 MAX_OBJECTIVES_FOR_ALL_ORDERS = 5
+#: More than anybody can run; a slip of the finger is told before a tree of millions of stages is made.
+MOST_SEEDS, MOST_CONTROLS = 1000, 100
 
 
 def _objective_name(name: str) -> str:
@@ -201,11 +203,11 @@ class TreeKeys(DataKeys):
         Annotated[Literal["all"], Tag("(word)")] | Annotated[list[list[str]], Tag("(list)")],
         Discriminator(_word_or_list),
     ] = Field(default="all", description="all, or a list of lists")
-    seeds: Annotated[list[Annotated[int, Field(ge=0)]], AfterValidator(_unique_seeds)] = Field(
-        default_factory=lambda: [0], min_length=1
+    seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**63)]], AfterValidator(_unique_seeds)] = Field(
+        default_factory=lambda: [0], min_length=1, max_length=MOST_SEEDS
     )
     placebo: Annotated[int, BeforeValidator(_placebo_count)] = Field(
-        default=1, ge=0, description="control stages beside every later stage; true = 1, false = 0"
+        default=1, ge=0, le=MOST_CONTROLS, description="control stages beside every later stage; true = 1, false = 0"
     )
 
     @model_validator(mode="after")
