@@ -2,7 +2,7 @@
 
 import pyarrow as pa
 
-from seqdpo.analyse.mechanism import MechanismTables, mechanism_record, movement_records
+from seqdpo.analyse.results import MechanismTables, mechanism_record, movement_records
 from seqdpo.analyse.results import results
 from seqdpo.tables import GRADIENTS_SCHEMA, KL_AND_PATH_SCHEMA, MOVEMENT_SCHEMA, NODE_COLUMNS
 

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from seqdpo.analyse.mechanism import MechanismTables
+from seqdpo.analyse.results import MechanismTables
 from seqdpo.analyse.results import results
 from seqdpo.report.source import ReportSource
 from seqdpo.tables import (
