@@ -8,10 +8,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
+from seqdpo.report.findings import print_results
 
 from run_folders import pair, write_run
 from seqdpo.analyse.results import results
-from seqdpo.report.findings import print_results
 
 ORDER = "helpful>harmless"
 PAIRS = [pair(f"{i:016x}", slice_topic="sofa" if i % 3 else "kettle") for i in range(200)]

@@ -99,7 +99,7 @@ def test_cells_are_each_later_stage_and_everything_since_the_objective_was_taugh
         ("a", 1, 1, 3, 0),  # two stages: no control stage spans them
         ("b", 2, 2, 3, 2),
     ]
-    assert found[2].names["from"] == "a"
+    assert found[2].name(found[2].start) == "a"
     assert found[2].names["to"] == "a>b>c"
 
 

@@ -6,10 +6,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
-
-from seqdpo.analyse.results import MechanismTables
-from seqdpo.analyse.results import results
 from seqdpo.report.source import ReportSource
+
+from seqdpo.analyse.results import MechanismTables, results
 from seqdpo.tables import (
     GRADIENTS_SCHEMA,
     KL_AND_PATH_SCHEMA,

@@ -21,6 +21,7 @@ from seqdpo.analyse.score_matrix import score_matrix
 from seqdpo.analyse.slices import slice_records
 from seqdpo.analyse.transfer import transfer_records
 from seqdpo.analyse.verdicts import verdicts
+from seqdpo.study.checkpoints import BASE
 
 
 class MechanismTables(NamedTuple):
@@ -58,7 +59,7 @@ def results(
         length=tuple(_lengths(side_by_side, confidence)),
         mechanism=None
         if mechanism is None
-        else mechanism_record(mechanism, side_by_side, (study or {}).get("reference", "base"), beta, confidence),
+        else mechanism_record(mechanism, side_by_side, (study or {}).get("reference", BASE), beta, confidence),
     )
 
 

@@ -4,7 +4,7 @@ A key of the file is the field's name without an underscore at its end (`from_` 
 of the fields. Undefined numbers are None. A new key needs a new SCHEMA_VERSION.
 """
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeAlias, TypeVar
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from seqdpo.errors import DataError
+from seqdpo.files import REMEDY
 from seqdpo.study.checkpoints import Checkpoint
 
 SCHEMA_VERSION = 4
@@ -53,31 +54,30 @@ def to_json(found: Any) -> Any:
     return [to_json(value) for value in found] if isinstance(found, list | tuple) else found
 
 
-def from_json(kind: type[R], text: str, path: Path) -> R:
-    """The record that `text` is the JSON of; `path` is where it was read.
+def findings_from_json(text: str, path: Path) -> "Findings":
+    """What a results.json of this SCHEMA_VERSION holds; `path` is where it was read.
 
-    Raises: DataError that names the first wrong key, if it is none.
+    Raises: DataError that names the first wrong key, if it holds anything else.
     """
     try:
-        record: R = _adapter(kind).validate_json(text)
+        return _findings().validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
         raise DataError(
             f"{path}: {key} = {str(first['input'])[:60]!r}: {first['msg']}; expected findings as this release writes "
-            "them. Run the study again: finished stages are kept, and this file is written anew."
+            f"them. {REMEDY}"
         ) from None
-    return record
+
+
+@cache
+def _findings() -> "TypeAdapter[Findings]":
+    return TypeAdapter(Findings)
 
 
 def extended(record: Record, kind: type[R], **more: Any) -> R:
     """A record of a kind that has the fields of another and more."""
     return kind(**{field.name: getattr(record, field.name) for field in fields(record)}, **more)  # type: ignore[arg-type]
-
-
-@cache
-def _adapter(kind: Hashable) -> "TypeAdapter[Any]":
-    return TypeAdapter(kind)
 
 
 # numbers with their intervals

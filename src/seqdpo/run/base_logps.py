@@ -13,11 +13,11 @@ from transformers import PreTrainedModel
 
 import seqdpo
 from seqdpo.cache import cache_dir
+from seqdpo.files import write_table
 from seqdpo.measure.scores import PairLogps, pair_logps
 from seqdpo.policy.load import device
 from seqdpo.preferences.pairs import content_hash
 from seqdpo.preferences.prepare import PreparedPair, tokens_hash
-from seqdpo.run.files import write_table
 
 
 @dataclass(slots=True)

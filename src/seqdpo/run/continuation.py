@@ -8,8 +8,8 @@ from typing import Any
 import yaml
 
 from seqdpo.errors import ConfigError, DataError
+from seqdpo.files import file_hash
 from seqdpo.policy.adapters import WEIGHTS_FILE
-from seqdpo.run.files import file_hash
 from seqdpo.run.folder import NODE_FILE, RunFolder, read_node
 from seqdpo.study.checkpoints import Node
 from seqdpo.study.config import Study

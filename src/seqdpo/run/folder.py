@@ -12,61 +12,16 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from seqdpo.errors import ConfigError, DataError
-from seqdpo.run.files import file_hash
+from seqdpo.files import file_hash
+from seqdpo.layout import RunFiles
 from seqdpo.study.checkpoints import BASE, Node
 
 NODE_FILE = "node.json"
 
 
 @dataclass(frozen=True, slots=True)
-class RunFolder:
-    """The paths of a run folder, and its log of events."""
-
-    root: Path
-
-    @property
-    def study(self) -> Path:
-        return self.root / "study.yaml"
-
-    @property
-    def manifest(self) -> Path:
-        return self.root / "manifest.json"
-
-    @property
-    def pairs(self) -> Path:
-        return self.root / "data" / "pairs.parquet"
-
-    @property
-    def dropped(self) -> Path:
-        return self.root / "data" / "dropped.json"
-
-    @property
-    def scores(self) -> Path:
-        return self.root / "scores.parquet"
-
-    @property
-    def movement(self) -> Path:
-        return self.root / "movement.parquet"
-
-    @property
-    def gradients(self) -> Path:
-        return self.root / "gradients.parquet"
-
-    @property
-    def kl_and_path(self) -> Path:
-        return self.root / "kl_and_path.parquet"
-
-    @property
-    def results(self) -> Path:
-        return self.root / "results.json"
-
-    @property
-    def report(self) -> Path:
-        return self.root / "report.html"
-
-    @property
-    def events(self) -> Path:
-        return self.root / "events.jsonl"
+class RunFolder(RunFiles):
+    """A run folder that is written: its stages, its lock and its log of events."""
 
     def stage(self, node: Node | None) -> Path:
         """The folder of a stage; of the base's scores for None."""

@@ -16,10 +16,10 @@ from torch import nn
 from transformers import PreTrainedModel
 
 import seqdpo
-from seqdpo.analyse.mechanism import MechanismTables
-from seqdpo.analyse.results import results
-from seqdpo.analyse.verdicts import Tolerances
+from seqdpo.analyse.results import MechanismTables, results
+from seqdpo.analyse.schema import Tolerances, to_json
 from seqdpo.errors import RunError
+from seqdpo.files import file_hash, file_hashes, folder_written_whole, write_json, write_table, write_text
 from seqdpo.measure.movement import movement_table, weight_norms
 from seqdpo.measure.scores import PairLogps, pair_logps
 from seqdpo.policy.adapters import loaded_adapter, save_adapter, trainable_policy
@@ -33,7 +33,6 @@ from seqdpo.run.base_logps import BaseLogps
 from seqdpo.run.board import Board, Task
 from seqdpo.run.continuation import adapter_hash, check_continuation, unfinished_nodes
 from seqdpo.run.environment import environment, peak_memory_bytes
-from seqdpo.run.files import file_hash, file_hashes, folder_written_whole, write_json, write_table, write_text
 from seqdpo.run.folder import NODE_FILE, RunFolder, check_output_dir
 from seqdpo.run.inputs import read_preferences, with_model_path
 from seqdpo.run.mechanism import STAGE_TABLES, gradient_trace, run_table, stage_forecast, stage_kl_and_path
@@ -296,7 +295,7 @@ def _write_findings(folder: RunFolder, study: Study, preferences: Preferences) -
     write_table(folder.scores, scores)
     facts = study.model_dump(mode="json", include=set(STUDY_FACTS))
     found = results(scores, pairs, study.beta, _tolerances(study), facts, MechanismTables(**mechanism))
-    write_json(folder.results, found)
+    write_json(folder.results, to_json(found))
     manifest = json.loads(folder.manifest.read_text(encoding="utf-8"))
     tables = (folder.scores, folder.gradients, folder.movement, folder.kl_and_path)
     written = (folder.study, folder.pairs, folder.dropped, *tables, folder.results)

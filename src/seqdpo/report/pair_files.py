@@ -7,9 +7,9 @@ import pyarrow as pa
 from rich.console import Console
 
 from seqdpo.errors import ConfigError
-from seqdpo.report.pairs import visible
+from seqdpo.files import write_table, written_whole
+from seqdpo.report.print_pairs import visible
 from seqdpo.report.rows import TextFormat, row_texts
-from seqdpo.run.files import write_table, written_whole
 
 FileFormat = Literal["jsonl", "csv", "parquet"]
 ENDINGS: dict[str, FileFormat] = {".jsonl": "jsonl", ".csv": "csv", ".parquet": "parquet"}

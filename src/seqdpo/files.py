@@ -1,18 +1,25 @@
-"""Files written whole: under a temporary name, then renamed, so that an interrupted run leaves no half of one."""
+"""Files written whole, and read so that what goes wrong is an error for the user.
+
+Whole: under a temporary name, then renamed, so that an interrupted run leaves no half of one.
+"""
 
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import yaml
 
-from seqdpo.errors import ConfigError
+from seqdpo.errors import ConfigError, DataError
+from seqdpo.wording import first_line
+
+REMEDY = "Run the study again: finished stages are kept, and this file is written anew."
 
 
 @contextmanager
@@ -80,3 +87,38 @@ def file_hashes(folder: Path) -> dict[str, str]:
     """The hash of every file below a folder, by its relative path."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     return {path.relative_to(folder).as_posix(): file_hash(path) for path in paths}
+
+
+def read_table(path: Path, **options: Any) -> pa.Table:
+    """A Parquet file of a run.
+
+    Raises: DataError if it cannot be read.
+    """
+    with reading(path):
+        return pq.read_table(path, partitioning=None, **options)  # the folder's name is no column
+
+
+def read_mapping(path: Path, parse: Callable[[str], Any]) -> Mapping[str, Any]:
+    """A JSON or YAML file of a run.
+
+    Raises: DataError if it cannot be read, or holds no keys.
+    """
+    with reading(path):
+        value = parse(path.read_text(encoding="utf-8"))
+    if not isinstance(value, dict):
+        raise DataError(f"{path}: holds {str(value)[:40]!r}; expected keys with values. {REMEDY}")
+    return value
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turns what reading a file of a run may raise into an error for the user."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file; expected it beside the scores. {REMEDY}") from None
+    except PermissionError:
+        raise DataError(f"{path}: no permission to read it. Change its rights.") from None
+    except (OSError, ValueError, RecursionError, pa.ArrowException, yaml.YAMLError) as error:
+        reason = getattr(error, "problem", None) or first_line(error)  # of YAML, what is wrong and not where
+        raise DataError(f"{path}: cannot be read ({reason[:120]}). {REMEDY}") from None
