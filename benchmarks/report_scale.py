@@ -18,6 +18,10 @@ from selenium.webdriver.chrome.service import Service
 from tables import report
 
 from seqdpo.analyse.results import results
+from seqdpo.analyse.schema import to_json
+from seqdpo.files import write_json, write_table
+from seqdpo.layout import RunFiles
+from seqdpo.report.finished import Run, read_run
 from seqdpo.report.page import page
 from seqdpo.tables import MOVEMENT_SCHEMA, NODE_COLUMNS, SCORES_SCHEMA
 
@@ -80,7 +84,7 @@ def wait(is_done: Callable[[], Any]) -> None:
 
 def made_up(n: int, root: Path) -> Run:
     generator = np.random.default_rng(0)
-    ids = [f"pair{i:07}" for i in range(n)]
+    ids = [f"{i:012x}" for i in range(n)]
     base = [scores(ids, "a>b", 0, 0, np.zeros(n))]
     taught = generator.normal(1, 2, n)
     parts = [scores(ids, *where, taught + generator.normal(0, 0.5, n) * (where[1] > 1)) for where in CHECKPOINTS]
