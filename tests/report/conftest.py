@@ -1,5 +1,6 @@
 """A finished run without a model: tables of hand-chosen margins, turned into findings and a run folder."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -120,7 +121,8 @@ def _table(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
 def make_run(tmp_path: Path) -> Callable[..., Run]:
     """`make_run(n=30, prompt="…", name="…", mechanism=True)`: two orders of two objectives, four control stages.
 
-    `name` is that of the model; `taught` multiplies what was learned: with 0 there is nothing to lose.
+    `name` is that of the model; `taught` multiplies all margins: with 0 there is nothing to lose; `broken`: the first
+    pair's log-probabilities are NaN.
     """
 
     def make(
@@ -130,8 +132,11 @@ def make_run(tmp_path: Path) -> Callable[..., Run]:
         name: str = "run",
         mechanism: bool = True,
         taught: float = 1.0,
+        broken: bool = False,
     ) -> Run:
-        margins = {at: [m * (taught if at[1] else 1) for m in of] for at, of in planted_margins(n).items()}
+        margins = {at: [m * taught for m in of] for at, of in planted_margins(n).items()}
+        if broken:
+            margins = {at: [math.nan if at[1] else 0.0, *of[1:]] for at, of in margins.items()}
         scores, pairs, tables = scores_table(margins), _pairs(n, prompt, answer), mechanism_tables()
         study = {"model_name_or_path": name, "setting": "hh-rlhf", "reference": "base", "beta": 0.3, "seeds": [0]}
         findings = results(scores, pairs, 0.3, study=study, mechanism=tables if mechanism else None)

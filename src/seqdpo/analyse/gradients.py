@@ -226,7 +226,11 @@ def _share(part: float, whole: float) -> float | None:
 
 
 def _losses(policy: PairScores, reference: PairScores, beta: float) -> Column:
-    """-log sigmoid(beta * (policy difference - reference difference)) of each pair."""
+    """-log sigmoid(beta * (policy difference - reference difference)) of each pair; NaN stays NaN.
+
+    The one place of the analysis that knows which loss was trained.
+    """
     difference = policy.chosen_logp - policy.rejected_logp
-    losses: Column = np.logaddexp(0, -beta * (difference - (reference.chosen_logp - reference.rejected_logp)))
+    with np.errstate(invalid="ignore"):  # of NaN
+        losses: Column = np.logaddexp(0, -beta * (difference - (reference.chosen_logp - reference.rejected_logp)))
     return losses
