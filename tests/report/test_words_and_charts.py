@@ -82,9 +82,7 @@ def test_a_kind_of_pictures_is_one_module_with_its_entry(monkeypatch, make_run):
 
 
 def test_no_two_pictures_of_a_section_claim_one_place():
-    places = [
-        ("cell" if isinstance(entry, CellChart) else entry.section, entry.place) for entry in charts._entries()
-    ]
+    places = [("cell" if isinstance(entry, CellChart) else entry.section, entry.place) for entry in charts._entries()]
     assert len(set(places)) == len(places) >= 9
     assert all(isinstance(entry, CellChart | RunChart) for entry in charts._entries())
 

@@ -15,6 +15,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from seqdpo.errors import DataError
 from seqdpo.files import REMEDY
 from seqdpo.study.checkpoints import Checkpoint
+from seqdpo.wording import brief
 
 SCHEMA_VERSION = 4
 
@@ -65,7 +66,7 @@ def findings_from_json(text: str, path: Path) -> "Findings":
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
         raise DataError(
-            f"{path}: {key} = {str(first['input'])[:60]!r}: {first['msg']}; expected findings as this release writes "
+            f"{path}: {key} = {brief(first['input'], 60)}: {first['msg']}; expected findings as this release writes "
             f"them. {REMEDY}"
         ) from None
 

@@ -42,15 +42,14 @@ EVALUATION = pc.field("split") == "eval"
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run: `findings` and tables are read when they are asked for.
+    """A finished run; findings and tables are read when they are asked for.
 
-    docs/results.md describes the findings, docs/run-folder.md every file; whatever reads one raises DataError where it
+    docs/results.md describes the findings, docs/run-folder.md every file. What reads one raises DataError where it
     cannot be read.
     """
 
     folder: Path
-    pairs: pa.Table  # data/pairs.parquet without the texts
-    study: Mapping[str, Any]  # study.yaml
+    study: Mapping[str, Any]  # study.yaml, every key
     manifest: Mapping[str, Any]  # manifest.json
 
     @property
@@ -61,38 +60,46 @@ class Run:
     def findings(self) -> Findings:
         """results.json.
 
-        Raises: DataError, too, if it is of another version or holds what no release writes.
+        Raises: DataError, too, if it is of another version or holds what this release does not write.
         """
-        return _read_findings(RunFiles(self.folder).results)
+        return _read_findings(self._files.results)
 
-    @property
+    @cached_property
     def dropped(self) -> Mapping[str, Any]:
         """data/dropped.json: each objective's pairs read, kept and dropped, with reasons."""
-        return read_mapping(RunFiles(self.folder).dropped, json.loads)
+        return read_mapping(self._files.dropped, json.loads)
+
+    @cached_property
+    def pairs(self) -> pa.Table:
+        """data/pairs.parquet without the texts."""
+        return read_table(self._files.pairs, columns=_columns_without_texts(self._files.pairs))
 
     @cached_property
     def gradients(self) -> pa.Table:
-        return read_table(RunFiles(self.folder).gradients)
+        return read_table(self._files.gradients)
 
     @cached_property
     def movement(self) -> pa.Table:
-        return read_table(RunFiles(self.folder).movement)
+        return read_table(self._files.movement)
 
     @cached_property
     def kl_and_path(self) -> pa.Table:
-        return read_table(RunFiles(self.folder).kl_and_path)
+        return read_table(self._files.kl_and_path)
+
+    @property
+    def _files(self) -> RunFiles:
+        return RunFiles(self.folder)
 
     def scores(self, columns: Sequence[str] | None = None, wanted: pc.Expression | None = None) -> pa.Table:
         """scores.parquet; of large runs better only the rows that are wanted."""
-        path = RunFiles(self.folder).scores
-        return read_table(path, columns=columns, filters=wanted, read_dictionary=REPEATED)
+        return read_table(self._files.scores, columns=columns, filters=wanted, read_dictionary=REPEATED)
 
     def texts(self, objective: str, split: str, pair_ids: pa.Array) -> pa.Table:
         """Prompt, chosen and rejected of some pairs, in their order.
 
         Raises: DataError if one of the pairs is not there.
         """
-        path = RunFiles(self.folder).pairs
+        path = self._files.pairs
         wanted = (pc.field("objective") == objective) & (pc.field("split") == split)
         wanted &= pc.field("pair_id").isin(pair_ids)
         found = read_table(path, columns=["pair_id", *TEXTS], filters=wanted)
@@ -179,12 +186,7 @@ def read_run(root: str | Path) -> Run:
         _check_finished(files)
     except OSError as error:
         raise ConfigError(f"{root}: cannot be read ({error.strerror}). Change its rights.") from None
-    return Run(
-        files.root,
-        pairs=read_table(files.pairs, columns=_columns_without_texts(files.pairs)),
-        study=read_mapping(files.study, yaml.safe_load),
-        manifest=read_mapping(files.manifest, json.loads),
-    )
+    return Run(files.root, read_mapping(files.study, yaml.safe_load), read_mapping(files.manifest, json.loads))
 
 
 def _read_findings(path: Path) -> Findings:
