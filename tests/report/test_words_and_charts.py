@@ -74,7 +74,8 @@ def test_a_pair_without_finite_margin_leaves_pictures_that_say_undefined(make_ru
 def test_a_kind_of_pictures_is_one_module_with_its_entry(monkeypatch, make_run):
     """A further entry is on the page and among the figures, and nothing else names it."""
     entry = CellChart(9, lambda cell: Chart("mine", "Mine", "caption", f"n = {cell.n}", {"mark": "point"}))
-    monkeypatch.setattr(charts, "_entries", lambda found=charts._entries(): [*found, entry])
+    entries = [*charts._entries(), entry]
+    monkeypatch.setattr(charts, "_entries", lambda: entries)
     run = make_run(n=9)
     found = payload(run)
     assert [cell["charts"][-1]["key"] for cell in found["cells"]] == ["mine", "mine"]

@@ -63,8 +63,10 @@ class Chart:
         return spec | {"width": WIDTH, "title": self.title, "datasets": self.data, "config": CONFIG}
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, Any]:
-        """What a notebook draws."""
-        return {"application/vnd.vegalite.v6+json": self.vega_lite(), "text/plain": f"{self.title}. {self.alt}"}
+        """What a notebook draws: the specification, where it knows Vega-Lite, and else the words."""
+        spec = self.vega_lite()
+        by_version = {f"application/vnd.vegalite.{version}+json": spec for version in ("v6", "v5")}
+        return by_version | {"text/plain": f"{self.title}. {self.alt}"}
 
 
 class CellChart(NamedTuple):
