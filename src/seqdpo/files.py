@@ -59,12 +59,18 @@ def write_for_user(output: Path, content: bytes) -> None:
 
     Raises: ConfigError if that cannot be done.
     """
+    with writing(str(output)), written_whole(output) as temporary:
+        temporary.write_bytes(content)
+
+
+@contextmanager
+def writing(where: str) -> Iterator[None]:
+    """Turns what writing a file for a user may raise into an error for the user, which begins with `where`."""
     try:
-        with written_whole(output) as temporary:
-            temporary.write_bytes(content)
+        yield
     except OSError as error:
         raise ConfigError(
-            f"{output}: cannot be written: {error.strerror or error}; expected a place for a file. Choose another one."
+            f"{where}: cannot be written: {error.strerror or error}; expected a place for a file. Choose another one."
         ) from None
 
 

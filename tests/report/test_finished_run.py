@@ -86,9 +86,7 @@ def test_every_picture_can_be_had_by_its_name(make_run):
     run = make_run(n=9)
     for picture in run.pictures():
         assert run.chart(picture.name).title == picture.chart.title
-    with pytest.raises(
-        ArgumentError, match=r"name = 'score-matricks': no such picture; .* 'score-matrix'\?"
-    ):
+    with pytest.raises(ArgumentError, match=r"name = 'score-matricks': no such picture; .* 'score-matrix'\?"):
         run.chart("score-matricks")
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from seqdpo.analyse.schema import Bounds, WorstObjective
+from seqdpo.report.numbers import interval, number, percent
 from seqdpo.study.checkpoints import Checkpoint
 
 VENDORED = ("vega.min.js", "vega-lite.min.js", "vega-interpreter.js", "tabulator.min.js")
@@ -37,23 +37,6 @@ def html(template: str, payload: Mapping[str, Any], blurred: bool, **context: An
         styles=[Markup(_asset("vendor", "tabulator.min.css")), Markup(_asset("assets", "page.css"))],
         payload=_packed(payload),
     )
-
-
-def number(value: float | None, form: str = "+.2f") -> str:
-    """A number as it is shown; undefined is a dash."""
-    return "–" if value is None else format(value, form)
-
-
-def percent(value: float | None) -> str:
-    """A share as it is shown."""
-    return "–" if value is None else f"{value:.1%}"
-
-
-def interval(estimate: Bounds | WorstObjective, form: str = "+.2f") -> str:
-    """A value with its interval, where it has one."""
-    if estimate.low is None:
-        return number(estimate.value, form)
-    return f"{number(estimate.value, form)} [{number(estimate.low, form)}, {number(estimate.high, form)}]"
 
 
 def breakable(name: str) -> Markup:

@@ -6,7 +6,7 @@ from markupsafe import Markup, escape
 
 from seqdpo.analyse.comparison import Comparison
 from seqdpo.analyse.schema import Findings
-from seqdpo.report.html import interval, number, percent
+from seqdpo.report.numbers import interval, number, percent
 from seqdpo.report.words import VERDICTS
 
 

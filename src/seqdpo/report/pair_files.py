@@ -7,7 +7,7 @@ import pyarrow as pa
 from rich.console import Console
 
 from seqdpo.errors import ConfigError
-from seqdpo.files import write_table, written_whole
+from seqdpo.files import write_table, writing, written_whole
 from seqdpo.report.print_pairs import visible
 from seqdpo.report.rows import TextFormat, row_texts
 
@@ -36,16 +36,12 @@ def write_rows(rows: pa.Table, form: FileFormat, output: Path) -> None:
 
     Raises: ConfigError if that cannot be done.
     """
-    try:
+    with writing(f"--output = {str(output)!r}"):
         if form == "parquet":
             write_table(output, rows)
             return
         with written_whole(output) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
             file.writelines(row_texts(rows, form))
-    except OSError as error:
-        raise ConfigError(
-            f"--output = {str(output)!r}: cannot be written: {error.strerror or error}. Choose another place."
-        ) from None
 
 
 def print_rows(console: Console, rows: pa.Table, form: TextFormat) -> None:

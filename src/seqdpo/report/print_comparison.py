@@ -8,7 +8,7 @@ from rich.text import Text
 
 from seqdpo.analyse.comparison import ComparedCheckpoint, Comparison, Difference, PairCount
 from seqdpo.analyse.schema import Bounds
-from seqdpo.report.html import number
+from seqdpo.report.numbers import number
 from seqdpo.wording import brief
 
 MAX_KEYS = 8

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from seqdpo.analyse.gate import Gated
 from seqdpo.analyse.schema import Bounds, Cell, Findings, Score
-from seqdpo.report.html import interval
+from seqdpo.report.numbers import interval
 from seqdpo.report.words import GATE, RECIPES, TERMINAL, VERDICTS
 from seqdpo.study.checkpoints import BASE, Checkpoint
 

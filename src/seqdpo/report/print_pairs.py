@@ -12,7 +12,7 @@ from rich.text import Text
 
 from seqdpo.analyse.changes import FLIPS
 from seqdpo.analyse.pair_query import Listing, Visit
-from seqdpo.report.html import number
+from seqdpo.report.numbers import number
 from seqdpo.report.words import FLIP_WORDS
 from seqdpo.tables import SLICE_PREFIX
 
