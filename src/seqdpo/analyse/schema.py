@@ -829,3 +829,7 @@ class Findings(Record):
     orders: tuple[Orders, ...]
     length: tuple[Length, ...]
     mechanism: Mechanism | None
+
+    def __repr__(self) -> str:
+        """Short: in full it fills screens."""
+        return f"Findings of {len(self.cells)} cells: {', '.join(cell.verdict.words for cell in self.cells) or 'none'}"

@@ -1,7 +1,7 @@
 """Two finished runs beside each other."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -37,8 +37,8 @@ class ComparedRuns:
 
     a: Run
     b: Run
-    findings: Comparison
-    common: Sequence[Common]  # the pairs that both have, and what both say of them
+    findings: Comparison = field(repr=False)
+    common: Sequence[Common] = field(repr=False)  # the pairs that both have, and what both say of them
 
     def _repr_html_(self) -> str:
         return comparison_html(self.findings)

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -49,8 +49,8 @@ class Run:
     """
 
     folder: Path
-    study: Mapping[str, Any]  # study.yaml, every key
-    manifest: Mapping[str, Any]  # manifest.json
+    study: Mapping[str, Any] = field(repr=False)  # study.yaml, every key
+    manifest: Mapping[str, Any] = field(repr=False)  # manifest.json
 
     @property
     def name(self) -> str:
