@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from tables import report
 
 from seqdpo.analyse.results import results
-from seqdpo.run.finished import REPEATED
+from seqdpo.report.finished import REPEATED
 from seqdpo.tables import SCORES_SCHEMA
 
 N_PAIRS = 1_000_000
@@ -96,7 +96,7 @@ def _analyse(folder: Path) -> None:
     scores = pq.read_table(folder / "scores.parquet", read_dictionary=REPEATED)
     found = results(scores, pq.read_table(folder / "pairs.parquet"), beta=0.3)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(time.perf_counter() - began, peak, len(found["cells"]))
+    print(time.perf_counter() - began, peak, len(found.cells))
 
 
 if __name__ == "__main__":

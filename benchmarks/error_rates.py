@@ -18,7 +18,8 @@ from seqdpo.analyse.cells import Cell, cells
 from seqdpo.analyse.margins import PairScores
 from seqdpo.analyse.panel import At, Panel
 from seqdpo.analyse.recipes import Runs, separation
-from seqdpo.analyse.verdicts import Tolerances, verdicts
+from seqdpo.analyse.schema import Tolerances
+from seqdpo.analyse.verdicts import verdicts
 
 GAIN = 0.65  # mean margin in SDs of the margins: an accuracy of 0.74, and 11.6% of the pairs flip between runs
 RUN_CORRELATION = 0.9
@@ -66,7 +67,7 @@ def _pair_level(scenario: Scenario, n: int, draws: int) -> dict[str, Any]:
 
 
 def _verdict(cell: Cell) -> str:
-    return str(verdicts([cell], Tolerances())[0]["verdict"])
+    return verdicts([cell], Tolerances())[0].verdict
 
 
 def simulated_panel(scenario: Scenario, n: int, generator: np.random.Generator) -> Panel:

@@ -22,7 +22,8 @@ from tables import report
 from seqdpo.analyse.cells import Cell, cells
 from seqdpo.analyse.panel import At, Panel, panels
 from seqdpo.analyse.recipes import ATTRIBUTABLE, recipes
-from seqdpo.analyse.verdicts import Tolerances, verdicts
+from seqdpo.analyse.schema import Tolerances
+from seqdpo.analyse.verdicts import verdicts
 from seqdpo.run.board import board_for
 from seqdpo.run.folder import RunFolder
 from seqdpo.run.study import run_study
@@ -111,7 +112,7 @@ def controls(folders: dict[str, RunFolder]) -> None:
         {"setting": name, **_judged(cell)}
         for name, folder in folders.items()
         for cell in cells(panels(pq.read_table(folder.scores), pq.read_table(folder.pairs)))
-        if verdicts([cell], Tolerances())[0]["verdict"] != "UNDEFINED"
+        if verdicts([cell], Tolerances())[0].verdict != "UNDEFINED"
     ]
     counts = [key for key, value in rows[0].items() if isinstance(value, int)]
     total = {key: sum(row[key] for row in rows) if key in counts else None for key in rows[0]}
@@ -128,11 +129,11 @@ def _judged(cell: Cell) -> dict[str, Any]:
     words, statements, noise = [], [], []
     for one in _as_real(cell):
         (verdict,), (recipe,) = verdicts([one], Tolerances()), recipes([one], Tolerances().confidence)
-        words.append(verdict["verdict"])
-        statements.append(recipe[verdict["decided_by"]]["statement"])
-        noise.append(verdict["reasons"]["margin_change"]["value"] / verdict["reasons"]["gain"]["value"])
+        words.append(verdict.verdict)
+        statements.append(recipe[verdict.decided_by].statement)
+        noise.append(verdict.reasons.margin_change.value / verdict.reasons.gain.value)
     return {
-        "after": cell.names["to"],
+        "after": cell.name(cell.end),
         "control stages": len(statements),
         "ATTRIBUTABLE": statements.count(ATTRIBUTABLE),
         **{word: words.count(word) for word in ("STABLE", "DEGRADED", "POSITIVE TRANSFER", "REDISTRIBUTED")},

@@ -18,9 +18,12 @@ from selenium.webdriver.chrome.service import Service
 from tables import report
 
 from seqdpo.analyse.results import results
+from seqdpo.analyse.schema import to_json
+from seqdpo.files import write_json, write_table
+from seqdpo.layout import RunFiles
+from seqdpo.report.finished import Run, read_run
 from seqdpo.report.page import page
-from seqdpo.report.source import ReportSource
-from seqdpo.tables import GRADIENTS_SCHEMA, KL_AND_PATH_SCHEMA, MOVEMENT_SCHEMA, NODE_COLUMNS, SCORES_SCHEMA
+from seqdpo.tables import MOVEMENT_SCHEMA, NODE_COLUMNS, SCORES_SCHEMA
 
 SIZES = (10_000, 200_000)
 #: (order, stage, placebo) of the checkpoints; five with margins of their own.
@@ -34,10 +37,11 @@ def main() -> None:
 
 
 def row(n: int) -> dict[str, Any]:
-    began = time.perf_counter()
-    text = page(made_up(n))
-    built = time.perf_counter() - began
     with tempfile.TemporaryDirectory() as folder:
+        run = made_up(n, Path(folder))
+        began = time.perf_counter()
+        text = page(run)
+        built = time.perf_counter() - began
         path = Path(folder) / "report.html"
         path.write_text(text, encoding="utf-8")
         size = path.stat().st_size
@@ -78,7 +82,7 @@ def wait(is_done: Callable[[], Any]) -> None:
         time.sleep(0.02)
 
 
-def made_up(n: int) -> ReportSource:
+def made_up(n: int, root: Path) -> Run:
     generator = np.random.default_rng(0)
     ids = [f"{i:012x}" for i in range(n)]
     base = [scores(ids, "a>b", 0, 0, np.zeros(n))]
@@ -89,20 +93,17 @@ def made_up(n: int) -> ReportSource:
     pairs = pa.table(names | {"slice_topic": generator.choice(["one", "two", "three"], n).tolist()})
     responses = [pa.array([words(generator, WORDS) for _ in range(n)]) for _ in range(2)]
     prompts = pa.array([[{"role": "user", "content": words(generator, 2 * WORDS)}] for _ in range(n)])
-    order = {pair_id: i for i, pair_id in enumerate(ids)}
-
-    def texts(objective: str, split: str, wanted: pa.Array) -> pa.Table:
-        where = pa.array([order[pair_id] for pair_id in wanted.to_pylist()])
-        columns = {"prompt": prompts, "chosen": responses[0], "rejected": responses[1]}
-        return pa.table({name: column.take(where) for name, column in columns.items()})
-
-    empty = [
-        pa.schema([*NODE_COLUMNS, *schema]).empty_table()
-        for schema in (MOVEMENT_SCHEMA, GRADIENTS_SCHEMA, KL_AND_PATH_SCHEMA)
-    ]
-    manifest = {"identity": {"seqdpo": "0"}}
-    study = {"setting": "lab-made-up", "seeds": [0]}
-    return ReportSource("scale", results(table, pairs, 0.3), study, manifest, {}, table, pairs, texts, *empty)
+    for name, column in (("prompt", prompts), ("chosen", responses[0]), ("rejected", responses[1])):
+        pairs = pairs.append_column(name, column)
+    files = RunFiles(root)
+    write_table(files.scores, table)
+    write_table(files.pairs, pairs)
+    write_table(files.movement, pa.schema([*NODE_COLUMNS, *MOVEMENT_SCHEMA]).empty_table())
+    write_json(files.results, to_json(results(table, pairs, 0.3)))
+    write_json(files.manifest, {"identity": {"seqdpo": "0"}})
+    write_json(files.study, {"setting": "lab-made-up", "seeds": [0]})
+    write_json(files.dropped, {})
+    return read_run(root)
 
 
 def scores(ids: list[str], order: str, stage: int, placebo: int, margins: np.ndarray) -> pa.Table:

@@ -7,8 +7,8 @@ from pathlib import Path
 from rich._export_format import CONSOLE_SVG_FORMAT
 from rich.console import Console
 
-from seqdpo.report.findings import print_results
-from seqdpo.run.finished import read_results
+from seqdpo.report.finished import read_run
+from seqdpo.report.print_findings import print_results
 from seqdpo.study.settings import SETTINGS
 
 SHOWN = ("lab-conflict", "lab-compatible")
@@ -19,7 +19,7 @@ def main() -> None:
     console = Console(record=True, width=84, file=StringIO())
     for setting in SHOWN:
         console.rule(f"{setting}: {SETTINGS[setting].relation.split(':')[0]}", align="left")
-        print_results(console, read_results(DOCS.parent / "runs" / "demo" / setting))
+        print_results(console, read_run(DOCS.parent / "runs" / "demo" / setting).findings)
     target = DOCS / "images" / "demo.svg"
     target.parent.mkdir(exist_ok=True)
     # rich would fetch a font from the network; the reader's own will do

@@ -11,7 +11,8 @@ from rich.console import Console
 
 from run_folders import pair, write_run
 from seqdpo.analyse.results import results
-from seqdpo.report.findings import print_results
+from seqdpo.analyse.schema import findings_from_json, to_json
+from seqdpo.report.print_findings import print_results
 
 ORDER = "helpful>harmless"
 PAIRS = [pair(f"{i:016x}", slice_topic="sofa" if i % 3 else "kettle") for i in range(200)]
@@ -27,7 +28,7 @@ def write_finished(root, kept, controls=1):
     margins |= {(ORDER, 2, k): (1 - k / 100) * TAUGHT - NOISE for k in range(1, controls + 1)}
     write_run(root, {"helpful": PAIRS}, {"helpful": {at: list(values) for at, values in margins.items()}})
     found = results(pq.read_table(root / "scores.parquet"), pq.read_table(root / "data" / "pairs.parquet"), 0.3)
-    (root / "results.json").write_text(json.dumps(found, allow_nan=False))
+    (root / "results.json").write_text(json.dumps(to_json(found), allow_nan=False))
     return root
 
 
@@ -70,7 +71,7 @@ def test_a_loss_at_the_limit_is_open_and_fails_only_a_strict_gate(tmp_path, gate
         (lambda root: None, ["--objective", "helpfull"], "Did you mean 'helpful'?"),
         (lambda root: (root / "results.json").unlink(), [], "results.json: no such file"),
         (lambda root: (root / "results.json").write_text("{"), [], "results.json: cannot be read"),
-        (lambda root: (root / "results.json").write_text('{"schema_version": 1}'), [], "expected 3"),
+        (lambda root: (root / "results.json").write_text('{"schema_version": 1}'), [], "expected 4"),
         (lambda root: (root / "scores.parquet").unlink(), [], "the run is not finished"),
     ],
 )
@@ -84,7 +85,8 @@ def test_what_cannot_be_gated_is_an_error_and_no_failed_gate(tmp_path, gate, spo
 
 def printed(root, width=80):
     screen = io.StringIO()
-    print_results(Console(file=screen, width=width), json.loads((root / "results.json").read_text()))
+    path = root / "results.json"
+    print_results(Console(file=screen, width=width), findings_from_json(path.read_text(), path))
     return screen.getvalue()
 
 

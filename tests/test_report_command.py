@@ -10,7 +10,8 @@ import pytest
 
 from run_folders import pair, write_run
 from seqdpo.analyse.results import results
-from seqdpo.run.folder import RunFolder
+from seqdpo.analyse.schema import to_json
+from seqdpo.layout import RunFiles
 from seqdpo.tables import GRADIENTS_SCHEMA, KL_AND_PATH_SCHEMA, MOVEMENT_SCHEMA, NODE_COLUMNS
 
 ORDER = "helpful>harmless"
@@ -22,9 +23,9 @@ def write_finished(root, kept=0.7):
     taught = 2 + np.linspace(-1, 1, 40)
     margins = {(ORDER, 1, 0): list(taught), (ORDER, 2, 0): list(kept * taught)}
     write_run(root, {"helpful": PAIRS}, {"helpful": margins})
-    folder = RunFolder(root)
+    folder = RunFiles(root)
     found = results(pq.read_table(folder.scores), pq.read_table(folder.pairs), 0.3)
-    folder.results.write_text(json.dumps(found, allow_nan=False))
+    folder.results.write_text(json.dumps(to_json(found), allow_nan=False))
     folder.dropped.write_text(json.dumps({"helpful": {"read": 40, "train": 0, "eval": 40, "dropped": {}}}))
     for path, schema in (
         (folder.gradients, GRADIENTS_SCHEMA),
@@ -75,7 +76,7 @@ def test_without_vl_convert_the_error_names_it(run, report, tmp_path, monkeypatc
     assert "pip install 'seqdpo[figures]'" in error
 
 
-@pytest.mark.parametrize("missing", ["gradients.parquet", "results.json", "data/dropped.json"])
+@pytest.mark.parametrize("missing", ["movement.parquet", "results.json", "data/dropped.json"])
 def test_a_missing_file_is_named_with_what_to_do(missing, run, report):
     (run / missing).unlink()
     code, _, error = report(run)

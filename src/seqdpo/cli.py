@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.console import Console
 
-from seqdpo.errors import ConfigError, RunError, SeqdpoError
+from seqdpo.errors import ArgumentError, ConfigError, RunError, SeqdpoError
 from seqdpo.study.config import Study
 from seqdpo.study.file import load_study
 from seqdpo.study.settings import SETTINGS
@@ -123,8 +123,8 @@ def check(
 ) -> None:
     """Find what is wrong with a study, its data and its chat template; trains nothing."""
     study = _study(arguments)  # before torch is imported: a wrong key is answered at once
-    from seqdpo.report.terminal import print_check
     from seqdpo.run.inputs import check_study
+    from seqdpo.run.terminal import print_check
 
     print_check(console, check_study(study, _note), show)
 
@@ -133,9 +133,9 @@ def check(
 def plan(arguments: StudyArguments) -> None:
     """Show the tree of stages, pairs, tokens, parameters, memory and time; runs nothing."""
     study = _study(arguments)
-    from seqdpo.report.terminal import print_plan
     from seqdpo.run.inputs import read_preferences, with_model_path
     from seqdpo.run.plan import plan_study
+    from seqdpo.run.terminal import print_plan
 
     study = with_model_path(study, _note)
     preferences, _ = read_preferences(study, _note)
@@ -169,15 +169,15 @@ def pairs(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="A file for them, written whole.")] = None,
 ) -> None:
     """List what happened to each pair of an objective between two checkpoints, the most lost first."""
-    from seqdpo.report.pairs import print_pair, print_pairs
-    from seqdpo.run.finished import read_run
-    from seqdpo.run.pair_files import file_format, print_rows, write_rows
-    from seqdpo.run.pair_query import PairQuery, find_pairs, trajectory
+    from seqdpo.analyse.pair_query import PairQuery, trajectory
+    from seqdpo.report.finished import read_run
+    from seqdpo.report.pair_files import file_format, print_rows, write_rows
+    from seqdpo.report.print_pairs import print_pair, print_pairs
 
     file_form = file_format(form, output)
     limit = limit or (None if file_form else ROWS_ON_SCREEN)
     query = PairQuery(objective, start, end, order, seed, pair, tuple(where or ()), flips, sort, limit)
-    found = find_pairs(read_run(run), query)
+    found = read_run(run).find_pairs(query)
     if output is not None and file_form:
         write_rows(found.rows, file_form, output)
         console.print(f"Wrote {found.rows.num_rows:,} pairs: {output}", highlight=False, markup=False, soft_wrap=True)
@@ -194,8 +194,9 @@ def analyse(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder: the output_dir of a study.")],
 ) -> None:
     """Derive tables, results.json and the report again from a run's own files; loads no model."""
+    from seqdpo.layout import check_run_folder
     from seqdpo.run.findings import write_findings
-    from seqdpo.run.folder import RunFolder, check_run_folder
+    from seqdpo.run.folder import RunFolder
 
     folder = RunFolder(run)
     check_run_folder(folder)
@@ -228,11 +229,12 @@ def report(
     ] = None,
 ) -> None:
     """Write the findings as one HTML page, down to the single pair, and report.md, the adapters' card, beside it."""
-    from seqdpo.run.folder import RunFolder
-    from seqdpo.run.report import report_source, write_figures, write_report
+    from seqdpo.layout import RunFiles
+    from seqdpo.report.finished import read_run
+    from seqdpo.report.write import write_figures, write_report
 
-    source = report_source(run)
-    written = write_report(source, output or RunFolder(run).report)
+    source = read_run(run)
+    written = write_report(source, output or RunFiles(run).report)
     if figures is not None:
         with console.status("drawing figures"):
             written += write_figures(source, figures)
@@ -251,19 +253,21 @@ def compare(
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page of both runs instead.")] = None,
 ) -> None:
     """Compare the checkpoints of two runs on the held-out pairs that both have."""
-    from seqdpo.report.comparison import print_comparison
-    from seqdpo.run.comparison import compare_runs, write_comparison
-    from seqdpo.run.finished import read_run
+    from seqdpo.analyse.schema import to_json
+    from seqdpo.report.compared import compare as compare_runs
+    from seqdpo.report.finished import read_run
+    from seqdpo.report.print_comparison import print_comparison
+    from seqdpo.report.write import write_comparison
 
-    runs = read_run(a), read_run(b)
-    comparison = compare_runs(*runs)
+    compared = compare_runs(read_run(a), read_run(b))
     if html is not None:
-        write_comparison(comparison, *runs, html)
+        write_comparison(compared, html)
         _wrote(html)
     elif form == "json":
-        console.out(json.dumps(comparison, indent=2, ensure_ascii=False, allow_nan=False), highlight=False)
+        content = to_json(compared.findings)
+        console.out(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False), highlight=False)
     else:
-        print_comparison(console, comparison)
+        print_comparison(console, compared.findings)
 
 
 @app.command()
@@ -276,10 +280,10 @@ def gate(
 ) -> None:
     """Exit 1 if later stages degraded an earlier objective beyond --max-loss, with confidence."""
     from seqdpo.analyse.gate import gated
-    from seqdpo.report.findings import print_gate
-    from seqdpo.run.finished import read_results
+    from seqdpo.report.finished import read_run
+    from seqdpo.report.print_findings import print_gate
 
-    outcomes = gated(read_results(run), max_loss, objective, order, strict)
+    outcomes = gated(read_run(run).findings, max_loss, objective, order, strict)
     print_gate(console, outcomes)
     if any(one.outcome == "failed" for one in outcomes):
         sys.exit(1)
@@ -288,8 +292,8 @@ def gate(
 @app.command()
 def env() -> None:
     """Print versions, device and threads, for a bug report."""
-    from seqdpo.report.terminal import print_environment
     from seqdpo.run.environment import environment
+    from seqdpo.run.terminal import print_environment
 
     print_environment(console, environment())
 
@@ -308,13 +312,14 @@ def _run(study: Study) -> None:
 
 
 def _show_findings(folder: "RunFolder") -> None:
-    from seqdpo.report.findings import print_results
-    from seqdpo.run.finished import read_results
-    from seqdpo.run.report import report_source, write_report
+    from seqdpo.report.finished import read_run
+    from seqdpo.report.print_findings import print_results
+    from seqdpo.report.write import write_report
 
-    print_results(console, read_results(folder.root))
+    finished = read_run(folder.root)
+    print_results(console, finished.findings)
     console.print(f"Everything is in {folder.root}/", highlight=False, soft_wrap=True)
-    for path in write_report(report_source(folder.root), folder.report):
+    for path in write_report(finished, folder.report):
         _wrote(path)
 
 
@@ -347,9 +352,15 @@ def _note(text: str) -> None:
 
 
 def _print_error(error: SeqdpoError) -> None:
+    text = error.named(_as_flag) if isinstance(error, ArgumentError) else str(error)
     errors.print(
-        f"Error: {error}", style="red" if errors.is_terminal else "", markup=False, highlight=False, soft_wrap=True
+        f"Error: {text}", style="red" if errors.is_terminal else "", markup=False, highlight=False, soft_wrap=True
     )
+
+
+def _as_flag(argument: str) -> str:
+    """A function's argument by the name that the command line gives it."""
+    return "--" + {"start": "from", "end": "to", "flip": "flips"}.get(argument, argument)
 
 
 def _quiet_libraries() -> None:

@@ -1,6 +1,6 @@
 """The error family. Every message says where, what was found, what was expected, and what to do next."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 
@@ -10,6 +10,19 @@ class SeqdpoError(Exception):
 
 class ConfigError(SeqdpoError, ValueError):
     """The study file, a flag or a folder named in it is wrong (exit code 2)."""
+
+
+class ArgumentError(ConfigError):
+    """An argument of a function is wrong; where it was given by another name, as a flag, the message can say so."""
+
+    def __init__(self, names: Sequence[str], problem: str) -> None:
+        """`names` are those of the arguments, `problem` is what follows them in the message."""
+        self.names, self.problem = tuple(names), problem
+        super().__init__(" and ".join(names) + problem)
+
+    def named(self, spelling: Callable[[str], str]) -> str:
+        """The message, with each argument spelled as the user gave it."""
+        return " and ".join(map(spelling, self.names)) + self.problem
 
 
 class DataError(SeqdpoError, ValueError):

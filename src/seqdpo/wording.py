@@ -21,3 +21,8 @@ def did_you_mean(name: str, names: Iterable[str]) -> str:
     """' Did you mean …?', or nothing where no name comes near."""
     near = get_close_matches(name, [*names], n=1)
     return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def first_line(error: BaseException) -> str:
+    """What went wrong, without the chatter below it."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

@@ -11,6 +11,7 @@ from scipy import stats
 from seqdpo.analyse.averages import average, by_split, joint_clusters, worst_objective
 from seqdpo.analyse.estimates import Estimate, mean
 from seqdpo.analyse.panel import panels
+from seqdpo.analyse.schema import to_json
 
 RNG = np.random.default_rng(0)
 
@@ -109,12 +110,15 @@ def test_panels_are_grouped_by_split(make_scores, score_rows):
 
 def test_the_worst_objective_is_named_with_its_own_interval():
     scores = {"a": Estimate(2.0, 0.5, 40, 30), "b": Estimate(-1.0, 0.25, 8, 2)}
-    found = worst_objective(scores, 0.95)
+    found = to_json(worst_objective(scores, 0.95))
     expected = {"value": -1, "low": -1 - 0.25 * 12.706205, "high": -1 + 0.25 * 12.706205, "n": 8, "n_prompts": 2}
     assert found.pop("objective") == "b"
     assert found == pytest.approx(expected)
 
 
 def test_there_is_no_worst_objective_where_one_is_unknown():
-    assert worst_objective({"a": Estimate(2.0, 0.5, 40, 30), "b": Estimate(math.nan, math.nan, 8, 2)}, 0.95) is None
-    assert worst_objective({}, 0.95) is None
+    assert (
+        to_json(worst_objective({"a": Estimate(2.0, 0.5, 40, 30), "b": Estimate(math.nan, math.nan, 8, 2)}, 0.95))
+        is None
+    )
+    assert to_json(worst_objective({}, 0.95)) is None

@@ -11,6 +11,7 @@ from scipy import stats
 from seqdpo.analyse.association import spearman
 from seqdpo.analyse.changes import FLIPS, change_record, flipped, flips, pair_changes
 from seqdpo.analyse.margins import PairScores
+from seqdpo.analyse.schema import to_json
 
 CONFIDENCE = 0.95
 
@@ -36,7 +37,7 @@ def of_margins(before, after) -> tuple[PairScores, PairScores]:
 
 def record(before, after, clusters=None):
     n = len(before.chosen_logp)
-    return change_record(before, after, np.arange(n) if clusters is None else clusters, CONFIDENCE)
+    return to_json(change_record(before, after, np.arange(n) if clusters is None else clusters, CONFIDENCE))
 
 
 def random_checkpoints(seed, n=400) -> tuple[PairScores, PairScores, np.ndarray]:

@@ -71,11 +71,11 @@ def test_the_order_of_the_pairs_and_the_numbers_of_the_prompts_do_not_matter():
 def test_what_is_undefined_is_null_and_supports_no_claim():
     for found in (mean(np.array([]), np.array([], dtype=int)), mean(np.array([1.0, math.nan]), np.array([0, 1]))):
         record = found.record(0.95)
-        assert (record["value"], record["low"], record["high"]) == (None, None, None)
+        assert (record.value, record.low, record.high) == (None, None, None)
         assert found.p_above(0) == found.p_below(0) == 1
     one_prompt = mean(np.array([1.0, 3.0]), np.array([0, 0])).record(0.95)
-    assert (one_prompt["value"], one_prompt["low"], one_prompt["n_prompts"]) == (2, None, 1)
-    assert ratio(np.array([1.0]), np.array([0.0]), np.array([0])).record(0.95)["value"] is None
+    assert (one_prompt.value, one_prompt.low, one_prompt.n_prompts) == (2, None, 1)
+    assert ratio(np.array([1.0]), np.array([0.0]), np.array([0])).record(0.95).value is None
 
 
 def test_values_that_are_all_the_same_leave_no_doubt():

@@ -1,19 +1,21 @@
 """The gate fails on a loss that is shown, and says what it knows of the others."""
 
+from types import SimpleNamespace as Some
+
 import pytest
 
 from seqdpo.analyse.gate import gated
+from seqdpo.analyse.schema import Bounds
 from seqdpo.errors import ConfigError
 
 
 def cell(low, high, objective="a", order="a>b", end=None, start="a"):
     """A cell whose retention interval is [low, high]; the loss is 1 less that."""
-    retention = {"value": (low + high) / 2, "low": low, "high": high} if low is not None else None
-    reasons = {} if retention is None else {"retention": retention}
-    return {
-        "seed": 0, "order": order, "objective": objective, "taught": "a", "from": start, "to": end or order, "n": 500,
-        "verdict": {"reasons": reasons},
-    }  # fmt: skip
+    retention = Bounds(value=(low + high) / 2, low=low, high=high) if low is not None else None
+    return Some(
+        seed=0, order=order, objective=objective, taught="a", from_=start, to=end or order, n=500,
+        verdict=Some(retention=retention),
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -26,14 +28,14 @@ def cell(low, high, objective="a", order="a>b", end=None, start="a"):
     ],
 )
 def test_a_loss_of_at_most_five_percent(low, high, outcome):
-    (found,) = gated({"cells": [cell(low, high)]}, 0.05)
+    (found,) = gated(Some(cells=[cell(low, high)]), 0.05)
     assert found.outcome == outcome
-    (strict,) = gated({"cells": [cell(low, high)]}, 0.05, strict=True)
+    (strict,) = gated(Some(cells=[cell(low, high)]), 0.05, strict=True)
     assert strict.outcome == ("failed" if outcome == "open" else outcome)
 
 
 def test_the_loss_is_one_less_what_was_kept():
-    (found,) = gated({"cells": [cell(0.80, 0.90)]}, 0.05)
+    (found,) = gated(Some(cells=[cell(0.80, 0.90)]), 0.05)
     assert (found.loss, found.low, found.high) == pytest.approx((0.15, 0.10, 0.20))
 
 
@@ -43,28 +45,28 @@ def test_only_the_end_of_an_order_since_the_objective_was_taught_is_gated():
         cell(0.5, 0.6, order="a>b>c", end="a>b>c", start="a>b"),
         cell(0.96, 1.0, order="a>b>c", end="a>b>c"),
     ]
-    (found,) = gated({"cells": steps}, 0.05)
+    (found,) = gated(Some(cells=steps), 0.05)
     assert found.outcome == "passed"
 
 
 def test_objective_and_order_choose():
     cells = [cell(0.5, 0.6), cell(0.99, 1.0, objective="b", order="b>a", end="b>a")]
-    assert [found.objective for found in gated({"cells": cells}, 0.05, objective="b")] == ["b"]
-    assert [found.objective for found in gated({"cells": cells}, 0.05, order="a>b")] == ["a"]
+    assert [found.objective for found in gated(Some(cells=cells), 0.05, objective="b")] == ["b"]
+    assert [found.objective for found in gated(Some(cells=cells), 0.05, order="a>b")] == ["a"]
 
 
 @pytest.mark.parametrize(
     ("where", "message"),
     [
-        ({"objective": "aa"}, r"--objective = 'aa': not in this run; expected one of 'a'. Did you mean 'a'\?"),
-        ({"order": "b>a"}, r"--order = 'b>a': not in this run; expected one of 'a>b'"),
+        ({"objective": "aa"}, r"^objective = 'aa': not in this run; expected one of 'a'. Did you mean 'a'\?"),
+        ({"order": "b>a"}, r"^order = 'b>a': not in this run; expected one of 'a>b'"),
     ],
 )
 def test_unknown_names_are_refused(where, message):
     with pytest.raises(ConfigError, match=message):
-        gated({"cells": [cell(0.5, 0.6)]}, 0.05, **where)
+        gated(Some(cells=[cell(0.5, 0.6)]), 0.05, **where)
 
 
 def test_a_study_without_a_later_stage_has_nothing_to_gate():
     with pytest.raises(ConfigError, match="no earlier objective was followed by a later stage"):
-        gated({"cells": []}, 0.05)
+        gated(Some(cells=[]), 0.05)

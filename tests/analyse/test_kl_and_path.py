@@ -10,6 +10,7 @@ from scipy import stats
 from seqdpo.analyse.estimates import Estimate
 from seqdpo.analyse.kl_and_path import kl_and_path_records
 from seqdpo.analyse.path import bend_of, best_place, path_record
+from seqdpo.analyse.schema import to_json
 from seqdpo.errors import DataError
 from seqdpo.tables import KL_AND_PATH_SCHEMA, NODE_COLUMNS, PATH
 
@@ -46,7 +47,7 @@ def test_kl_is_a_mean_over_pairs_of_nats_a_token(make_panel):
     """Chosen responses have 5 tokens, rejected ones 4 (`score_rows`): 10 / 5 and 5 / 5; 4 / 4 and 12 / 4."""
     panel = make_panel({(1, 0): [2.0, 1.0], (2, 0): [1.0, 1.0]})
     rows = [row("a0", chosen_kl=10.0, rejected_kl=4.0), row("a1", chosen_kl=5.0, rejected_kl=12.0)]
-    [record] = kl_and_path_records(table(rows), [panel], 0.95)
+    [record] = to_json(kl_and_path_records(table(rows), [panel], 0.95))
     [one] = record["objectives"]
     assert (one["kl"]["chosen"]["value"], one["kl"]["rejected"]["value"]) == (1.5, 2.0)
     assert (one["n"], one["forecast"], one["path"]) == (2, None, None)
@@ -59,7 +60,7 @@ def test_forecast_ranks_the_changes_of_the_measured_pairs_only(make_panel):
     panel = make_panel({(1, 0): [1.0, 1.0, 1.0, 1.0, 1.0], (2, 0): [1.5, 0.0, -1.0, -2.0, 5.0]})
     promised = {"a4": 0.3, "a1": 0.1, "a3": -0.1, "a2": 0.2}
     rows = [row(name, chosen_forecast=value + 1, rejected_forecast=1.0) for name, value in promised.items()]
-    [record] = kl_and_path_records(table(rows), [panel], 0.95)
+    [record] = to_json(kl_and_path_records(table(rows), [panel], 0.95))
     found = record["objectives"][0]["forecast"]
     expected = stats.spearmanr(list(promised.values()), [4, -1, -3, -2]).statistic
     assert found["spearman"] == pytest.approx(expected)
@@ -80,7 +81,7 @@ def test_forecast_interval_covers(make_panel):
         promised = 0.5 * came + math.sqrt(0.75) * generator.normal(size=100)
         panel = make_panel({(1, 0): [0.0] * 100, (2, 0): came.tolist()})
         rows = [row(f"a{i}", chosen_forecast=promised[i], rejected_forecast=0.0) for i in range(100)]
-        found = kl_and_path_records(table(rows), [panel], 0.95)[0]["objectives"][0]["forecast"]
+        found = to_json(kl_and_path_records(table(rows), [panel], 0.95))[0]["objectives"][0]["forecast"]
         covered.append(found["low"] <= true <= found["high"])
     assert 0.90 <= np.mean(covered) <= 0.99
 
@@ -88,7 +89,7 @@ def test_forecast_interval_covers(make_panel):
 def test_a_straight_path_is_first_order(make_panel):
     panel = make_panel({(1, 0): [2.0, 1.0, 3.0], (2, 0): [1.0, -0.1, 2.1]})
     rows = [row("a0", path=line(2, -1)), row("a1", path=line(1, -1.1)), row("a2", path=line(3, -0.9))]
-    [record] = kl_and_path_records(table(rows), [panel], 0.95)
+    [record] = to_json(kl_and_path_records(table(rows), [panel], 0.95))
     path = record["objectives"][0]["path"]
     assert [step["a"] for step in path["steps"]] == list(PATH)
     assert path["steps"][0]["margin"]["value"] == 2.0
@@ -107,7 +108,7 @@ def test_a_bent_path_gives_its_own_second_order_part():
     np.testing.assert_allclose(bend.slope_prediction, -0.25)
     np.testing.assert_allclose(bend.departure, 2.25)
     noisy = {a: column + np.array([0.0, 0.1, -0.1]) * a for a, column in margins.items()}
-    assert path_record(noisy, np.arange(3), 0.95)["statement"] == "curved"
+    assert to_json(path_record(noisy, np.arange(3), 0.95))["statement"] == "curved"
 
 
 def test_the_best_place_for_the_worst_objective(make_panel):
@@ -117,7 +118,7 @@ def test_the_best_place_for_the_worst_objective(make_panel):
         row(f"b{i}", objective="b", path=line(0, 4)) for i in (0, 1)
     ]
     rows += [row(f"c{i}", objective="c", path=line(-9, 0)) for i in (0, 1)]  # not taught: does not count
-    [record] = kl_and_path_records(table(rows), panels, 0.95)
+    [record] = to_json(kl_and_path_records(table(rows), panels, 0.95))
     best = record["best_for_worst_objective"]["margin"]
     assert (best["a"], best["objective"], best["value"]) == (0.5, "a", 1.5)
     assert best["at_one"]["value"] == 1.0
@@ -125,16 +126,16 @@ def test_the_best_place_for_the_worst_objective(make_panel):
 
 def test_best_place_is_none_where_a_score_is_undefined():
     unknown = {"a": {0.0: Estimate(math.nan, math.nan, 2, 2), 1.0: Estimate(1.0, 0.1, 2, 2)}}
-    assert best_place(unknown, 0.95) is None
+    assert to_json(best_place(unknown, 0.95)) is None
 
 
 def test_control_stages_are_their_own_records(make_panel):
     panel = make_panel({(1, 0): [2.0, 1.0], (2, 0): [1.0, 1.0], (2, 1): [2.0, 1.1]})
-    found = kl_and_path_records(table([row("a0"), row("a1"), row("a0", 1), row("a1", 1)]), [panel], 0.95)
+    found = to_json(kl_and_path_records(table([row("a0"), row("a1"), row("a0", 1), row("a1", 1)]), [panel], 0.95))
     assert [record["placebo"] for record in found] == [0, 1]
 
 
 def test_pairs_that_were_never_scored_are_refused(make_panel):
     panel = make_panel({(1, 0): [2.0], (2, 0): [1.0]})
     with pytest.raises(DataError, match="1 of 2 pairs of a are not among the scored ones"):
-        kl_and_path_records(table([row("a0"), row("other")]), [panel], 0.95)
+        to_json(kl_and_path_records(table([row("a0"), row("other")]), [panel], 0.95))

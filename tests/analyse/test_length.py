@@ -4,14 +4,18 @@ import json
 import math
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import statsmodels.api as sm
 
 from seqdpo.analyse.association import fit_line
 from seqdpo.analyse.length import length_change_record, length_record
 from seqdpo.analyse.margins import PairScores
+from seqdpo.analyse.panel import At, Panel
+from seqdpo.analyse.schema import to_json
 
 CONFIDENCE = 0.95
+NAMES = ("seed", "order", "stage", "checkpoint", "objective", "split")
 
 
 def scores(margin, chosen_tokens, rejected_tokens) -> PairScores:
@@ -24,12 +28,18 @@ def scores(margin, chosen_tokens, rejected_tokens) -> PairScores:
 
 
 def record(s, clusters=None):
-    return length_record(s, np.arange(len(s.chosen_logp)) if clusters is None else clusters, CONFIDENCE)
+    """Without what says which checkpoint it is of."""
+    n, at = len(s.chosen_logp), At(0, "a", 1)
+    ids = pa.array([f"pair{i}" for i in range(n)])
+    panel = Panel("a", "eval", ids, np.arange(n) if clusters is None else clusters, pa.table({}), {at: s}, {at: "a"})
+    found = to_json(length_record(panel, at, CONFIDENCE))
+    assert [found.pop(name) for name in NAMES] == [0, "a", 1, "a", "a", "eval"]
+    return found
 
 
 def change_record(before, after, clusters=None):
     n = len(before.chosen_logp)
-    return length_change_record(before, after, np.arange(n) if clusters is None else clusters, CONFIDENCE)
+    return to_json(length_change_record(before, after, np.arange(n) if clusters is None else clusters, CONFIDENCE))
 
 
 def random_scores(seed, n=300) -> tuple[PairScores, np.ndarray]:

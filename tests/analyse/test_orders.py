@@ -10,6 +10,7 @@ from scipy import stats
 
 from seqdpo.analyse.orders import ORDER_MEASURES, order_records
 from seqdpo.analyse.panel import panels
+from seqdpo.analyse.schema import to_json
 
 
 @pytest.fixture
@@ -37,7 +38,7 @@ def study(make_scores, score_rows):
 
 
 def compare(panel_list, confidence=0.95):
-    return order_records(panel_list, 0.3, confidence)
+    return to_json(order_records(panel_list, 0.3, confidence))
 
 
 def first_minus_last(record, objective, measure="margin"):

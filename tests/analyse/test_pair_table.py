@@ -117,17 +117,20 @@ def test_checkpoints_of_two_orders_may_be_compared(two_orders):
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        ({"seed": 4}, "--seed = '4': not in this run; expected one of '3', '5'"),
-        ({"order": "a>c"}, "--order = 'a>c': .* Did you mean 'a>b'?"),
-        ({"start": "a<b"}, "--from = 'a<b': .* Did you mean 'a>b'?"),
-        ({"end": "c"}, "--to = 'c': not in this run; expected one of "),
+        ({"seed": 4}, "^seed = '4': not in this run; expected one of '3', '5'"),
+        ({"order": "a>c"}, "^order = 'a>c': .* Did you mean 'a>b'?"),
+        ({"start": "a<b"}, "^start = 'a<b': .* Did you mean 'a>b'?"),
+        ({"end": "c"}, "^end = 'c': not in this run; expected one of "),
         (
             {"end": "b", "order": "a>b"},
-            "--to = 'b': not in this run; expected one of 'base', 'a', 'a>b', 'a>b~placebo1'",
+            "^end = 'b': not in this run; expected one of 'base', 'a', 'a>b', 'a>b~placebo1'",
         ),
-        ({"order": "b>a"}, "--objective = 'a': no order here goes on after it; expected --from and --to"),
+        (
+            {"order": "b>a"},
+            "^start and end: not both given, and for objective = 'a' no order here goes on after it; expected two",
+        ),
         ({"end": "b>a"}, "no order here goes on after it and has 'b>a'"),
-        ({"end": "a"}, "--from and --to: both are 'a'; expected two checkpoints"),
+        ({"end": "a"}, "^start and end: both are 'a'; expected two checkpoints"),
     ],
 )
 def test_checkpoints_that_are_not_there_are_answered_with_those_that_are(two_orders, asked, message):
@@ -171,8 +174,8 @@ def test_conditions_choose_pairs(conditions, expected):
 @pytest.mark.parametrize(
     ("condition", "message"),
     [
-        ("category", "--where = 'category': no '='; expected COLUMN=VALUE"),
-        ("catgory=x", "--where, column = 'catgory': .*'category', 'level'.* Did you mean 'category'?"),
+        ("category", "^where = 'category': no '='; expected COLUMN=VALUE"),
+        ("catgory=x", "^where, column = 'catgory': .*'category', 'level'.* Did you mean 'category'?"),
         ("category=Violenc", "no pair has it; expected one of '10', 'Violence', 'violence'. Did you mean 'Violence'?"),
         ("level=2", "no pair has it; expected one of '1', '10'"),
         ("level=high", "expected a number"),

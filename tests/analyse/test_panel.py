@@ -99,8 +99,8 @@ def test_cells_are_each_later_stage_and_everything_since_the_objective_was_taugh
         ("a", 1, 1, 3, 0),  # two stages: no control stage spans them
         ("b", 2, 2, 3, 2),
     ]
-    assert found[2].names["from"] == "a"
-    assert found[2].names["to"] == "a>b>c"
+    assert found[2].name(found[2].start) == "a"
+    assert found[2].name(found[2].end) == "a>b>c"
 
 
 def test_an_objective_that_no_stage_trained_has_no_cell(make_panel):

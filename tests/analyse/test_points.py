@@ -7,6 +7,7 @@ import pytest
 from scipy import stats
 
 from seqdpo.analyse.points import average, jackknife, total
+from seqdpo.analyse.schema import to_json
 
 
 def cosine(dot, one, other):
@@ -19,14 +20,14 @@ def test_mean_and_sum_by_hand():
     values = np.array([[1.0], [2.0], [6.0]])
     reach = stats.t.ppf(0.975, 2)
     found, whole = average(values).record(0, 0.95), total(values).record(0, 0.95)
-    assert found["value"] == 3 and found["n_points"] == 3
-    assert found["high"] == pytest.approx(3 + reach * math.sqrt(7 / 3))
-    assert whole["value"] == 9
-    assert whole["low"] == pytest.approx(9 - reach * math.sqrt(7 * 3))
+    assert found.value == 3 and found.n_points == 3
+    assert found.high == pytest.approx(3 + reach * math.sqrt(7 / 3))
+    assert whole.value == 9
+    assert whole.low == pytest.approx(9 - reach * math.sqrt(7 * 3))
 
 
 def test_one_point_has_no_interval():
-    assert average(np.array([[2.0]])).record(0, 0.95) == {
+    assert to_json(average(np.array([[2.0]])).record(0, 0.95)) == {
         "value": 2.0,
         "low": None,
         "high": None,
@@ -58,4 +59,4 @@ def test_undefined_without_one_of_the_points_is_undefined():
     """
     one = np.array([[5.0], [-1.0], [-1.0]])
     found = jackknife(cosine, np.ones((3, 1)), one, np.ones((3, 1))).record(0, 0.95)
-    assert (found["value"], found["low"], found["high"]) == (None, None, None)
+    assert (found.value, found.low, found.high) == (None, None, None)

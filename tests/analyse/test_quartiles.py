@@ -16,6 +16,7 @@ from seqdpo.analyse.estimates import difference, two_sided
 from seqdpo.analyse.margins import PairScores
 from seqdpo.analyse.panel import At, Panel
 from seqdpo.analyse.quartiles import independent_runs, quartile_record, quartiles
+from seqdpo.analyse.schema import to_json
 
 ORDER = "a>b>c"
 
@@ -44,7 +45,7 @@ def make_cell(stages, controls=(), others=(), prompts=None):
 
 
 def record_of(cell, confidence=0.95):
-    record = quartile_record(cell, independent_runs(cell), confidence)
+    record = to_json(quartile_record(cell, independent_runs(cell), confidence))
     json.dumps(record, allow_nan=False)
     return record
 

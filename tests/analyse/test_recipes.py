@@ -20,6 +20,7 @@ from seqdpo.analyse.recipes import (
     recipes,
     separation,
 )
+from seqdpo.analyse.schema import to_json
 
 
 def test_one_seed_is_the_prediction_interval_by_hand():
@@ -93,7 +94,7 @@ def panel_of(make_panel, real_shift, control_shifts, **where):
     ],
 )
 def test_the_statement_on_planted_runs(make_panel, real_shift, controls, statement):
-    (found,) = recipes(cells([panel_of(make_panel, real_shift, controls)]), 0.95)
+    (found,) = to_json(recipes(cells([panel_of(make_panel, real_shift, controls)]), 0.95))
     assert found["margin"]["statement"] == statement
     assert found["margin"]["n_controls"] == len(controls)
     if controls:
@@ -101,7 +102,7 @@ def test_the_statement_on_planted_runs(make_panel, real_shift, controls, stateme
 
 
 def test_the_interval_ends_where_the_test_turns(make_panel):
-    (found,) = recipes(cells([panel_of(make_panel, -1.0, [0.1, 0.0, -0.1])]), 0.95)
+    (found,) = to_json(recipes(cells([panel_of(make_panel, -1.0, [0.1, 0.0, -0.1])]), 0.95))
     half = stats.t.ppf(0.975, 2) * 0.1 * math.sqrt(4 / 3)  # the SD of the controls is 0.1
     assert found["margin"]["low"] == pytest.approx(-1 - half)
     assert found["margin"]["high"] == pytest.approx(-1 + half)
@@ -115,7 +116,7 @@ def test_p_values_are_adjusted_over_cells_and_quantities(make_panel):
             panel_of(make_panel, -2.7, [0.1, -0.9, -0.3], objective="b", order="b>a"),
         ]
     )
-    found = [record[name] for record in recipes(both, 0.95) for name in QUANTITIES]
+    found = [record[name] for record in to_json(recipes(both, 0.95)) for name in QUANTITIES]
     raw = [record["p"] for record in found]
     assert len(set(raw)) == 3  # each cell's margin, and the flips and accuracies in which no run differs
     assert [record["p_holm"] for record in found] == pytest.approx(multipletests(raw, method="holm")[1])
@@ -127,7 +128,7 @@ def test_seeds_of_one_recipe_share_a_statement(make_panel, make_scores, score_ro
         score_rows({(1, 0): taught, (2, 0): taught - 1 - seed / 10, (2, 1): taught + seed / 10}, seed=seed)
         for seed in (0, 1, 2)
     ]
-    found = recipes(cells(panels(make_scores(*rows))), 0.95)
+    found = to_json(recipes(cells(panels(make_scores(*rows))), 0.95))
     assert len(found) == 3
     assert found[0] == found[1] == found[2]
     # real -1.0, -1.1, -1.2, controls 0.0, 0.1, 0.2: differences -1.0, -1.2, -1.4
@@ -138,7 +139,7 @@ def test_flips_and_accuracy_have_statements_of_their_own(make_panel):
     """All 20 pairs flip in the real stage, 11 of them from right to wrong, and none in the controls."""
     taught = np.array([1.0] * 11 + [-1.0] * 9)
     margins = {(1, 0): taught, (2, 0): -taught} | {(2, k): taught for k in (1, 2, 3)}
-    (found,) = recipes(cells([make_panel(margins)]), 0.95)
+    (found,) = to_json(recipes(cells([make_panel(margins)]), 0.95))
     assert found["flips"]["excess"] == 1
     assert found["flips"]["statement"] == ATTRIBUTABLE
     assert found["accuracy"]["excess"] == pytest.approx(9 / 20 - 11 / 20)

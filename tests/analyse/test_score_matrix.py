@@ -6,11 +6,12 @@ import pytest
 
 from seqdpo.analyse.margins import MEASURES
 from seqdpo.analyse.panel import panels
+from seqdpo.analyse.schema import to_json
 from seqdpo.analyse.score_matrix import score_matrix
 
 
 def matrix(panel_list, beta=0.3, confidence=0.95):
-    return score_matrix(panel_list, beta, confidence)
+    return to_json(score_matrix(panel_list, beta, confidence))
 
 
 def where(cell):

@@ -13,6 +13,7 @@ from seqdpo.analyse.cells import Cell
 from seqdpo.analyse.estimates import difference, mean, ratio, two_sided
 from seqdpo.analyse.margins import PairScores
 from seqdpo.analyse.panel import At, Panel
+from seqdpo.analyse.schema import to_json
 from seqdpo.analyse.slices import slice_records
 
 
@@ -35,7 +36,7 @@ def make_cell(before, after, columns, prompts=None, taught=None, lengths=None):
 
 
 def records_of(cell, confidence=0.95):
-    records = slice_records(cell, confidence)
+    records = to_json(slice_records(cell, confidence))
     json.dumps(records, allow_nan=False)
     return records
 
@@ -183,7 +184,7 @@ def test_every_estimate_is_that_of_the_slice_s_own_pairs():
                 "difference_from_rest": difference(change, rows, ~rows, clusters),
             }
             for name, estimate in expected.items():
-                assert record[name] == pytest.approx(estimate.record(0.9)), name
+                assert record[name] == pytest.approx(to_json(estimate.record(0.9))), name
             assert record["p"] == pytest.approx(two_sided(expected["difference_from_rest"]))
 
 

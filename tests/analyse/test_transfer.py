@@ -9,6 +9,7 @@ from scipy import stats
 
 from seqdpo.analyse.estimates import mean
 from seqdpo.analyse.panel import panels
+from seqdpo.analyse.schema import to_json
 from seqdpo.analyse.transfer import TRANSFER_MEASURES, transfer_records
 
 METRICS = (
@@ -54,7 +55,7 @@ def study(make_scores, score_rows):
 
 
 def records(panel_list, confidence=0.95):
-    return {(r["seed"], r["order"], r["measure"]): r for r in transfer_records(panel_list, 0.3, confidence)}
+    return {(r["seed"], r["order"], r["measure"]): r for r in to_json(transfer_records(panel_list, 0.3, confidence))}
 
 
 def values(record):
@@ -151,7 +152,7 @@ def test_the_length_normalised_margin_is_here_a_fifth(worked):
 
 def test_every_run_has_a_record_for_each_measure(study):
     both = [*study({"a>b": [[1.0, 0.0], [1.0, 1.0]], "b>a": [[0.0, 1.0], [1.0, 1.0]]}, names="ab", seed=3)]
-    found = transfer_records(both, 0.3, 0.95)
+    found = to_json(transfer_records(both, 0.3, 0.95))
     assert [(r["split"], r["seed"], r["order"], r["measure"]) for r in found] == [
         ("eval", 3, order, name) for order in ("a>b", "b>a") for name in TRANSFER_MEASURES
     ]
@@ -210,13 +211,13 @@ def test_an_unfinished_order_ends_with_its_last_checkpoint(study):
 
 
 def test_the_base_alone_makes_no_record(make_panel):
-    assert transfer_records([make_panel({(0, 0): [1.0]})], 0.3, 0.95) == []
+    assert to_json(transfer_records([make_panel({(0, 0): [1.0]})], 0.3, 0.95)) == []
 
 
 def test_control_stages_do_not_count(make_panel):
     margins = {(1, 0): [4.0, 5.0], (2, 0): [3.0, 1.0]}
     (plain,), (controlled,) = (
-        [r for r in transfer_records([make_panel(m)], 0.3, 0.95) if r["measure"] == "margin"]
+        [r for r in to_json(transfer_records([make_panel(m)], 0.3, 0.95)) if r["measure"] == "margin"]
         for m in (margins, margins | {(2, 1): [70.0, 80.0]})
     )
     assert plain == controlled
@@ -225,7 +226,7 @@ def test_control_stages_do_not_count(make_panel):
 def test_splits_are_kept_apart(make_scores, score_rows):
     held_out = score_rows({(1, 0): [4.0], (2, 0): [1.0]})
     trained = [{**row, "split": "train"} for row in score_rows({(1, 0): [8.0], (2, 0): [6.0]})]
-    found = transfer_records(panels(make_scores(held_out, trained)), 0.3, 0.95)
+    found = to_json(transfer_records(panels(make_scores(held_out, trained)), 0.3, 0.95))
     forgetting = {r["split"]: r["objectives"][0]["forgetting"]["value"] for r in found if r["measure"] == "margin"}
     assert forgetting == {"eval": 3, "train": 2}
 

@@ -8,6 +8,7 @@ import pytest
 from scipy import stats
 
 from seqdpo.analyse.cells import cells
+from seqdpo.analyse.schema import to_json
 from seqdpo.analyse.verdicts import Tolerances, evidence, verdict_word, verdicts
 
 #: 400 pairs that learned a mean margin of 4 with an SD of 1, none of them near 0: the tolerance is 0.4 nats.
@@ -18,7 +19,7 @@ NOISE = 0.4 * stats.norm.ppf((np.random.default_rng(0).permutation(400) + 0.5) /
 
 def judge(make_panel, after, controls=(), taught=TAUGHT, tolerances=Tolerances(), **where):  # noqa: B008
     margins = {(1, 0): taught, (2, 0): after} | {(2, 1 + i): control for i, control in enumerate(controls)}
-    (record,) = verdicts(cells([make_panel(margins, **where)]), tolerances)
+    (record,) = to_json(verdicts(cells([make_panel(margins, **where)]), tolerances))
     return record
 
 
@@ -165,8 +166,8 @@ def test_the_rule_word_by_word():
 
 def test_more_cells_make_every_claim_harder(make_panel):
     margins = {(1, 0): TAUGHT, (2, 0): TAUGHT + NOISE - 0.35}  # held: 0.05 / (0.41 / 20) = 2.4 > 1.645, but < 3.02
-    alone = verdicts(cells([make_panel(margins)]), Tolerances())
-    many = verdicts(cells([make_panel(margins, objective="a", seed=seed) for seed in range(40)]), Tolerances())
+    alone = to_json(verdicts(cells([make_panel(margins)]), Tolerances()))
+    many = to_json(verdicts(cells([make_panel(margins, objective="a", seed=seed) for seed in range(40)]), Tolerances()))
     assert alone[0]["verdict"] == "STABLE"
     assert {record["verdict"] for record in many} == {"INCONCLUSIVE"}
     assert many[0]["level"] == pytest.approx(0.05 / 40)

@@ -1,15 +1,18 @@
-"""A finished run without a model: tables of hand-chosen margins, turned into findings and a report's source."""
+"""A finished run without a model: tables of hand-chosen margins, turned into findings and a run folder."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pytest
 
-from seqdpo.analyse.mechanism import MechanismTables
-from seqdpo.analyse.results import results
-from seqdpo.report.source import ReportSource
+from seqdpo.analyse.results import MechanismTables, results
+from seqdpo.analyse.schema import to_json
+from seqdpo.files import write_json, write_table
+from seqdpo.layout import RunFiles
+from seqdpo.report.finished import Run, read_run
 from seqdpo.tables import (
     GRADIENTS_SCHEMA,
     KL_AND_PATH_SCHEMA,
@@ -115,48 +118,65 @@ def _table(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
 
 
 @pytest.fixture
-def make_source() -> Callable[..., ReportSource]:
-    """`make_source(n=30, prompt="…", name="…", mechanism=True)`: two orders of two objectives, four control stages."""
+def make_run(tmp_path: Path) -> Callable[..., Run]:
+    """`make_run(n=30, prompt="…", name="…", mechanism=True)`: two orders of two objectives, four control stages.
+
+    `name` is that of the model; `taught` multiplies all margins: with 0 there is nothing to lose; `broken`: the first
+    pair's log-probabilities are NaN.
+    """
 
     def make(
-        n: int = 30, prompt: str = "What is tea?", answer: str = "a drink", name: str = "run", mechanism: bool = True
-    ) -> ReportSource:
-        scores = scores_table(planted_margins(n))
-        pairs = pa.table(
-            {
-                "pair_id": [f"{objective}-{i}" for objective in ("helpful", "harmless") for i in range(n)],
-                "prompt_id": [f"{objective}-{i}" for objective in ("helpful", "harmless") for i in range(n)],
-                "objective": [objective for objective in ("helpful", "harmless") for _ in range(n)],
-                "split": ["eval"] * 2 * n,
-                "slice_topic": [prompt[:40] if i % 2 else "tea" for _ in range(2) for i in range(n)],
-            }
-        )
-        tables = mechanism_tables()
+        n: int = 30,
+        prompt: str = "What is tea?",
+        answer: str = "a drink",
+        name: str = "run",
+        mechanism: bool = True,
+        taught: float = 1.0,
+        broken: bool = False,
+    ) -> Run:
+        margins = {at: [m * taught for m in of] for at, of in planted_margins(n).items()}
+        if broken:
+            margins = {at: [math.nan if at[1] else 0.0, *of[1:]] for at, of in margins.items()}
+        scores, pairs, tables = scores_table(margins), _pairs(n, prompt, answer), mechanism_tables()
         study = {"model_name_or_path": name, "setting": "hh-rlhf", "reference": "base", "beta": 0.3, "seeds": [0]}
-
-        def texts(objective: str, split: str, pair_ids: pa.Array) -> pa.Table:
-            n_rows = len(pair_ids)
-            turn = pa.array([[{"role": "user", "content": f"{prompt} {i}"}] for i in range(n_rows)])
-            chosen = [f"It is {answer} of leaves, number {i}" for i in range(n_rows)]
-            rejected = [f"It is {answer} of sand, number {i}" for i in range(n_rows)]
-            return pa.table({"prompt": turn, "chosen": chosen, "rejected": rejected})
-
-        return ReportSource(
-            name=name,
-            results=results(scores, pairs, 0.3, study=study, mechanism=tables if mechanism else None),
-            study=study | {"placebo": 4, "lora_r": 4, "adapter_mode": "continue", "learning_rate": 1e-4},
-            manifest={
+        findings = results(scores, pairs, 0.3, study=study, mechanism=tables if mechanism else None)
+        files = RunFiles(tmp_path / f"run{len(list(tmp_path.iterdir()))}")
+        for path, table in (
+            (files.scores, scores),
+            (files.pairs, pairs),
+            (files.gradients, tables.gradients),
+            (files.movement, tables.movement),
+            (files.kl_and_path, tables.kl_and_path),
+        ):
+            write_table(path, table)
+        write_json(files.results, to_json(findings))
+        write_json(files.dropped, {"helpful": {"read": 2 * n + 1, "train": n, "eval": n, "dropped": {"empty": 1}}})
+        write_json(files.study, study | {"placebo": 4, "lora_r": 4, "adapter_mode": "continue", "learning_rate": 1e-4})
+        write_json(
+            files.manifest,
+            {
                 "identity": {"model": "m" * 64, "data": "d" * 16, "chat_template": None, "seqdpo": "0.1.0"},
                 "engine": "packed trees (segments)",
                 "parameters": {"trainable": 1000, "total": 10000, "percent": 10.0},
             },
-            dropped={"helpful": {"read": 2 * n + 1, "train": n, "eval": n, "dropped": {"empty": 1}}},
-            scores=scores.filter(pc.field("split") == "eval"),
-            pairs=pairs,
-            texts=texts,
-            movement=tables.movement,
-            gradients=tables.gradients,
-            kl_and_path=tables.kl_and_path,
         )
+        return read_run(files.root)
 
     return make
+
+
+def _pairs(n: int, prompt: str, answer: str) -> pa.Table:
+    """Pairs of both objectives; the chosen response speaks of leaves, the rejected one of sand."""
+    of = [(objective, i) for objective in ("helpful", "harmless") for i in range(n)]
+    return pa.table(
+        {
+            "pair_id": [f"{objective}-{i}" for objective, i in of],
+            "prompt_id": [f"{objective}-{i}" for objective, i in of],
+            "objective": [objective for objective, _ in of],
+            "split": ["eval" for _ in of],
+            "prompt": [[{"role": "user", "content": f"{prompt} {i}"}] for _, i in of],
+            "chosen": [f"It is {answer} of leaves, number {i}" for _, i in of],
+            "rejected": [f"It is {answer} of sand, number {i}" for _, i in of],
+            "slice_topic": [prompt[:40] if i % 2 else "tea" for _, i in of],
+        }
+    )

@@ -98,9 +98,9 @@ def reader(driver) -> Reader:
 
 
 @pytest.fixture
-def report(make_source, tmp_path) -> Path:
+def report(make_run, tmp_path) -> Path:
     path = tmp_path / "report.html"
-    path.write_text(page(make_source()), encoding="utf-8")
+    path.write_text(page(make_run()), encoding="utf-8")
     return path
 
 
@@ -108,7 +108,7 @@ def test_opens_without_an_error_or_a_request_and_draws_every_chart(reader, repor
     reader.open(report)
     assert reader.problems() == []
     drawn = [figure.get_attribute("data-chart") for figure in reader.all("figure")]
-    assert drawn[:2] == ["trajectories-margin", "trajectories-accuracy"]
+    assert drawn[:3] == ["trajectories-margin", "trajectories-accuracy", "score-matrix"]
     assert {"margins", "flips", "quartiles", "displacement", "slices"} <= set(drawn)
     assert "path-helpful-harmless-seed0" in drawn
     for figure in reader.all("figure"):
@@ -126,14 +126,14 @@ def test_worst_pairs_come_first_and_columns_sort(reader, report):
     assert after == sorted(after)
 
 
-def test_filters_by_flip_quartile_slice_and_text(reader, report, make_source):
+def test_filters_by_flip_quartile_slice_and_text(reader, report, make_run):
     reader.open(report)
-    flips = make_source().results["cells"][0]["change"]["flips"]
-    assert f"lost {flips['lost']}" in reader.count
+    flips = make_run().findings.cells[0].change.flips
+    assert f"lost {flips.lost}" in reader.count
     for box in reader.all("input[name=flip]"):
         if box.get_attribute("value") != "lost":
             reader.click(box)
-    assert reader.count.startswith(f"{flips['lost']} of 30 pairs")
+    assert reader.count.startswith(f"{flips.lost} of 30 pairs")
     assert set(reader.column("flip")) == {"lost"}
     reader.script("document.getElementById('quartile').value = 'Q4'")
     reader.script("document.getElementById('filters').dispatchEvent(new Event('input', {bubbles: true}))")
@@ -266,9 +266,9 @@ def test_notes_are_kept_and_exported(reader, report):
     }
 
 
-def test_hostile_text_does_nothing(reader, make_source, tmp_path):
+def test_hostile_text_does_nothing(reader, make_run, tmp_path):
     path = tmp_path / "report.html"
-    path.write_text(page(make_source(prompt=HOSTILE, answer=HOSTILE, name=HOSTILE)), encoding="utf-8")
+    path.write_text(page(make_run(prompt=HOSTILE, answer=HOSTILE, name=HOSTILE)), encoding="utf-8")
     reader.open(path, "#text=1")
     reader.click(reader.all(".tabulator-row")[0])
     assert HOSTILE.replace("\x00", "")[:60] in reader.one("#card").text

@@ -7,14 +7,16 @@ import re
 import pytest
 from hostile import HOSTILE
 
+from seqdpo.analyse.schema import to_json
 from seqdpo.report.card import card, plain
-from seqdpo.report.figures import figures, file_name, pair_rows, specifications
+from seqdpo.report.figures import figures
 from seqdpo.report.paper_tables import as_csv, as_latex, latex, paper_tables, verdict_rows
+from seqdpo.report.pictures import file_name, pair_rows
 
 
-def test_every_picture_is_drawn_in_every_format(make_source):
+def test_every_picture_is_drawn_in_every_format(make_run):
     pytest.importorskip("vl_convert", reason="vl-convert-python is not installed: pip install 'seqdpo[test]'")
-    drawn = list(figures(make_source(n=9)))
+    drawn = list(figures(make_run(n=9).pictures()))
     names = {name for name, _, _ in drawn}
     assert {"score-matrix", "trajectories-margin", "path-helpful-harmless-seed0"} <= names
     assert "helpful-helpful-to-helpful-harmless-seed0.margins" in names
@@ -23,36 +25,35 @@ def test_every_picture_is_drawn_in_every_format(make_source):
     assert len(drawn) == 3 * len(names)
 
 
-def test_a_drawn_picture_has_a_mark_for_each_pair(make_source):
+def test_a_drawn_picture_has_a_mark_for_each_pair(make_run):
     vl_convert = pytest.importorskip("vl_convert")
-    (spec,) = [s for name, s in specifications(make_source(n=9)) if name.endswith("harmless-seed0.margins")]
-    svg = vl_convert.vegalite_to_svg(spec, vl_version="6.4")
+    chart = make_run(n=9).chart("helpful-helpful-to-helpful-harmless-seed0.margins")
+    svg = vl_convert.vegalite_to_svg(chart.vega_lite(), vl_version="6.4")
     points = re.findall(r'aria-roledescription="point"', svg)
     assert len(points) == 9
 
 
-def test_pairs_of_a_figure_are_those_of_the_cell(make_source):
+def test_pairs_of_a_figure_are_those_of_the_cell(make_run):
     from seqdpo.analyse.cells import cells
-    from seqdpo.analyse.panel import panels
 
-    source = make_source(n=9)
-    cell = cells(panels(source.scores, source.pairs))[0]
+    run = make_run(n=9)
+    cell = cells(run.panels())[0]
     rows = pair_rows(cell)
-    counts = source.results["cells"][0]["change"]["flips"]
+    counts = to_json(run.findings.cells[0].change.flips)
     assert {name: sum(row["flip"] == name for row in rows) for name in counts} == counts
     assert (rows[0]["before"], rows[0]["change"]) == (0.5, -6.0)
     assert rows[0]["chosen_change"] - rows[0]["rejected_change"] == -6.0
     assert rows[0]["quartile"] == "Q1"
 
 
-def test_verdicts_as_csv_are_the_findings_in_full(make_source):
-    results = make_source().results
-    texts = {(name, form): text for name, form, text in paper_tables(results)}
+def test_verdicts_as_csv_are_the_findings_in_full(make_run):
+    findings = make_run().findings
+    texts = {(name, form): text for name, form, text in paper_tables(findings)}
     rows = list(csv.DictReader(io.StringIO(texts["verdicts", "csv"])))
-    for row, cell in zip(rows, results["cells"], strict=True):
-        assert float(row["margin kept"]) == cell["verdict"]["reasons"]["retention"]["value"]
-        assert float(row["margin change low"]) == cell["change"]["margin_change"]["low"]
-        assert int(row["lost"]) == cell["change"]["flips"]["lost"]
+    for row, cell in zip(rows, findings.cells, strict=True):
+        assert float(row["margin kept"]) == cell.verdict.retention.value
+        assert float(row["margin change low"]) == cell.change.margin_change.low
+        assert int(row["lost"]) == cell.change.flips.lost
         assert int(row["n"]) == 30
 
 
@@ -68,30 +69,30 @@ def test_latex_of_a_value_has_its_interval_beside_it():
     assert r"\begin{tabular}{r}" in as_latex(rows, "c")
 
 
-def test_hostile_names_mean_nothing_to_latex(make_source):
+def test_hostile_names_mean_nothing_to_latex(make_run):
     text = latex(HOSTILE + r"\input{/etc/passwd} 100% a_b $x$ #1 ~^&")
     bare = re.sub(r"\\(textbackslash|textasciitilde|textasciicircum|textless|textgreater)\{\}|\\[&%$#_{}]", "", text)
     assert not set(bare) & set("\\&%$#_{}~^<>")
-    rows = verdict_rows(make_source(name=HOSTILE).results["cells"])
+    rows = verdict_rows(make_run(name=HOSTILE).findings.cells)
     tex = as_latex([row | {"objective": HOSTILE} for row in rows], HOSTILE)
     assert tex.count(r"\\") >= len(rows)
     unescaped = re.sub(r"\\[{}]", "", tex)
     assert unescaped.count("{") == unescaped.count("}")
 
 
-def test_card_has_every_verdict_and_score(make_source):
-    source = make_source()
-    text = card(source)
-    for cell in source.results["cells"]:
-        assert plain(cell["verdict"]["sentence"]) in text
-    for row in source.results["score_matrix"]:
-        if not row["placebo"]:
-            assert f"| {row['objective']} | {row['margin']['value']:+.2f}" in text
+def test_card_has_every_verdict_and_score(make_run):
+    run = make_run()
+    text = card(run)
+    for cell in run.findings.cells:
+        assert plain(cell.verdict.sentence) in text
+    for row in run.findings.score_matrix:
+        if not row.placebo:
+            assert f"| {row.objective} | {row.margin.value:+.2f}" in text
     assert "helpful: 30 trained, 30 held out, 1 of 61 dropped" in text
 
 
-def test_hostile_names_mean_nothing_to_markdown(make_source):
-    text = card(make_source(name=HOSTILE))
+def test_hostile_names_mean_nothing_to_markdown(make_run):
+    text = card(make_run(name=HOSTILE))
     assert not re.search(r"(?<!\\)<(script|img|b)", text.split("---", 2)[2].split("```")[0])
     head = text.split("---")[1]
     assert len(head.splitlines()) == 4  # base_model stays on its line

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from seqdpo.errors import ConfigError
-from seqdpo.run.files import folder_written_whole, set_aside, sweep, write_for_user, write_text
+from seqdpo.files import folder_written_whole, set_aside, sweep, write_for_user, write_text
 from seqdpo.run.folder import RunFolder
 
 

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from seqdpo.errors import ConfigError, DataError
-from seqdpo.run.files import file_hash, file_hashes
+from seqdpo.files import file_hash, file_hashes
 from seqdpo.run.findings import write_findings
 from seqdpo.run.folder import RunFolder
 from seqdpo.run.merge import merge_runs

@@ -13,8 +13,8 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from seqdpo.errors import ConfigError, DataError, RunError
+from seqdpo.files import file_hash
 from seqdpo.run import stage as node_stage
-from seqdpo.run.files import file_hash
 from seqdpo.run.study import run_study
 from seqdpo.study.config import Study
 from seqdpo.study.settings import LAB

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -10,6 +9,7 @@ import pyarrow as pa
 from seqdpo.analyse.estimates import Clusters, Estimate, defined, mean
 from seqdpo.analyse.margins import Column
 from seqdpo.analyse.panel import Panel
+from seqdpo.analyse.schema import Bounds, WorstObjective, extended
 
 
 def by_split(panels: Iterable[Panel]) -> dict[str, list[Panel]]:
@@ -56,13 +56,13 @@ def _share(values: Column, found: Estimate) -> Column:
     return (values - found.value) * (correction / found.n)
 
 
-def bounds(estimate: Estimate, confidence: float) -> dict[str, float | None]:
-    """`value`, `low`, `high` for a record that says n and the confidence elsewhere; None where undefined."""
+def bounds(estimate: Estimate, confidence: float) -> Bounds:
+    """For a record that says n and the confidence elsewhere."""
     low, high = estimate.interval(confidence)
-    return {"value": defined(estimate.value), "low": defined(low), "high": defined(high)}
+    return Bounds(value=defined(estimate.value), low=defined(low), high=defined(high))
 
 
-def worst_objective(scores: Mapping[str, Estimate], confidence: float) -> dict[str, Any] | None:
+def worst_objective(scores: Mapping[str, Estimate], confidence: float) -> WorstObjective | None:
     """The objective with the lowest score and that score; None where one of them is undefined.
 
     The interval is that objective's own: the lowest of several is biased downwards, which it does not know.
@@ -71,4 +71,5 @@ def worst_objective(scores: Mapping[str, Estimate], confidence: float) -> dict[s
         return None
     name = min(scores, key=lambda objective: scores[objective].value)
     lowest = scores[name]
-    return {"objective": name, **bounds(lowest, confidence), "n": lowest.n, "n_prompts": lowest.n_prompts}
+    own = bounds(lowest, confidence)
+    return extended(own, WorstObjective, objective=name, n=lowest.n, n_prompts=lowest.n_prompts)

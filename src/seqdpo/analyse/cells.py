@@ -6,6 +6,7 @@ from itertools import pairwise
 
 from seqdpo.analyse.margins import PairScores
 from seqdpo.analyse.panel import At, Panel
+from seqdpo.study.checkpoints import parse_order
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,17 +51,13 @@ class Cell:
         return At(self.seed, self.order, stage)
 
     @property
-    def names(self) -> dict[str, object]:
-        """What identifies the cell in results.json: `from` and `to` are names of checkpoints."""
-        return {
-            "seed": self.seed,
-            "order": self.order,
-            "objective": self.objective,
-            "split": self.panel.split,
-            "taught": self.panel.names[self.at(self.taught)],
-            "from": self.panel.names[self.at(self.start)],
-            "to": self.panel.names[self.at(self.end)],
-        }
+    def later(self) -> tuple[str, ...]:
+        """The objectives of the stages between the two checkpoints."""
+        return parse_order(self.order)[self.start : self.end]
+
+    def name(self, stage: int) -> str:
+        """The name of the checkpoint after a stage of the cell's order."""
+        return self.panel.names[self.at(stage)]
 
 
 def cells(panels: Iterable[Panel]) -> list[Cell]:
@@ -74,7 +71,7 @@ def cells(panels: Iterable[Panel]) -> list[Cell]:
 
 
 def _steps(panel: Panel, seed: int, order: str) -> Iterator[tuple[int, int, int]]:
-    objectives = order.split(">")
+    objectives = parse_order(order)
     stages = panel.stages(seed, order)
     if panel.objective not in objectives or objectives.index(panel.objective) + 1 not in stages:
         return

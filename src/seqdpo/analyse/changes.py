@@ -1,7 +1,7 @@
 """What happened to each pair between two checkpoints: change of margin, flip, and which log-probability moved."""
 
 import math
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +10,7 @@ from statsmodels.stats.contingency_tables import mcnemar
 from seqdpo.analyse.association import spearman, varies
 from seqdpo.analyse.estimates import Clusters, Estimate, defined, mean, ratio
 from seqdpo.analyse.margins import Column, PairScores, share_above_zero
+from seqdpo.analyse.schema import Change, Displacement, Flips, McNemar, Quadrants
 
 FlipCodes: TypeAlias = NDArray[np.int8]  # (n_pairs,) positions in FLIPS, -1 where a margin is undefined
 
@@ -76,26 +77,33 @@ def flipped(before_margin: Column, after_margin: Column) -> Column:
     return np.abs(share_above_zero(after_margin) - share_above_zero(before_margin))
 
 
-def change_record(before: PairScores, after: PairScores, clusters: Clusters, confidence: float) -> dict[str, Any]:
-    """The change of all pairs of a panel for results.json; docs/results.md describes the keys.
+def change_record(before: PairScores, after: PairScores, clusters: Clusters, confidence: float) -> Change:
+    """The change of all pairs of a panel.
 
     Undefined numbers are None; a NaN in any pair leaves only the n defined.
     """
     before, after = all_or_nothing(before, after)
     changes = pair_changes(before, after)
+    lost, regained = _is(changes.flip, FLIPS.index("lost")), _is(changes.flip, FLIPS.index("regained"))
+    flips = Flips(**_counts(changes.flip, FLIPS))
     columns = {
         "margin_change": changes.margin_change,
         "ln_margin_change": changes.ln_margin_change,
         "accuracy_change": after.accuracy - before.accuracy,
+        # negative and positive flip rate as in MUSCLE (arXiv 2407.09435); ties apart is our own
+        "negative_flip_rate": lost,
+        "positive_flip_rate": regained,
+        "net_flip_rate": regained - lost,
     }
-    return {
-        "n": len(clusters),
+    return Change(
+        n=len(clusters),
         **{name: mean(column, clusters).record(confidence) for name, column in columns.items()},
-        "d_z": _effect_size(changes.margin_change),
-        "spearman_margin_before_after": spearman(before.margin, after.margin),
-        **_flip_record(changes.flip, clusters, confidence),
-        "displacement": _displacement_record(changes, clusters, confidence),
-    }
+        d_z=_effect_size(changes.margin_change),
+        spearman_margin_before_after=spearman(before.margin, after.margin),
+        flips=flips,
+        mcnemar=_mcnemar_record(flips),
+        displacement=_displacement_record(changes, clusters, confidence),
+    )
 
 
 def all_or_nothing(*checkpoints: PairScores) -> tuple[PairScores, ...]:
@@ -110,37 +118,21 @@ def _effect_size(change: Column) -> float | None:
     return defined(float(np.mean(change) / np.std(change, ddof=1))) if varies(change) else None
 
 
-def _flip_record(flip: FlipCodes, clusters: Clusters, confidence: float) -> dict[str, Any]:
-    """The flip table, its rates over all pairs, and McNemar's test.
-
-    Source: negative and positive flip rate as in MUSCLE (arXiv 2407.09435); ties apart is our own.
-    """
-    lost, regained = _is(flip, FLIPS.index("lost")), _is(flip, FLIPS.index("regained"))
-    counts = _counts(flip, FLIPS)
-    return {
-        "flips": counts,
-        "negative_flip_rate": mean(lost, clusters).record(confidence),
-        "positive_flip_rate": mean(regained, clusters).record(confidence),
-        "net_flip_rate": mean(regained - lost, clusters).record(confidence),
-        "mcnemar": _mcnemar_record(counts),
-    }
-
-
-def _mcnemar_record(counts: dict[str, int | None]) -> dict[str, Any]:
+def _mcnemar_record(flips: Flips) -> McNemar:
     """Are as many pairs lost as regained? Two-sided p; exact below FEWEST_FOR_CHI_SQUARE such pairs.
 
     It ignores clusters: where pairs share prompts, its p is too small, and the interval of `net_flip_rate` holds.
     Tied pairs are left out.
     """
-    kept, lost, regained, never = (counts[name] for name in FLIPS[:4])
-    if lost is None or regained is None:
-        return {"n": None, "p": None, "exact": None}
-    exact = lost + regained < FEWEST_FOR_CHI_SQUARE
-    test = mcnemar([[kept, lost], [regained, never]], exact=exact)
-    return {"n": lost + regained, "p": float(test.pvalue), "exact": exact}
+    if flips.lost is None or flips.regained is None:
+        return McNemar(n=None, p=None, exact=None)
+    n = flips.lost + flips.regained
+    exact = n < FEWEST_FOR_CHI_SQUARE
+    test = mcnemar([[flips.kept, flips.lost], [flips.regained, flips.never]], exact=exact)
+    return McNemar(n=n, p=float(test.pvalue), exact=exact)
 
 
-def _displacement_record(changes: PairChanges, clusters: Clusters, confidence: float) -> dict[str, Any]:
+def _displacement_record(changes: PairChanges, clusters: Clusters, confidence: float) -> Displacement:
     """Which side moved. A log-probability that is exactly as before has not fallen.
 
     Source: Razin et al. 2024 (arXiv 2410.08847) on the likelihood of chosen responses that falls.
@@ -155,8 +147,10 @@ def _displacement_record(changes: PairChanges, clusters: Clusters, confidence: f
         "displacement_rate": mean(fell, clusters),
         "chosen_share": _chosen_share(changes, clusters, confidence),
     }
-    quadrants = _counts(_quadrants(chosen, changes.rejected_change), QUADRANTS)
-    return {name: estimate.record(confidence) for name, estimate in means.items()} | {"quadrants": quadrants}
+    return Displacement(
+        **{name: estimate.record(confidence) for name, estimate in means.items()},
+        quadrants=Quadrants(**_counts(_quadrants(chosen, changes.rejected_change), QUADRANTS)),
+    )
 
 
 def _quadrants(chosen_change: Column, rejected_change: Column) -> FlipCodes:

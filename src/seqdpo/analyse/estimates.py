@@ -2,13 +2,13 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
 from seqdpo.analyse.margins import Column
+from seqdpo.analyse.schema import Interval
 
 Clusters = NDArray[np.int64]  # (n_pairs,) the number of each pair's prompt, from 0 without gaps
 
@@ -42,17 +42,17 @@ class Estimate:
         """One-sided p of "the mean is at least `bound`"."""
         return Estimate(-self.value, self.se, self.n, self.n_prompts).p_above(-bound)
 
-    def record(self, confidence: float) -> dict[str, Any]:
-        """`value`, `low`, `high`, `confidence`, `n`, `n_prompts` for results.json; None where undefined."""
+    def record(self, confidence: float) -> Interval:
+        """As it stands in results.json."""
         low, high = self.interval(confidence)
-        return {
-            "value": defined(self.value),
-            "low": defined(low),
-            "high": defined(high),
-            "confidence": confidence,
-            "n": self.n,
-            "n_prompts": self.n_prompts,
-        }
+        return Interval(
+            value=defined(self.value),
+            low=defined(low),
+            high=defined(high),
+            confidence=confidence,
+            n=self.n,
+            n_prompts=self.n_prompts,
+        )
 
     @property
     def _df(self) -> int:

@@ -1,9 +1,9 @@
 """The gate: may a pipeline go on, or was an earlier objective degraded beyond what is allowed?"""
 
-from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from seqdpo.analyse.pair_table import expect_one_of
+from seqdpo.analyse.schema import Cell, Findings
 from seqdpo.errors import ConfigError
 
 Outcome = Literal["passed", "failed", "open"]
@@ -24,7 +24,7 @@ class Gated(NamedTuple):
 
 
 def gated(
-    results: Mapping[str, Any],
+    findings: Findings,
     max_loss: float,
     objective: str | None = None,
     order: str | None = None,
@@ -35,33 +35,35 @@ def gated(
     `failed` where the whole interval of the loss lies above `max_loss`; `passed` where it lies below or at it; `open`
     where it holds both, and where nothing was learned; with `strict` those are `failed`, too.
 
-    Raises: ConfigError if no objective (of this name, in this order) was followed by a later stage.
+    Raises: ConfigError if no objective was followed by a later stage; ArgumentError if none of this name, or in this
+        order, was.
     """
-    final = [cell for cell in results["cells"] if cell["from"] == cell["taught"] and cell["to"] == cell["order"]]
+    final = [cell for cell in findings.cells if cell.from_ == cell.taught and cell.to == cell.order]
     if not final:
         raise ConfigError(
             "gate: no earlier objective was followed by a later stage here; expected one at least. "
             "Run an order of two or more objectives."
         )
-    for key, wanted in (("objective", objective), ("order", order)):
-        if wanted is not None:
-            expect_one_of(f"--{key}", wanted, sorted({cell[key] for cell in final}))
-            final = [cell for cell in final if cell[key] == wanted]
+    if objective is not None:
+        expect_one_of("objective", objective, sorted({cell.objective for cell in final}))
+        final = [cell for cell in final if cell.objective == objective]
+    if order is not None:
+        expect_one_of("order", order, sorted({cell.order for cell in final}))
+        final = [cell for cell in final if cell.order == order]
     return [_gated(cell, max_loss, strict) for cell in final]
 
 
-def _gated(cell: Mapping[str, Any], max_loss: float, strict: bool) -> Gated:
-    retention = cell["verdict"]["reasons"].get("retention")
-    value, low, high = (None, None, None) if retention is None else _loss(retention)
+def _gated(cell: Cell, max_loss: float, strict: bool) -> Gated:
+    kept = cell.verdict.retention
+    value, low, high = (None, None, None) if kept is None else map(_lost, (kept.value, kept.high, kept.low))
     outcome, reason = _outcome(low, high, max_loss)
     if strict and outcome == "open":
         outcome = "failed"
-    return Gated(cell["seed"], cell["order"], cell["objective"], cell["n"], value, low, high, outcome, reason)
+    return Gated(cell.seed, cell.order, cell.objective, cell.n, value, low, high, outcome, reason)
 
 
-def _loss(retention: Mapping[str, Any]) -> tuple[float | None, float | None, float | None]:
-    value, low, high = (retention[key] for key in ("value", "high", "low"))
-    return tuple(None if end is None else 1 - end for end in (value, low, high))  # type: ignore[return-value]
+def _lost(kept: float | None) -> float | None:
+    return None if kept is None else 1 - kept
 
 
 def _outcome(low: float | None, high: float | None, max_loss: float) -> tuple[Outcome, str]:

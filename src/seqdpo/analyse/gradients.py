@@ -7,7 +7,7 @@ asked of the uncorrected cosines, point by point, which do not divide by noise.
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -16,13 +16,22 @@ import pyarrow.compute as pc
 from seqdpo.analyse import points
 from seqdpo.analyse.estimates import Estimate, defined, mean
 from seqdpo.analyse.margins import Column, PairScores
-from seqdpo.analyse.nodes import BASE, NodeKey, checkpoint_scores, tables_of
+from seqdpo.analyse.nodes import NodeKey, checkpoint_scores, tables_of
 from seqdpo.analyse.panel import Panel
 from seqdpo.analyse.points import PointEstimate, Points
+from seqdpo.analyse.schema import (
+    Account,
+    Books,
+    Gradients,
+    LayerGradients,
+    ModuleGradients,
+    Opposition,
+    PointInterval,
+    Reliability,
+    TracePoint,
+)
 from seqdpo.errors import DataError
-
-Opposition: TypeAlias = Literal["opposed", "aligned", "unresolved"]
-Books: TypeAlias = Literal["confirmed", "contradicted", "unresolved"]
+from seqdpo.study.checkpoints import Node, checkpoint_of, reference_of
 
 #: The rows of the whole adapter, and of all modules of a layer.
 ALL, LAYER = "(all)", "(layer)"
@@ -53,7 +62,7 @@ class Trace(NamedTuple):
 
 def gradient_records(
     gradients: pa.Table, panels: Sequence[Panel], reference: str, beta: float, confidence: float
-) -> list[dict[str, Any]]:
+) -> list[Gradients]:
     """One record for each later stage and earlier objective of gradients.parquet.
 
     `panels` are those of the evaluation split; `reference` and `beta` are the study's.
@@ -91,9 +100,8 @@ def trace_of(table: pa.Table) -> Trace:
 
 def loss_change(node: NodeKey, panel: Panel, reference: str, beta: float) -> Estimate:
     """The change of an earlier objective's mean DPO loss over a stage, as the stage that taught it counts it: nats."""
-    taught = node.path.index(panel.objective) + 1
-    of = _reference_checkpoint(node.path, taught, reference)
-    at_reference = checkpoint_scores(panel, node.seed, of)
+    teacher = Node(node.seed, node.path[: node.path.index(panel.objective) + 1])
+    at_reference = checkpoint_scores(panel, node.seed, checkpoint_of(reference_of(teacher, reference)))
     before, after = (
         _losses(checkpoint_scores(panel, node.seed, name), at_reference, beta)
         for name in (node.parent, node.checkpoint)
@@ -106,59 +114,67 @@ def corrected_cosine(trace: Trace) -> PointEstimate:
     return points.jackknife(_cosine, trace.dot, trace.current_split_dot, trace.earlier_split_dot)
 
 
-def _record(node: NodeKey, objective: str, trace: Trace, actual: Estimate, confidence: float) -> dict[str, Any]:
+def _record(node: NodeKey, objective: str, trace: Trace, actual: Estimate, confidence: float) -> Gradients:
     at_points = _average_of_defined(trace.raw_cosines[:, :1])
-    groups = _group_records(trace, confidence)
-    named = list(zip(trace.groups, groups, strict=True))
-    return {
-        "seed": node.seed,
-        "from": node.parent,
-        "to": node.checkpoint,
-        "objective": objective,
-        "n_points": len(trace.steps),
-        "pairs_per_batch": trace.n_pairs,
-        **{key: groups[0][key] for key in ("raw_cosine", "reliability", "cosine")},
-        "point_cosine": at_points.record(0, confidence),
-        "statement": _opposition(at_points.interval(0, confidence)),
-        "share_below_zero": float(np.mean(trace.dot[:, 0] < 0)),
-        "preconditioned_dot": _average_of_defined(trace.preconditioned_dot[:, :1]).record(0, confidence),
-        "account": _account(points.total(trace.update_dot[:, :1]), actual, confidence),
-        "trace": _by_point(trace),
-        "layers": [{"layer": layer} | record for (name, layer), record in named if name == LAYER],
-        "modules": [{"module": name} | record for (name, _), record in named if name not in (ALL, LAYER)],
-        "scope": SCOPE,
-    }
+    whole, *groups = _groups(trace, confidence)
+    named = list(zip(trace.groups[1:], groups, strict=True))
+    return Gradients(
+        seed=node.seed,
+        from_=node.parent,
+        to=node.checkpoint,
+        objective=objective,
+        n_points=len(trace.steps),
+        pairs_per_batch=trace.n_pairs,
+        raw_cosine=whole.raw_cosine,
+        reliability=whole.reliability,
+        cosine=whole.cosine,
+        point_cosine=at_points.record(0, confidence),
+        statement=_opposition(at_points.interval(0, confidence)),
+        share_below_zero=float(np.mean(trace.dot[:, 0] < 0)),
+        preconditioned_dot=_average_of_defined(trace.preconditioned_dot[:, :1]).record(0, confidence),
+        account=_account(points.total(trace.update_dot[:, :1]), actual, confidence),
+        trace=_by_point(trace),
+        layers=tuple(LayerGradients(layer=layer, **of._asdict()) for (name, layer), of in named if name == LAYER),
+        modules=tuple(ModuleGradients(module=name, **of._asdict()) for (name, _), of in named if name != LAYER),
+        scope=SCOPE,
+    )
 
 
-def _group_records(trace: Trace, confidence: float) -> list[dict[str, Any]]:
+class _Group(NamedTuple):
+    """What can be said of the adapter, a layer or a module over the whole stage."""
+
+    raw_cosine: float | None
+    reliability: Reliability
+    cosine: PointInterval
+    update_dot: float | None
+
+
+def _groups(trace: Trace, confidence: float) -> list[_Group]:
     """The whole stage, for each module, layer, and the adapter."""
     cosine = corrected_cosine(trace)
     sums = [getattr(trace, name).sum(axis=0) for name in Trace._fields[3:]]
     dot, current, current_split, earlier, earlier_split, _, update = sums
     raw = _cosine(dot, current, earlier)
     return [
-        {
-            "raw_cosine": defined(raw[i]),
-            "reliability": {
-                "current": _share(current_split[i], current[i]),
-                "earlier": _share(earlier_split[i], earlier[i]),
-            },
-            "cosine": cosine.record(i, confidence),
-            "update_dot": defined(update[i]),
-        }
+        _Group(
+            defined(raw[i]),
+            Reliability(current=_share(current_split[i], current[i]), earlier=_share(earlier_split[i], earlier[i])),
+            cosine.record(i, confidence),
+            defined(update[i]),
+        )
         for i in range(len(trace.groups))
     ]
 
 
-def _account(predicted: PointEstimate, actual: Estimate, confidence: float) -> dict[str, Any]:
+def _account(predicted: PointEstimate, actual: Estimate, confidence: float) -> Account:
     promised, came = predicted.interval(0, confidence), actual.interval(confidence)
     settled = came[0] > 0 or came[1] < 0
-    return {
-        "predicted": predicted.record(0, confidence),
-        "actual": actual.record(confidence),
-        "share": defined(float(predicted.value[0]) / actual.value) if settled else None,
-        "statement": _books(_opposition(promised), _opposition(came)),
-    }
+    return Account(
+        predicted=predicted.record(0, confidence),
+        actual=actual.record(confidence),
+        share=defined(float(predicted.value[0]) / actual.value) if settled else None,
+        statement=_books(_opposition(promised), _opposition(came)),
+    )
 
 
 def _books(promised: Opposition, came: Opposition) -> Books:
@@ -175,22 +191,22 @@ def _opposition(interval: tuple[float, float]) -> Opposition:
     return "aligned" if low > 0 else "unresolved"
 
 
-def _by_point(trace: Trace) -> list[dict[str, Any]]:
+def _by_point(trace: Trace) -> tuple[TracePoint, ...]:
     corrected = _cosine(trace.dot, trace.current_split_dot, trace.earlier_split_dot)[:, 0]
     raw = trace.raw_cosines[:, 0]
-    return [
-        {
-            "step": step,
-            "dot": defined(trace.dot[k, 0]),
-            "current_norm": math.sqrt(trace.current_squared_norm[k, 0]),
-            "earlier_norm": math.sqrt(trace.earlier_squared_norm[k, 0]),
-            "raw_cosine": defined(raw[k]),
-            "cosine": defined(corrected[k]),
-            "preconditioned_dot": defined(trace.preconditioned_dot[k, 0]),
-            "update_dot": defined(trace.update_dot[k, 0]),
-        }
+    return tuple(
+        TracePoint(
+            step=step,
+            dot=defined(trace.dot[k, 0]),
+            current_norm=math.sqrt(trace.current_squared_norm[k, 0]),
+            earlier_norm=math.sqrt(trace.earlier_squared_norm[k, 0]),
+            raw_cosine=defined(raw[k]),
+            cosine=defined(corrected[k]),
+            preconditioned_dot=defined(trace.preconditioned_dot[k, 0]),
+            update_dot=defined(trace.update_dot[k, 0]),
+        )
         for k, step in enumerate(trace.steps)
-    ]
+    )
 
 
 def _cosine(dot: Points, one: Points, other: Points) -> Points:
@@ -209,20 +225,12 @@ def _share(part: float, whole: float) -> float | None:
     return defined(part / whole) if whole else None
 
 
-def _reference_checkpoint(path: Sequence[str], taught: int, reference: str) -> str:
-    """The checkpoint in the denominator of the loss of stage `taught`, as `study.checkpoints.reference_of`."""
-    if reference == "base":
-        stage = 0
-    elif reference == "previous":
-        stage = taught - 1
-    else:
-        k = int(reference.removeprefix("stage:"))
-        stage = k if k < taught else 0
-    return ">".join(path[:stage]) or BASE
-
-
 def _losses(policy: PairScores, reference: PairScores, beta: float) -> Column:
-    """-log sigmoid(beta * (policy difference - reference difference)) of each pair."""
+    """-log sigmoid(beta * (policy difference - reference difference)) of each pair; NaN stays NaN.
+
+    The one place of the analysis that knows which loss was trained.
+    """
     difference = policy.chosen_logp - policy.rejected_logp
-    losses: Column = np.logaddexp(0, -beta * (difference - (reference.chosen_logp - reference.rejected_logp)))
+    with np.errstate(invalid="ignore"):  # of NaN
+        losses: Column = np.logaddexp(0, -beta * (difference - (reference.chosen_logp - reference.rejected_logp)))
     return losses

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +15,7 @@ from seqdpo.analyse.margins import Column, PairScores, share_above_zero
 from seqdpo.analyse.nodes import NodeKey, checkpoint_scores, tables_of
 from seqdpo.analyse.panel import Panel
 from seqdpo.analyse.path import Margins, best_place, path_record
+from seqdpo.analyse.schema import BestPlaces, Bounds, Forecast, Kl, KlAndPath, KlAndPathOfObjective
 from seqdpo.errors import DataError
 from seqdpo.tables import PATH
 
@@ -30,14 +31,14 @@ class Measured(NamedTuple):
     after: PairScores
 
 
-def kl_and_path_records(function: pa.Table, panels: Sequence[Panel], confidence: float) -> list[dict[str, Any]]:
+def kl_and_path_records(table: pa.Table, panels: Sequence[Panel], confidence: float) -> list[KlAndPath]:
     """One record for each stage of kl_and_path.parquet, control stages among them.
 
     `panels` are those of the evaluation split; the table may hold some of their pairs only.
 
     Raises: DataError if the table has pairs, or a checkpoint, that the scores do not have.
     """
-    return [_stage_record(node, table, panels, confidence) for node, table in tables_of(function)]
+    return [_stage_record(node, own, panels, confidence) for node, own in tables_of(table)]
 
 
 def measured(node: NodeKey, table: pa.Table, panel: Panel) -> Measured:
@@ -48,7 +49,7 @@ def measured(node: NodeKey, table: pa.Table, panel: Panel) -> Measured:
     rows = pc.index_in(table["pair_id"].combine_chunks(), value_set=panel.pair_ids.cast(pa.string()))
     if rows.null_count:
         raise DataError(
-            f"function: {rows.null_count} of {table.num_rows} pairs of {panel.objective} are not among the scored "
+            f"kl_and_path: {rows.null_count} of {table.num_rows} pairs of {panel.objective} are not among the scored "
             "ones; expected pairs of the same run. Use the table as the run wrote it."
         )
     where = rows.to_numpy()
@@ -59,27 +60,34 @@ def measured(node: NodeKey, table: pa.Table, panel: Panel) -> Measured:
     return Measured(table, np.unique(panel.clusters[where], return_inverse=True)[1], before, after)
 
 
-def kl_record(pairs: Measured, confidence: float) -> dict[str, Any]:
+def kl_record(pairs: Measured, confidence: float) -> Kl:
     """KL(previous || new) a token: each pair's sum over its response's tokens, averaged over pairs."""
     chosen = _column(pairs.table, "chosen_kl") / pairs.before.chosen_tokens
     rejected = _column(pairs.table, "rejected_kl") / pairs.before.rejected_tokens
-    return {
-        "chosen": mean(chosen, pairs.clusters).record(confidence),
-        "rejected": mean(rejected, pairs.clusters).record(confidence),
-    }
+    return Kl(
+        chosen=mean(chosen, pairs.clusters).record(confidence),
+        rejected=mean(rejected, pairs.clusters).record(confidence),
+    )
 
 
-def forecast_record(pairs: Measured, confidence: float) -> dict[str, Any] | None:
+def forecast_record(pairs: Measured, confidence: float) -> Forecast | None:
     """How well the forecast ranked the changes that came; None where none was made."""
     promised = _column(pairs.table, "chosen_forecast") - _column(pairs.table, "rejected_forecast")
     if np.isnan(promised).all():
         return None
     came = pairs.after.margin - pairs.before.margin
-    return {
-        **_rank_correlation(promised, came, pairs.clusters, confidence),
-        "predicted_change": mean(promised, pairs.clusters).record(confidence),
-        "actual_change": mean(came, pairs.clusters).record(confidence),
-    }
+    n_prompts = len(np.unique(pairs.clusters))
+    r = _rank_correlation(promised, came, n_prompts, confidence)
+    return Forecast(
+        spearman=r.value,
+        low=r.low,
+        high=r.high,
+        confidence=confidence,
+        n=len(came),
+        n_prompts=n_prompts,
+        predicted_change=mean(promised, pairs.clusters).record(confidence),
+        actual_change=mean(came, pairs.clusters).record(confidence),
+    )
 
 
 def path_margins(pairs: Measured) -> Margins | None:
@@ -93,7 +101,7 @@ def path_margins(pairs: Measured) -> Margins | None:
     return {a: chosen[:, i] - rejected[:, i] - base for i, a in enumerate(PATH)}
 
 
-def _stage_record(node: NodeKey, table: pa.Table, panels: Sequence[Panel], confidence: float) -> dict[str, Any]:
+def _stage_record(node: NodeKey, table: pa.Table, panels: Sequence[Panel], confidence: float) -> KlAndPath:
     records, paths = [], {}
     for panel in panels:
         own = table.filter(pc.field("objective") == panel.objective)
@@ -104,18 +112,26 @@ def _stage_record(node: NodeKey, table: pa.Table, panels: Sequence[Panel], confi
         if margins is not None and panel.objective in node.path:
             paths[panel.objective] = margins, pairs.clusters
         records.append(
-            {
-                "objective": panel.objective,
-                "n": own.num_rows,
-                "kl": kl_record(pairs, confidence),
-                "forecast": forecast_record(pairs, confidence),
-                "path": None if margins is None else path_record(margins, pairs.clusters, confidence),
-            }
+            KlAndPathOfObjective(
+                objective=panel.objective,
+                n=own.num_rows,
+                kl=kl_record(pairs, confidence),
+                forecast=forecast_record(pairs, confidence),
+                path=None if margins is None else path_record(margins, pairs.clusters, confidence),
+            )
         )
-    return {**node.names, "objectives": records, "best_for_worst_objective": _best(paths, confidence), "scope": SCOPE}
+    return KlAndPath(
+        seed=node.seed,
+        from_=node.parent,
+        to=node.checkpoint,
+        placebo=node.placebo,
+        objectives=tuple(records),
+        best_for_worst_objective=_best(paths, confidence),
+        scope=SCOPE,
+    )
 
 
-def _best(paths: Mapping[str, tuple[Margins, Clusters]], confidence: float) -> dict[str, Any] | None:
+def _best(paths: Mapping[str, tuple[Margins, Clusters]], confidence: float) -> BestPlaces | None:
     if not paths:
         return None
     margins: dict[str, dict[float, Estimate]] = {}
@@ -123,28 +139,21 @@ def _best(paths: Mapping[str, tuple[Margins, Clusters]], confidence: float) -> d
     for name, (along, clusters) in paths.items():
         margins[name] = {a: mean(column, clusters) for a, column in along.items()}
         accuracies[name] = {a: mean(share_above_zero(column), clusters) for a, column in along.items()}
-    return {"accuracy": best_place(accuracies, confidence), "margin": best_place(margins, confidence)}
+    return BestPlaces(accuracy=best_place(accuracies, confidence), margin=best_place(margins, confidence))
 
 
-def _rank_correlation(first: Column, second: Column, clusters: Clusters, confidence: float) -> dict[str, Any]:
+def _rank_correlation(first: Column, second: Column, n_prompts: int, confidence: float) -> Bounds:
     """Spearman's correlation with the interval of Bonett and Wright 2000 (Psychometrika 65:23).
 
     On Fisher's scale the standard error is sqrt((1 + r^2 / 2) / (n - 3)); n is the number of prompts, since pairs of
     one prompt are not independent.
     """
-    r, n_prompts = spearman(first, second), len(np.unique(clusters))
+    r = spearman(first, second)
     low = high = math.nan
     if r is not None and n_prompts > 3 and abs(r) < 1:
         reach = float(stats.norm.ppf((1 + confidence) / 2)) * math.sqrt((1 + r**2 / 2) / (n_prompts - 3))
         low, high = math.tanh(math.atanh(r) - reach), math.tanh(math.atanh(r) + reach)
-    return {
-        "spearman": r,
-        "low": defined(low),
-        "high": defined(high),
-        "confidence": confidence,
-        "n": len(first),
-        "n_prompts": n_prompts,
-    }
+    return Bounds(value=r, low=defined(low), high=defined(high))
 
 
 def _column(table: pa.Table, name: str) -> Column:

@@ -9,8 +9,7 @@ import pyarrow as pa
 from seqdpo.analyse.margins import PairScores
 from seqdpo.analyse.panel import Panel
 from seqdpo.errors import DataError
-
-BASE = "base"
+from seqdpo.study.checkpoints import Checkpoint
 
 
 class NodeKey(NamedTuple):
@@ -22,14 +21,9 @@ class NodeKey(NamedTuple):
     parent: str
 
     @property
-    def path(self) -> list[str]:
+    def path(self) -> tuple[str, ...]:
         """The objectives from the base to here."""
-        return self.checkpoint.partition("~")[0].split(">")
-
-    @property
-    def names(self) -> dict[str, object]:
-        """What identifies the stage in results.json."""
-        return {"seed": self.seed, "from": self.parent, "to": self.checkpoint, "placebo": self.placebo}
+        return Checkpoint.parse(self.checkpoint).path
 
 
 def tables_of(table: pa.Table) -> Iterator[tuple[NodeKey, pa.Table]]:

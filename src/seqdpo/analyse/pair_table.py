@@ -6,12 +6,12 @@ from typing import Literal, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from seqdpo.analyse.changes import FLIPS, pair_changes
 from seqdpo.analyse.margins import Column
-from seqdpo.analyse.panel import At, Panel
-from seqdpo.errors import ConfigError
+from seqdpo.analyse.panel import At, Mask, Panel
+from seqdpo.errors import ArgumentError
+from seqdpo.study.checkpoints import parse_order
 from seqdpo.tables import SLICE_PREFIX
 from seqdpo.wording import did_you_mean, listed
 
@@ -41,23 +41,23 @@ def choose_step(
     Without names: from the checkpoint that taught the objective to the last of the first order that goes on after it.
     A name stands for the same checkpoint in every order that has it.
 
-    Raises: ConfigError for an unknown seed, order or checkpoint, and where a name is needed.
+    Raises: ArgumentError for an unknown seed, order or checkpoint, and where a name is needed.
     """
     seeds = list(dict.fromkeys(at.seed for at in panel.checkpoints))
-    seed = seeds[0] if seed is None else int(expect_one_of("--seed", str(seed), map(str, seeds)))
+    seed = seeds[0] if seed is None else int(expect_one_of("seed", str(seed), map(str, seeds)))
     orders = [name for of_seed, name in panel.orders() if of_seed == seed]
-    orders = orders if order is None else [expect_one_of("--order", order, orders)]
+    orders = orders if order is None else [expect_one_of("order", order, orders)]
     named: dict[str, At] = {}
     for at in sorted(panel.checkpoints, key=lambda at: orders.index(at.order) if at.order in orders else -1):
         if at.seed == seed and at.order in orders:
             named.setdefault(panel.names[at], at)
     known = list(named)
-    given = [expect_one_of(flag, name, known) for flag, name in (("--from", start), ("--to", end)) if name is not None]
+    given = [expect_one_of(which, name, known) for which, name in (("start", start), ("end", end)) if name is not None]
     if start is None or end is None:
         taught, last = _taught_and_last(panel, seed, orders, given, known)
         start, end = start or taught, end or last
     if start == end:
-        raise ConfigError(f"--from and --to: both are {start!r}; expected two checkpoints. {_name_two(known)}")
+        raise ArgumentError(["start", "end"], f": both are {start!r}; expected two checkpoints. {_name_two(known)}")
     return Step(named[start], named[end])
 
 
@@ -97,12 +97,12 @@ def ranked(table: pa.Table, by: Sort) -> pa.Table:
     return table.sort_by([(SORT_COLUMNS[by], "ascending"), ("pair_id", "ascending")])
 
 
-def meeting(metadata: pa.Table, conditions: Sequence[str]) -> NDArray[np.bool_]:
+def meeting(metadata: pa.Table, conditions: Sequence[str]) -> Mask:
     """Which pairs meet every condition `COLUMN=VALUE`: numbers as numbers, everything else as text; null meets none.
 
     `category=x` finds the column `slice_category`, too.
 
-    Raises: ConfigError for an unknown column, and for a value that no pair has.
+    Raises: ArgumentError for an unknown column, and for a value that no pair has.
     """
     kept = np.ones(metadata.num_rows, dtype=np.bool_)
     for condition in conditions:
@@ -110,14 +110,14 @@ def meeting(metadata: pa.Table, conditions: Sequence[str]) -> NDArray[np.bool_]:
     return kept
 
 
-def expect_one_of(flag: str, value: str, known: Iterable[str]) -> str:
-    """The value, if it is known.
+def expect_one_of(argument: str, value: str, known: Iterable[str]) -> str:
+    """The value of an argument, if it is known.
 
-    Raises: ConfigError that lists what is, and says what may be meant.
+    Raises: ArgumentError that lists what is, and says what may be meant.
     """
     names = list(known)
     if value not in names:
-        raise ConfigError(f"{flag} = {value!r}: not in this run; expected {_one_of(names, value)}")
+        raise ArgumentError([argument], f" = {value!r}: not in this run; expected {_one_of(names, value)}")
     return value
 
 
@@ -126,15 +126,16 @@ def _taught_and_last(
 ) -> tuple[str, str]:
     """The checkpoint that taught the objective and the last one, in the first order that goes on after it."""
     for order in orders:
-        path, stages = order.split(">"), panel.stages(seed, order)
+        path, stages = parse_order(order), panel.stages(seed, order)
         names = {panel.names[at] for at in panel.checkpoints if (at.seed, at.order) == (seed, order)}
         taught = path.index(panel.objective) + 1 if panel.objective in path else len(path)
         if taught in stages[:-1] and names.issuperset(given):
             return panel.names[At(seed, order, taught)], panel.names[At(seed, order, stages[-1])]
     having = f" and has {listed(given)}" if given else ""
-    raise ConfigError(
-        f"--objective = {panel.objective!r}: no order here goes on after it{having}; expected --from and --to. "
-        f"{_name_two(known)}"
+    raise ArgumentError(
+        ["start", "end"],
+        f": not both given, and for objective = {panel.objective!r} no order here goes on after it{having}; expected "
+        f"two checkpoints. {_name_two(known)}",
     )
 
 
@@ -142,25 +143,28 @@ def _name_two(known: Sequence[str]) -> str:
     return f"Name two of {listed(known)}."
 
 
-def _meeting(metadata: pa.Table, condition: str) -> NDArray[np.bool_]:
+def _meeting(metadata: pa.Table, condition: str) -> Mask:
     name, equals, value = condition.partition("=")
     if not equals:
-        raise ConfigError(f"--where = {condition!r}: no '='; expected COLUMN=VALUE. Give both.")
+        raise ArgumentError(["where"], f" = {condition!r}: no '='; expected COLUMN=VALUE. Give both.")
     if name not in metadata.column_names:
-        expect_one_of("--where, column", name, [known.removeprefix(SLICE_PREFIX) for known in metadata.column_names])
+        columns = [known.removeprefix(SLICE_PREFIX) for known in metadata.column_names]
+        if name not in columns:
+            raise ArgumentError(["where"], f", column = {name!r}: not in this run; expected {_one_of(columns, name)}")
         name = SLICE_PREFIX + name
     met = _equal(metadata[name], value, condition)
     if metadata.num_rows and not met.any():
-        raise ConfigError(f"--where = {condition!r}: no pair has it; expected {_values(metadata[name], value)}")
+        raise ArgumentError(["where"], f" = {condition!r}: no pair has it; expected {_values(metadata[name], value)}")
     return met
 
 
-def _equal(column: pa.ChunkedArray, value: str, condition: str) -> NDArray[np.bool_]:
+def _equal(column: pa.ChunkedArray, value: str, condition: str) -> Mask:
     if _holds_numbers(column):
         try:
             equal = pc.equal(column.cast(pa.float64()), float(value))
         except ValueError:
-            raise ConfigError(f"--where = {condition!r}: expected a number, as this column holds. Give one.") from None
+            problem = f" = {condition!r}: expected a number, as this column holds. Give one."
+            raise ArgumentError(["where"], problem) from None
     else:
         value = value.lower() if pa.types.is_boolean(column.type) else value
         equal = pc.equal(column.cast(pa.string()), value)  # Arrow writes true and false

@@ -14,6 +14,7 @@ from seqdpo.analyse.margins import PairScores, pair_scores
 from seqdpo.errors import DataError
 
 Indices = NDArray[np.int64]
+Mask = NDArray[np.bool_]
 
 
 class At(NamedTuple):
@@ -49,7 +50,7 @@ class Panel:
         """The control stages beside a real one."""
         return sorted(c for c in self.checkpoints if c.placebo and c._replace(placebo=0) == at)
 
-    def rows(self, kept: NDArray[np.bool_]) -> "Panel":
+    def rows(self, kept: Mask) -> "Panel":
         """The panel of some of its pairs."""
         where = np.flatnonzero(kept)
         return replace(

@@ -5,15 +5,15 @@ bends: it depends on how far the stage went, and half the way does not do half o
 """
 
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
 from seqdpo.analyse.averages import worst_objective
 from seqdpo.analyse.estimates import Clusters, Estimate, mean
 from seqdpo.analyse.margins import Column, share_above_zero
+from seqdpo.analyse.schema import BestPlace, PathOfObjective, PathStatement, PathStep, extended
 
-Statement: TypeAlias = Literal["first-order", "curved", "unresolved"]
 Margins: TypeAlias = Mapping[float, Column]  # by a: (n_pairs,) nats
 
 #: A second-order part of at most this share of the change counts as none.
@@ -29,21 +29,21 @@ class Bend(NamedTuple):
     second_order_part: Column  # of the change: that of the parabola through a = 0, 0.5 and 1
 
 
-def path_record(margins: Margins, clusters: Clusters, confidence: float) -> dict[str, Any]:
-    """What became of one objective's pairs along the line; `margins` has the places of `measure.tables.PATH`."""
+def path_record(margins: Margins, clusters: Clusters, confidence: float) -> PathOfObjective:
+    """What became of one objective's pairs along the line; `margins` has the places of `seqdpo.tables.PATH`."""
     bend = bend_of(margins)
-    return {
-        "steps": [
-            {
-                "a": a,
-                "margin": mean(column, clusters).record(confidence),
-                "accuracy": mean(share_above_zero(column), clusters).record(confidence),
-            }
+    return PathOfObjective(
+        steps=tuple(
+            PathStep(
+                a=a,
+                margin=mean(column, clusters).record(confidence),
+                accuracy=mean(share_above_zero(column), clusters).record(confidence),
+            )
             for a, column in sorted(margins.items())
-        ],
+        ),
         **{name: mean(column, clusters).record(confidence) for name, column in bend._asdict().items()},
-        "statement": _statement(bend, clusters, confidence),
-    }
+        statement=_statement(bend, clusters, confidence),
+    )
 
 
 def bend_of(margins: Margins) -> Bend:
@@ -53,7 +53,7 @@ def bend_of(margins: Margins) -> Bend:
     return Bend(end - start, prediction, end - start - prediction, 2 * (start - 2 * half + end))
 
 
-def best_place(scores: Mapping[str, Mapping[float, Estimate]], confidence: float) -> dict[str, Any] | None:
+def best_place(scores: Mapping[str, Mapping[float, Estimate]], confidence: float) -> BestPlace | None:
     """The a where the worst objective does best, its score there, and the worst score at a = 1: None if undefined.
 
     It is the best of several noisy numbers, on the very pairs that it is told of.
@@ -65,11 +65,11 @@ def best_place(scores: Mapping[str, Mapping[float, Estimate]], confidence: float
     known = {a: found for a, found in worst.items() if found is not None}
     if len(known) < len(worst) or not known:
         return None
-    best = max(known, key=lambda a: known[a]["value"])
-    return {"a": best, **known[best], "at_one": known[1.0]}
+    best = max(known, key=lambda a: scores[known[a].objective][a].value)
+    return extended(known[best], BestPlace, a=best, at_one=known[1.0])
 
 
-def _statement(bend: Bend, clusters: Clusters, confidence: float) -> Statement | None:
+def _statement(bend: Bend, clusters: Clusters, confidence: float) -> PathStatement | None:
     """Is the mean second-order part surely within +-FIRST_ORDER_SHARE of the mean change, or surely beyond?
 
     The tolerance is a share of a mean over the same pairs, so both sides are tested pair by pair.

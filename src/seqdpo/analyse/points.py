@@ -1,7 +1,7 @@
 """Estimates over the points of a stage: each point is one draw of held-out batches, so the points are what varies."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,6 +9,7 @@ from scipy import stats
 
 from seqdpo.analyse.estimates import defined
 from seqdpo.analyse.margins import Column
+from seqdpo.analyse.schema import PointInterval
 
 #: One column of a table: a row for each point, a column for each module, layer or the whole.
 Points = NDArray[np.float64]  # (n_points, n_groups)
@@ -21,18 +22,19 @@ class PointEstimate(NamedTuple):
     se: Column  # (n_groups,)
     n_points: int
 
-    def record(self, group: int, confidence: float) -> dict[str, Any]:
-        """`value`, `low`, `high`, `confidence`, `n_points`: t with n_points - 1 degrees of freedom; None: undefined."""
+    def record(self, group: int, confidence: float) -> PointInterval:
+        """One group's, as it stands in results.json."""
         low, high = self.interval(group, confidence)
-        return {
-            "value": defined(self.value[group]),
-            "low": defined(low),
-            "high": defined(high),
-            "confidence": confidence,
-            "n_points": self.n_points,
-        }
+        return PointInterval(
+            value=defined(self.value[group]),
+            low=defined(low),
+            high=defined(high),
+            confidence=confidence,
+            n_points=self.n_points,
+        )
 
     def interval(self, group: int, confidence: float) -> tuple[float, float]:
+        """The two-sided t interval with n_points - 1 degrees of freedom; NaN where undefined."""
         reach = stats.t.ppf((1 + confidence) / 2, self.n_points - 1) * self.se[group] if self.n_points > 1 else np.nan
         return float(self.value[group] - reach), float(self.value[group] + reach)
 

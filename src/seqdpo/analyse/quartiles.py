@@ -12,7 +12,6 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from seqdpo.analyse.association import fit_line, varies
 from seqdpo.analyse.cells import Cell
@@ -20,8 +19,22 @@ from seqdpo.analyse.changes import FLIPS, FlipCodes, all_or_nothing, flips
 from seqdpo.analyse.estimates import Clusters, Estimate, defined, difference, mean, two_sided
 from seqdpo.analyse.margins import Column, PairScores, share_above_zero
 from seqdpo.analyse.multiplicity import holm
-
-Mask = NDArray[np.bool_]
+from seqdpo.analyse.panel import Indices
+from seqdpo.analyse.schema import (
+    BiasedQuartile,
+    BiasedTable,
+    CrossFittedQuartile,
+    CrossFittedTable,
+    ExcessQuartile,
+    ExcessTable,
+    Interval,
+    QuartileBasis,
+    QuartileFinding,
+    Slopes,
+    Tested,
+    extended,
+)
+from seqdpo.analyse.schema import Quartiles as QuartileFindings
 
 QUARTILES = ("Q1", "Q2", "Q3", "Q4")  # from the lowest margins to the highest
 BIASED = (
@@ -33,25 +46,21 @@ _UNTESTABLE = (
     "Withheld: the quartiles cannot be tested, because a pair has no finite log-probability or no quartile holds two "
     "prompts. Score more pairs, and leave out those without."
 )
-_NO_INTERVAL = {"low": None, "high": None}
 _FLIPPED = ("lost", "regained")
 
 
 class _Basis(NamedTuple):
-    column: str  # what is tested
     words: str
     scope: str
 
 
 #: What a finding may rest on; the first that is there.
-_BASES = {
+_BASES: dict[QuartileBasis, _Basis] = {
     "cross_fitted": _Basis(
-        "margin_change",
         "with quartiles set by other seeds",
         "this run, on pairs like these: the tests are over prompts and say nothing about another run of the recipe",
     ),
     "excess_over_placebo": _Basis(
-        "excess_margin_change",
         "beyond what the control stages did to the same quartiles",
         "this run against these control stages, on pairs like these: the tests are over prompts and do not know how "
         "much one control stage differs from the next",
@@ -62,7 +71,7 @@ _BASES = {
 class Quartiles(NamedTuple):
     """Which quarter of the pairs each one is in."""
 
-    codes: NDArray[np.int64]  # (n_pairs,) position in QUARTILES, -1 where the value is NaN
+    codes: Indices  # (n_pairs,) position in QUARTILES, -1 where the value is NaN
     edges: tuple[float, float, float]  # a pair at an edge is in the quartile below it; NaN without any value
 
     def bounds(self, quartile: int) -> tuple[float | None, float | None]:
@@ -88,6 +97,10 @@ class _Table(NamedTuple):
     control_flips: Sequence[FlipCodes]
     clusters: Clusters
 
+    @property
+    def tested(self) -> Column:
+        return next(iter(self.columns.values()))
+
 
 def quartiles(values: Column) -> Quartiles:
     """The quartiles of the values (n,) that are not NaN.
@@ -110,8 +123,8 @@ def independent_runs(cell: Cell) -> list[PairScores]:
     return [checkpoints[at] for at in others]
 
 
-def quartile_record(cell: Cell, others: Sequence[PairScores], confidence: float) -> dict[str, Any]:
-    """The change of a cell by quartiles of the margin when taught; docs/results.md describes the keys.
+def quartile_record(cell: Cell, others: Sequence[PairScores], confidence: float) -> QuartileFindings:
+    """The change of a cell by quartiles of the margin when taught.
 
     `others` are `independent_runs(cell)`. Where a margin of any of these runs is NaN, no pair is in any quartile.
     """
@@ -120,45 +133,59 @@ def quartile_record(cell: Cell, others: Sequence[PairScores], confidence: float)
     taught, before, after, *more = (scores.margin for scores in runs)
     moves, in_controls = _moves(before, after), [_moves(before, control) for control in more[:n_controls]]
     seeds = more[n_controls:]
-    tables = {
-        "cross_fitted": _cross_fitted(moves, seeds, clusters) if seeds else None,
-        "excess_over_placebo": _excess(moves, in_controls, taught, clusters) if in_controls else None,
-    }
-    tested = {name: None if table is None else _tested(table, confidence) for name, table in tables.items()}
-    return {
-        "n_other_seeds": len(seeds),
-        "n_controls": n_controls,
-        "as_in_the_study": _as_in_the_study(moves, taught, clusters, confidence),
-        **tested,
-        "slope": _slopes(moves, in_controls, taught, seeds, cell, confidence),
-        "redistribution_index": _redistribution_index(moves, in_controls, taught),
-        **_conclusion(tested, cell, confidence),
-    }
+    cross_fitted = _cross_fitted(moves, seeds, clusters, confidence) if seeds else None
+    excess = _excess(moves, in_controls, taught, clusters, confidence) if in_controls else None
+    found = _finding(cross_fitted, excess, cell, 1 - confidence)
+    return QuartileFindings(
+        n_other_seeds=len(seeds),
+        n_controls=n_controls,
+        as_in_the_study=_as_in_the_study(moves, taught, clusters, confidence),
+        cross_fitted=cross_fitted,
+        excess_over_placebo=excess,
+        slope=_slopes(moves, in_controls, taught, seeds, cell, confidence),
+        redistribution_index=_redistribution_index(moves, in_controls, taught),
+        finding=None if isinstance(found, str) else found,
+        withheld=found if isinstance(found, str) else None,
+    )
 
 
 def _moves(before: Column, after: Column) -> _Moves:
     return _Moves(after - before, share_above_zero(after) - share_above_zero(before), flips(before, after))
 
 
-def _as_in_the_study(moves: _Moves, taught: Column, clusters: Clusters, confidence: float) -> dict[str, Any]:
+def _as_in_the_study(moves: _Moves, taught: Column, clusters: Clusters, confidence: float) -> BiasedTable:
     """Without intervals: they would be around biased numbers, and look like findings."""
     columns = {"margin_change": moves.change, "accuracy_change": moves.accuracy_change}
     rows = _rows(_Table(quartiles(taught), columns, moves.flip, [], clusters), confidence)
-    bare = [row | {name: row[name] | _NO_INTERVAL for name in columns} for row in rows]
-    return {"biased": True, "text": BIASED, "rows": [{"biased": True, **row} for row in bare]}
+    bare = [row | {name: _without_interval(row[name]) for name in columns} for row in rows]
+    return BiasedTable(biased=True, text=BIASED, rows=tuple(BiasedQuartile(biased=True, **row) for row in bare))
 
 
-def _cross_fitted(moves: _Moves, seeds: Sequence[Column], clusters: Clusters) -> _Table:
+def _without_interval(estimate: Interval) -> Interval:
+    return replace(estimate, low=None, high=None)
+
+
+def _cross_fitted(moves: _Moves, seeds: Sequence[Column], clusters: Clusters, confidence: float) -> CrossFittedTable:
     columns = {"margin_change": moves.change, "accuracy_change": moves.accuracy_change}
-    return _Table(quartiles(_average(seeds)), columns, moves.flip, [], clusters)
+    table = _Table(quartiles(_average(seeds)), columns, moves.flip, [], clusters)
+    rows = zip(_rows(table, confidence), _p_holm(table), strict=True)
+    return CrossFittedTable(
+        rows=tuple(CrossFittedQuartile(**row, p_holm=p) for row, p in rows), q4_minus_q1=_contrast(table, confidence)
+    )
 
 
-def _excess(moves: _Moves, in_controls: Sequence[_Moves], taught: Column, clusters: Clusters) -> _Table:
+def _excess(
+    moves: _Moves, in_controls: Sequence[_Moves], taught: Column, clusters: Clusters, confidence: float
+) -> ExcessTable:
     columns = {
         "excess_margin_change": _beyond(moves, in_controls),
         "excess_accuracy_change": moves.accuracy_change - _average([c.accuracy_change for c in in_controls]),
     }
-    return _Table(quartiles(taught), columns, moves.flip, [control.flip for control in in_controls], clusters)
+    table = _Table(quartiles(taught), columns, moves.flip, [control.flip for control in in_controls], clusters)
+    rows = zip(_rows(table, confidence), _p_holm(table), strict=True)
+    return ExcessTable(
+        rows=tuple(ExcessQuartile(**row, p_holm=p) for row, p in rows), q4_minus_q1=_contrast(table, confidence)
+    )
 
 
 def _beyond(moves: _Moves, in_controls: Sequence[_Moves]) -> Column:
@@ -172,23 +199,25 @@ def _average(columns: Sequence[Column]) -> Column:
     return total / len(columns)
 
 
-def _tested(table: _Table, confidence: float) -> dict[str, Any]:
-    """The rows, with p values for the first column: each quartile against 0 (Holm over the four), and Q4 - Q1."""
-    values, codes = next(iter(table.columns.values())), table.bins.codes
-    members = [codes == i for i in range(len(QUARTILES))]
-    adjusted = holm([two_sided(mean(values[pairs], table.clusters[pairs])) for pairs in members])
-    contrast = difference(values, members[3], members[0], table.clusters)
-    return {
-        "rows": [{**row, "p_holm": p} for row, p in zip(_rows(table, confidence), adjusted, strict=True)],
-        "q4_minus_q1": {**contrast.record(confidence), "p": two_sided(contrast)},
-    }
+def _p_holm(table: _Table) -> list[float | None]:
+    """Of the first column in each quartile against 0, adjusted over the four."""
+    members = [table.bins.codes == i for i in range(len(QUARTILES))]
+    return holm([two_sided(mean(table.tested[pairs], table.clusters[pairs])) for pairs in members])
+
+
+def _contrast(table: _Table, confidence: float) -> Tested:
+    """Q4 - Q1 of the first column."""
+    codes = table.bins.codes
+    found = difference(table.tested, codes == 3, codes == 0, table.clusters)
+    return extended(found.record(confidence), Tested, p=two_sided(found))
 
 
 def _rows(table: _Table, confidence: float) -> list[dict[str, Any]]:
+    """The fields that all tables' quartiles have, and those of their columns."""
     return [_row(table, i, np.flatnonzero(table.bins.codes == i), confidence) for i in range(len(QUARTILES))]
 
 
-def _row(table: _Table, i: int, pairs: NDArray[np.int64], confidence: float) -> dict[str, Any]:
+def _row(table: _Table, i: int, pairs: Indices, confidence: float) -> dict[str, Any]:
     """The i-th quartile; `pairs` are the positions of its members."""
     above, up_to = table.bins.bounds(i)
     estimates = {name: mean(column[pairs], table.clusters[pairs]) for name, column in table.columns.items()}
@@ -218,7 +247,7 @@ def _slopes(
     seeds: Sequence[Column],
     cell: Cell,
     confidence: float,
-) -> dict[str, Any]:
+) -> Slopes:
     """Slopes of the change on the margin when taught: nats of change for each nat of margin."""
     clusters = cell.panel.clusters
     observed = fit_line(moves.change, taught, clusters).slope
@@ -226,12 +255,12 @@ def _slopes(
     # the correction is for a change that starts at the very margin it is held against
     corrected = _blomqvist(observed, rho) if cell.start == cell.taught else None
     excess = fit_line(_beyond(moves, in_controls), taught, clusters).slope if in_controls else None
-    return {
-        "biased": observed.record(confidence) | _NO_INTERVAL,
-        "correlation_between_seeds": rho,
-        "corrected": None if corrected is None else corrected.record(confidence),
-        "excess_over_placebo": None if excess is None else excess.record(confidence),
-    }
+    return Slopes(
+        biased=_without_interval(observed.record(confidence)),
+        correlation_between_seeds=rho,
+        corrected=None if corrected is None else corrected.record(confidence),
+        excess_over_placebo=None if excess is None else excess.record(confidence),
+    )
 
 
 def _correlation(taught: Column, seeds: Sequence[Column]) -> float | None:
@@ -259,15 +288,27 @@ def _redistribution_index(moves: _Moves, in_controls: Sequence[_Moves], taught: 
     return math.sqrt(max(0.0, float(np.var(moves.change)) - noise)) / float(np.std(taught))
 
 
-def _conclusion(tables: Mapping[str, dict[str, Any] | None], cell: Cell, confidence: float) -> dict[str, Any]:
-    """`finding`, or in `withheld` why there is none and what would make one."""
-    basis = next((name for name in _BASES if tables[name] is not None), None)
-    table = tables[basis] if basis else None
-    if basis is None or table is None:
-        return {"finding": None, "withheld": _nothing_to_compare_with(cell)}
-    if all(row["p_holm"] is None for row in table["rows"]):
-        return {"finding": None, "withheld": _UNTESTABLE}
-    return {"finding": _finding(basis, table["rows"], cell.objective, 1 - confidence), "withheld": None}
+def _finding(
+    cross_fitted: CrossFittedTable | None, excess: ExcessTable | None, cell: Cell, level: float
+) -> QuartileFinding | str:
+    """What may be said, from the first table that is there; else why nothing is, and what would make a finding."""
+    table = cross_fitted or excess
+    if table is None:
+        return _nothing_to_compare_with(cell)
+    if all(row.p_holm is None for row in table.rows):
+        return _UNTESTABLE
+    basis: QuartileBasis = "cross_fitted" if cross_fitted else "excess_over_placebo"
+    moved = [row for row in table.rows if row.p_holm is not None and row.p_holm <= level]
+    rose = tuple(row.quartile for row in moved if (row.tested.value or 0) > 0)
+    fell = tuple(row.quartile for row in moved if (row.tested.value or 0) < 0)
+    return QuartileFinding(
+        basis=basis,
+        redistributed_between_quartiles=bool(rose and fell),
+        rose=rose,
+        fell=fell,
+        sentence=_sentence(rose, fell, cell.objective, _BASES[basis].words),
+        scope=_BASES[basis].scope,
+    )
 
 
 def _nothing_to_compare_with(cell: Cell) -> str:
@@ -277,21 +318,6 @@ def _nothing_to_compare_with(cell: Cell) -> str:
         f"{'neither a control stage nor another' if has_controls else 'no other'} seed to tell it apart. "
         f"Run with {'`placebo: 1` or ' if has_controls else ''}a second seed (`seeds: [0, 1]`)."
     )
-
-
-def _finding(basis: str, rows: Sequence[dict[str, Any]], objective: str, level: float) -> dict[str, Any]:
-    tested = _BASES[basis].column
-    moved = [row for row in rows if row["p_holm"] is not None and row["p_holm"] <= level]
-    rose = [row["quartile"] for row in moved if row[tested]["value"] > 0]
-    fell = [row["quartile"] for row in moved if row[tested]["value"] < 0]
-    return {
-        "basis": basis,
-        "redistributed_between_quartiles": bool(rose and fell),
-        "rose": rose,
-        "fell": fell,
-        "sentence": _sentence(rose, fell, objective, _BASES[basis].words),
-        "scope": _BASES[basis].scope,
-    }
 
 
 def _sentence(rose: Sequence[str], fell: Sequence[str], objective: str, how: str) -> str:

@@ -3,7 +3,7 @@
 import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import statsmodels.api as sm
@@ -14,10 +14,11 @@ from seqdpo.analyse.changes import flipped
 from seqdpo.analyse.estimates import defined
 from seqdpo.analyse.margins import Column, PairScores
 from seqdpo.analyse.multiplicity import holm
+from seqdpo.analyse.schema import OfRecipe, Quantity, RecipeBasis, RecipeStatement
 
-ATTRIBUTABLE = "ATTRIBUTABLE"
-NOT_SEPARABLE = "NOT SEPARABLE FROM RUN NOISE"
-UNTESTED = "UNTESTED"
+ATTRIBUTABLE: RecipeStatement = "ATTRIBUTABLE"
+NOT_SEPARABLE: RecipeStatement = "NOT SEPARABLE FROM RUN NOISE"
+UNTESTED: RecipeStatement = "UNTESTED"
 
 #: The fewest control stages worth running: with four, a change 7 SDs of run noise away from them stands out in a study
 #: of two cells; with three it would have to be 13 away.
@@ -27,7 +28,7 @@ FEWEST_SEEDS = 3
 MOST_CONTROLS = 100
 
 #: The numbers of a run that are compared with those of its control stages: (n_pairs,) each, averaged over the pairs.
-QUANTITIES: dict[str, Callable[[PairScores, PairScores], Column]] = {
+QUANTITIES: dict[Quantity, Callable[[PairScores, PairScores], Column]] = {
     "margin": lambda before, after: after.margin - before.margin,
     "accuracy": lambda before, after: after.accuracy - before.accuracy,
     "flips": lambda before, after: flipped(before.margin, after.margin),
@@ -49,7 +50,7 @@ class Separation(NamedTuple):
     df: int
     run_noise: float  # SD of one run around its seed's mean
     p: float  # two-sided
-    basis: str | None  # control stages, seeds, or None: nothing to compare with
+    basis: RecipeBasis | None  # control stages, seeds, or None: nothing to compare with
 
 
 def separation(runs: Runs) -> Separation:
@@ -72,7 +73,7 @@ def separation(runs: Runs) -> Separation:
     return Separation(excess, math.nan, 0, math.nan, math.nan, None)
 
 
-def _fit(values: np.ndarray, design: np.ndarray, basis: str) -> Separation:
+def _fit(values: np.ndarray, design: np.ndarray, basis: RecipeBasis) -> Separation:
     """`design` (n_runs, n_columns): its first column is the effect that is tested."""
     fit = sm.OLS(values, design).fit()
     excess, se, df = float(fit.params[0]), float(fit.bse[0]), int(fit.df_resid)
@@ -96,13 +97,13 @@ def draws_needed(runs: Runs, found: Separation, level: float) -> int | None:
     return None
 
 
-def recipes(cells: Sequence[Cell], confidence: float) -> list[dict[str, Any]]:
+def recipes(cells: Sequence[Cell], confidence: float) -> list[dict[Quantity, OfRecipe]]:
     """For each cell, over its seeds, what can be said of the recipe: one record a quantity of QUANTITIES.
 
     Cells that differ in the seed alone get the same record. The p values are Holm-adjusted over cells and quantities:
     the verdict picks the quantity that is read, so all of them share the risk. NaN margins leave a cell UNTESTED.
     """
-    grouped: dict[tuple[Any, ...], list[Cell]] = defaultdict(list)
+    grouped: dict[_Recipe, list[Cell]] = defaultdict(list)
     for cell in cells:
         grouped[_recipe(cell)].append(cell)
     runs = {(recipe, name): _runs(alike, name) for recipe, alike in grouped.items() for name in QUANTITIES}
@@ -116,11 +117,21 @@ def recipes(cells: Sequence[Cell], confidence: float) -> list[dict[str, Any]]:
     return [{name: records[_recipe(cell), name] for name in QUANTITIES} for cell in cells]
 
 
-def _recipe(cell: Cell) -> tuple[Any, ...]:
-    return cell.objective, cell.panel.split, cell.order, cell.start, cell.end
+class _Recipe(NamedTuple):
+    """What cells have in common that differ in the seed alone."""
+
+    objective: str
+    split: str
+    order: str
+    start: int
+    end: int
 
 
-def _runs(cells: Sequence[Cell], quantity: str) -> Runs:
+def _recipe(cell: Cell) -> _Recipe:
+    return _Recipe(cell.objective, cell.panel.split, cell.order, cell.start, cell.end)
+
+
+def _runs(cells: Sequence[Cell], quantity: Quantity) -> Runs:
     number = QUANTITIES[quantity]
     return Runs(
         [float(np.mean(number(cell.before, cell.after))) for cell in cells],
@@ -128,21 +139,21 @@ def _runs(cells: Sequence[Cell], quantity: str) -> Runs:
     )
 
 
-def _record(runs: Runs, found: Separation, p_holm: float | None, confidence: float, n_tested: int) -> dict[str, Any]:
+def _record(runs: Runs, found: Separation, p_holm: float | None, confidence: float, n_tested: int) -> OfRecipe:
     level = 1 - confidence
     statement = UNTESTED if p_holm is None else ATTRIBUTABLE if p_holm <= level else NOT_SEPARABLE
     reach = float(stats.t.isf(level / 2, found.df)) * found.se if found.df else math.nan
-    return {
-        "statement": statement,
-        "basis": found.basis,
-        "excess": defined(found.excess),
-        "low": defined(found.excess - reach),
-        "high": defined(found.excess + reach),
-        "confidence": confidence,
-        "p": defined(found.p),
-        "p_holm": p_holm,
-        "run_noise": defined(found.run_noise),
-        "n_seeds": len(runs.real),
-        "n_controls": sum(len(controls) for controls in runs.controls),
-        "draws_needed": None if statement == ATTRIBUTABLE else draws_needed(runs, found, level / max(n_tested, 1)),
-    }
+    return OfRecipe(
+        statement=statement,
+        basis=found.basis,
+        excess=defined(found.excess),
+        low=defined(found.excess - reach),
+        high=defined(found.excess + reach),
+        confidence=confidence,
+        p=defined(found.p),
+        p_holm=p_holm,
+        run_noise=defined(found.run_noise),
+        n_seeds=len(runs.real),
+        n_controls=sum(len(controls) for controls in runs.controls),
+        draws_needed=None if statement == ATTRIBUTABLE else draws_needed(runs, found, level / max(n_tested, 1)),
+    )

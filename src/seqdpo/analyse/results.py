@@ -1,25 +1,35 @@
-"""results.json: the findings of a study. docs/results.md describes every key."""
+"""From the tables of a run to its findings."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from seqdpo.analyse import estimates
+from seqdpo.analyse import estimates, schema
 from seqdpo.analyse.cells import Cell, cells
 from seqdpo.analyse.changes import change_record
+from seqdpo.analyse.gradients import gradient_records
+from seqdpo.analyse.kl_and_path import kl_and_path_records
 from seqdpo.analyse.length import length_change_record, length_record
-from seqdpo.analyse.mechanism import MechanismTables, mechanism_record
+from seqdpo.analyse.movement import movement_records
 from seqdpo.analyse.orders import order_records
 from seqdpo.analyse.panel import Panel, panels
 from seqdpo.analyse.quartiles import independent_runs, quartile_record
 from seqdpo.analyse.recipes import recipes
+from seqdpo.analyse.schema import Findings, Tolerances
 from seqdpo.analyse.score_matrix import score_matrix
 from seqdpo.analyse.slices import slice_records
 from seqdpo.analyse.transfer import transfer_records
-from seqdpo.analyse.verdicts import Tolerances, verdicts
+from seqdpo.analyse.verdicts import verdicts
+from seqdpo.study.checkpoints import BASE
 
-SCHEMA_VERSION = 4
+
+class MechanismTables(NamedTuple):
+    """gradients.parquet, movement.parquet and kl_and_path.parquet."""
+
+    gradients: pa.Table
+    movement: pa.Table
+    kl_and_path: pa.Table
 
 
 def results(
@@ -29,75 +39,76 @@ def results(
     tolerances: Tolerances = Tolerances(),  # noqa: B008 - immutable
     study: Mapping[str, Any] | None = None,
     mechanism: MechanismTables | None = None,
-) -> dict[str, Any]:
-    """The content of results.json; undefined numbers are None (null).
+) -> Findings:
+    """The findings of a run or of scores from elsewhere; `schema.to_json` makes results.json of them.
 
-    `scores` has the columns of scores.parquet and may come from elsewhere; `pairs` those of data/pairs.parquet, for
-    prompts and slices. `study` is repeated as it is; its `reference` says what the losses of `mechanism` are against.
+    `scores` has the columns of scores.parquet; `pairs` those of data/pairs.parquet, for prompts and slices. `study` is
+    repeated as it is; its `reference` says what the losses of `mechanism` are against.
 
     Raises: DataError as `seqdpo.analyse.panel.panels`, and for mechanism tables of other scores.
     """
-    side_by_side = panels(scores, pairs)
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "study": dict(study or {}),
-        "method": {
-            "intervals": estimates.METHOD,
-            "ties": "one half",
-            "undefined": "null",
-            "tolerances": tolerances._asdict(),
-        },
-        "cells": cell_records(cells(side_by_side), tolerances),
-        "score_matrix": score_matrix(side_by_side, beta, tolerances.confidence),
-        "transfer": transfer_records(side_by_side, beta, tolerances.confidence),
-        "orders": order_records(side_by_side, beta, tolerances.confidence),
-        "length": _lengths(side_by_side, tolerances.confidence),
-        "mechanism": _mechanism(mechanism, side_by_side, beta, tolerances.confidence, study or {}),
-    }
+    side_by_side, confidence = panels(scores, pairs), tolerances.confidence
+    return Findings(
+        schema_version=schema.SCHEMA_VERSION,
+        study=dict(study or {}),
+        method=schema.Method(intervals=estimates.METHOD, ties="one half", undefined="null", tolerances=tolerances),
+        cells=tuple(cell_records(cells(side_by_side), tolerances)),
+        score_matrix=tuple(score_matrix(side_by_side, beta, confidence)),
+        transfer=tuple(transfer_records(side_by_side, beta, confidence)),
+        orders=tuple(order_records(side_by_side, beta, confidence)),
+        length=tuple(_lengths(side_by_side, confidence)),
+        mechanism=None
+        if mechanism is None
+        else mechanism_record(mechanism, side_by_side, (study or {}).get("reference", BASE), beta, confidence),
+    )
 
 
-def _mechanism(
-    tables: MechanismTables | None, of: Sequence[Panel], beta: float, confidence: float, study: Mapping[str, Any]
-) -> dict[str, Any] | None:
-    if tables is None:
-        return None
+def mechanism_record(
+    tables: MechanismTables, of: Sequence[Panel], reference: str, beta: float, confidence: float
+) -> schema.Mechanism:
+    """`mechanism` of results.json.
+
+    Raises: DataError for tables that do not belong to the scores.
+    """
     evaluated = [panel for panel in of if panel.split == "eval"]
-    return mechanism_record(tables, evaluated, study.get("reference", "base"), beta, confidence)
+    return schema.Mechanism(
+        gradients=tuple(gradient_records(tables.gradients, evaluated, reference, beta, confidence)),
+        movement=tuple(movement_records(tables.movement)),
+        kl_and_path=tuple(kl_and_path_records(tables.kl_and_path, evaluated, confidence)),
+    )
 
 
-def cell_records(of: Sequence[Cell], tolerances: Tolerances) -> list[dict[str, Any]]:
+def cell_records(of: Sequence[Cell], tolerances: Tolerances) -> list[schema.Cell]:
     """One record for each cell: its verdict, what can be said of the recipe, and the tables behind them."""
     judged = zip(of, verdicts(of, tolerances), recipes(of, tolerances.confidence), strict=True)
-    return [_cell_record(cell, verdict, recipe, tolerances.confidence) for cell, verdict, recipe in judged]
-
-
-def _cell_record(cell: Cell, verdict: dict[str, Any], recipe: dict[str, Any], confidence: float) -> dict[str, Any]:
-    clusters = cell.panel.clusters
-    return {
-        **cell.names,
-        "n": len(clusters),
-        "verdict": verdict,
-        "recipe": {"quantity": verdict["decided_by"], **recipe},
-        "change": change_record(cell.before, cell.after, clusters, confidence),
-        "quartiles": quartile_record(cell, independent_runs(cell), confidence),
-        "length": length_change_record(cell.before, cell.after, clusters, confidence),
-        "slices": slice_records(cell, confidence),
-    }
-
-
-def _lengths(of: Sequence[Panel], confidence: float) -> list[dict[str, Any]]:
-    """The length diagnostics of every real checkpoint after the base."""
     return [
-        {
-            "seed": at.seed,
-            "order": at.order,
-            "stage": at.stage,
-            "checkpoint": panel.names[at],
-            "objective": panel.objective,
-            "split": panel.split,
-            **length_record(scores, panel.clusters, confidence),
-        }
-        for panel in of
-        for at, scores in panel.checkpoints.items()
-        if at.stage and not at.placebo
+        _cell_record(cell, verdict, schema.Recipe(quantity=verdict.decided_by, **recipe), tolerances.confidence)
+        for cell, verdict, recipe in judged
+    ]
+
+
+def _cell_record(cell: Cell, verdict: schema.Verdict, recipe: schema.Recipe, confidence: float) -> schema.Cell:
+    clusters = cell.panel.clusters
+    return schema.Cell(
+        seed=cell.seed,
+        order=cell.order,
+        objective=cell.objective,
+        split=cell.panel.split,
+        taught=cell.name(cell.taught),
+        from_=cell.name(cell.start),
+        to=cell.name(cell.end),
+        n=len(clusters),
+        verdict=verdict,
+        recipe=recipe,
+        change=change_record(cell.before, cell.after, clusters, confidence),
+        quartiles=quartile_record(cell, independent_runs(cell), confidence),
+        length=length_change_record(cell.before, cell.after, clusters, confidence),
+        slices=tuple(slice_records(cell, confidence)),
+    )
+
+
+def _lengths(of: Sequence[Panel], confidence: float) -> list[schema.Length]:
+    """Of every real checkpoint after the base."""
+    return [
+        length_record(panel, at, confidence) for panel in of for at in panel.checkpoints if at.stage and not at.placebo
     ]

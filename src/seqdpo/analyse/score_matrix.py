@@ -1,15 +1,15 @@
 """R[i, j]: how well the checkpoint after stage i does on objective j, for every measure, order and seed."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from seqdpo.analyse.averages import bounds
 from seqdpo.analyse.estimates import mean
 from seqdpo.analyse.margins import MEASURES, measure
 from seqdpo.analyse.panel import At, Panel
+from seqdpo.analyse.schema import Score
 
 
-def score_matrix(panels: Sequence[Panel], beta: float, confidence: float) -> list[dict[str, Any]]:
+def score_matrix(panels: Sequence[Panel], beta: float, confidence: float) -> list[Score]:
     """One record for each checkpoint and objective: what it is, `n`, `n_prompts` and an interval for each of MEASURES.
 
     Order by order as they come, each by stage, control stages after the real one; within a checkpoint the objectives
@@ -21,18 +21,18 @@ def score_matrix(panels: Sequence[Panel], beta: float, confidence: float) -> lis
     return [_record(panel, at, beta, confidence) for panel, at in cells]
 
 
-def _record(panel: Panel, at: At, beta: float, confidence: float) -> dict[str, Any]:
+def _record(panel: Panel, at: At, beta: float, confidence: float) -> Score:
     scores = panel.checkpoints[at]
     found = {name: mean(measure(scores, name, beta), panel.clusters) for name in MEASURES}
-    return {
-        "seed": at.seed,
-        "order": at.order,
-        "stage": at.stage,
-        "checkpoint": panel.names[at],
-        "placebo": at.placebo,
-        "objective": panel.objective,
-        "split": panel.split,
-        "n": found["margin"].n,
-        "n_prompts": found["margin"].n_prompts,
+    return Score(
+        seed=at.seed,
+        order=at.order,
+        stage=at.stage,
+        checkpoint=panel.names[at],
+        placebo=at.placebo,
+        objective=panel.objective,
+        split=panel.split,
+        n=found["margin"].n,
+        n_prompts=found["margin"].n_prompts,
         **{name: bounds(estimate, confidence) for name, estimate in found.items()},
-    }
+    )

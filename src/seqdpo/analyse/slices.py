@@ -2,8 +2,8 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +16,7 @@ from seqdpo.analyse.estimates import Clusters, Estimate, defined, two_sided
 from seqdpo.analyse.margins import Column, share_above_zero
 from seqdpo.analyse.panel import Indices
 from seqdpo.analyse.quartiles import QUARTILES, quartiles
+from seqdpo.analyse.schema import Slice
 from seqdpo.tables import SLICE_PREFIX
 
 MOST_VALUES = 20  # of a column, the most frequent ones; all others share a slice
@@ -50,8 +51,8 @@ class _Values(NamedTuple):
 _TOTALS = ("margin_before", "margin_after", "accuracy_before", "accuracy_after", "lost", "regained")
 
 
-def slice_records(cell: Cell, confidence: float) -> list[dict[str, Any]]:
-    """The change in each slice, the most lost first; docs/results.md describes the keys.
+def slice_records(cell: Cell, confidence: float) -> list[Slice]:
+    """The change in each slice, the most lost first.
 
     A NaN leaves its own slices undefined, and all comparisons with the rest.
     """
@@ -62,8 +63,7 @@ def slice_records(cell: Cell, confidence: float) -> list[dict[str, Any]]:
         for slices in _columns(cell)
         for record in _records(slices, _Parts.of(slices, clusters), prompts, values, confidence)
     ]
-    _add_q(records)
-    return sorted(records, key=_most_lost_first)
+    return sorted(_with_q(records), key=_most_lost_first)
 
 
 def _values(cell: Cell) -> _Values:
@@ -84,9 +84,7 @@ def _values(cell: Cell) -> _Values:
     )
 
 
-def _records(
-    slices: _Slicing, parts: "_Parts", prompts: "_Prompts", values: _Values, confidence: float
-) -> list[dict[str, Any]]:
+def _records(slices: _Slicing, parts: "_Parts", prompts: "_Prompts", values: _Values, confidence: float) -> list[Slice]:
     """A record for each slice of a column; its q waits for those of the other columns."""
     changes = parts.sums(values.margin_change)
     estimates = {
@@ -110,27 +108,27 @@ def _records(
 
 def _record(
     column: str, value: str, estimates: dict[str, Estimate], totals: dict[str, float], confidence: float
-) -> dict[str, Any]:
+) -> Slice:
     change, difference = estimates["margin_change"], estimates["difference_from_rest"]
     found = {name: estimate.record(confidence) for name, estimate in estimates.items()}
-    return {
-        "column": column,
-        "value": value,
-        "n": change.n,
-        "n_prompts": change.n_prompts,
-        "margin_before": defined(totals["margin_before"] / change.n),
-        "margin_after": defined(totals["margin_after"] / change.n),
-        "margin_change": found["margin_change"],
-        "accuracy_before": defined(totals["accuracy_before"] / change.n),
-        "accuracy_after": defined(totals["accuracy_after"] / change.n),
-        "accuracy_change": found["accuracy_change"],
-        "lost": _count(totals["lost"]),
-        "regained": _count(totals["regained"]),
-        "retention": None if math.isnan(estimates["retention"].value) else found["retention"],
-        "difference_from_rest": found["difference_from_rest"],
-        "p": two_sided(difference) if difference.n_prompts >= FEWEST_PROMPTS else None,
-        "q": None,
-    }
+    return Slice(
+        column=column,
+        value=value,
+        n=change.n,
+        n_prompts=change.n_prompts,
+        margin_before=defined(totals["margin_before"] / change.n),
+        margin_after=defined(totals["margin_after"] / change.n),
+        margin_change=found["margin_change"],
+        accuracy_before=defined(totals["accuracy_before"] / change.n),
+        accuracy_after=defined(totals["accuracy_after"] / change.n),
+        accuracy_change=found["accuracy_change"],
+        lost=_count(totals["lost"]),
+        regained=_count(totals["regained"]),
+        retention=None if math.isnan(estimates["retention"].value) else found["retention"],
+        difference_from_rest=found["difference_from_rest"],
+        p=two_sided(difference) if difference.n_prompts >= FEWEST_PROMPTS else None,
+        q=None,
+    )
 
 
 def _count(total: float) -> int | None:
@@ -144,20 +142,19 @@ def _retentions(parts: "_Parts", values: _Values, confidence: float) -> list[Est
     return parts.ratios(parts.sums(values.margin_after), np.where(np.array(learned)[parts.slice], taught, math.nan))
 
 
-def _add_q(records: Sequence[dict[str, Any]]) -> None:
-    """The p values of all slices of the cell, adjusted for each other; a slice without p takes no part.
+def _with_q(records: Sequence[Slice]) -> list[Slice]:
+    """With the p values of all slices of the cell, adjusted for each other; a slice without p takes no part.
 
     Source: Benjamini and Hochberg 1995, Journal of the Royal Statistical Society B 57:289.
     """
-    tested = [record for record in records if record["p"] is not None]
-    adjusted = stats.false_discovery_control([record["p"] for record in tested]).tolist() if tested else []
-    for record, q in zip(tested, adjusted, strict=True):
-        record["q"] = q
+    tested = [record.p for record in records if record.p is not None]
+    adjusted = iter(stats.false_discovery_control(tested).tolist() if tested else [])
+    return [record if record.p is None else replace(record, q=next(adjusted)) for record in records]
 
 
-def _most_lost_first(record: dict[str, Any]) -> tuple[float, str, str]:
-    change = record["margin_change"]["value"]
-    return math.inf if change is None else change, record["column"], record["value"]
+def _most_lost_first(record: Slice) -> tuple[float, str, str]:
+    change = record.margin_change.value
+    return math.inf if change is None else change, record.column, record.value
 
 
 # one column's slices

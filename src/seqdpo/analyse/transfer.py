@@ -6,7 +6,7 @@ i = 0 is the base and T the last stage. Each is the mean of a difference between
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,6 +14,8 @@ from seqdpo.analyse.averages import average, bounds, by_split, joint_clusters, w
 from seqdpo.analyse.estimates import Clusters, Estimate, defined, mean, ratio
 from seqdpo.analyse.margins import Column, measure
 from seqdpo.analyse.panel import At, Panel
+from seqdpo.analyse.schema import Average, Bounds, Transfer, TransferOfObjective, WorstObjective, extended
+from seqdpo.study.checkpoints import parse_order
 
 #: The measures that are followed. Stages of different beta are compared on the margin, so the reward margin is not.
 TRANSFER_MEASURES = ("margin", "accuracy", "ln_margin_base_corrected", "ranking_accuracy")
@@ -22,7 +24,7 @@ TRANSFER_MEASURES = ("margin", "accuracy", "ln_margin_base_corrected", "ranking_
 OF_EACH_OBJECTIVE = ("forgetting", "forward_transfer", "plasticity", "intransigence")
 
 
-def transfer_records(panels: Sequence[Panel], beta: float, confidence: float) -> list[dict[str, Any]]:
+def transfer_records(panels: Sequence[Panel], beta: float, confidence: float) -> list[Transfer]:
     """One record for each split, seed, order and measure of TRANSFER_MEASURES.
 
     A metric is None where it has no value: an average also where one of its objectives has none.
@@ -32,11 +34,20 @@ def transfer_records(panels: Sequence[Panel], beta: float, confidence: float) ->
     ]
 
 
+class _Of(NamedTuple):
+    """What a record is of."""
+
+    split: str
+    seed: int
+    order: str
+    measure: str
+
+
 @dataclass(frozen=True, slots=True)
 class _PairMatrix:
     """R[i, j] of one order and measure before the means are taken: a column (n_pairs,) in place of each number."""
 
-    names: Mapping[str, object]  # what the record is of
+    of: "_Of"
     trained: Sequence[str]  # objectives by stage
     columns: Mapping[tuple[int, str], Column]  # by stage and objective; also of objectives that are only evaluated
     alone: Mapping[str, Column]  # by objective: after the first stage of an order that starts with it
@@ -55,10 +66,10 @@ def _pair_matrices(panels: Sequence[Panel], beta: float) -> Iterator[_PairMatrix
     clusters = {panel.objective: own for panel, own in zip(panels, joint_clusters(panels), strict=True)}
     for seed, order in dict.fromkeys(run for panel in panels for run in panel.orders()):
         places = [(panel, At(seed, order, stage)) for panel in panels for stage in panel.stages(seed, order)]
-        trained = order.split(">")[: max((at.stage for _, at in places), default=0)]
+        trained = parse_order(order)[: max((at.stage for _, at in places), default=0)]
         for name in TRANSFER_MEASURES if trained else ():
             yield _PairMatrix(
-                {"split": panels[0].split, "seed": seed, "order": order, "measure": name},
+                _Of(panels[0].split, seed, order, name),
                 trained,
                 {(at.stage, p.objective): measure(p.checkpoints[at], name, beta) for p, at in places},
                 {p.objective: measure(p.checkpoints[at], name, beta) for p, at in _alone(panels, seed)},
@@ -70,19 +81,22 @@ def _alone(panels: Sequence[Panel], seed: int) -> Iterator[tuple[Panel, At]]:
     """Each objective that an order of the seed starts with, and where its score after that first stage stands."""
     for panel in panels:
         starts = [at for at in panel.checkpoints if at == At(seed, at.order, stage=1)]
-        own = [at for at in starts if at.order.split(">")[0] == panel.objective]
+        own = [at for at in starts if parse_order(at.order)[0] == panel.objective]
         if own:  # orders that start alike share this stage
             yield panel, own[0]
 
 
-def _record(matrix: _PairMatrix, confidence: float) -> dict[str, Any]:
+def _record(matrix: _PairMatrix, confidence: float) -> Transfer:
     metrics = _metrics(matrix)
-    return {
-        **matrix.names,
+    return Transfer(
+        split=matrix.of.split,
+        seed=matrix.of.seed,
+        order=matrix.of.order,
+        measure=matrix.of.measure,
         **{name: _average(matrix, columns, confidence) for name, columns in metrics.items()},
-        "worst_objective": _worst(matrix, confidence),
-        "objectives": [_objective_record(matrix, metrics, name, confidence) for name in _finals(matrix)],
-    }
+        worst_objective=_worst(matrix, confidence),
+        objectives=tuple(_objective_record(matrix, metrics, name, confidence) for name in _finals(matrix)),
+    )
 
 
 def _metrics(matrix: _PairMatrix) -> dict[str, dict[int, Column | None]]:
@@ -115,17 +129,17 @@ def _minus(left: Column | None, right: Column | None) -> Column | None:
     return None if left is None or right is None else left - right
 
 
-def _average(matrix: _PairMatrix, columns: Mapping[int, Column | None], confidence: float) -> dict[str, Any] | None:
+def _average(matrix: _PairMatrix, columns: Mapping[int, Column | None], confidence: float) -> Average | None:
     there = {matrix.trained[j - 1]: column for j, column in columns.items() if column is not None}
     if not there or len(there) < len(columns):
         return None
     found = average([*there.values()], [matrix.clusters[name] for name in there])
     if defined(found.value) is None:
         return None
-    return {**bounds(found, confidence), "n": found.n, "n_objectives": len(there)}
+    return extended(bounds(found, confidence), Average, n=found.n, n_objectives=len(there))
 
 
-def _worst(matrix: _PairMatrix, confidence: float) -> dict[str, Any] | None:
+def _worst(matrix: _PairMatrix, confidence: float) -> WorstObjective | None:
     finals = _finals(matrix)
     if any(name not in finals for name in matrix.trained):
         return None
@@ -140,7 +154,7 @@ def _finals(matrix: _PairMatrix) -> dict[str, Column]:
 
 def _objective_record(
     matrix: _PairMatrix, metrics: Mapping[str, Mapping[int, Column | None]], name: str, confidence: float
-) -> dict[str, Any]:
+) -> TransferOfObjective:
     stage = matrix.trained.index(name) + 1 if name in matrix.trained else None
     clusters = matrix.clusters[name]
     final = mean(matrix.columns[len(matrix.trained), name], clusters)
@@ -150,18 +164,18 @@ def _objective_record(
     }
     found = {key: None if column is None else mean(column, clusters) for key, column in columns.items()}
     estimates = {"final": final, **found, "retention": _retention(matrix, stage, confidence)}
-    return {
-        "objective": name,
-        "stage": stage,
-        "n": final.n,
-        "n_prompts": final.n_prompts,
+    return TransferOfObjective(
+        objective=name,
+        stage=stage,
+        n=final.n,
+        n_prompts=final.n_prompts,
         **{key: _bounds(estimate, confidence) for key, estimate in estimates.items()},
-    }
+    )
 
 
 def _retention(matrix: _PairMatrix, stage: int | None, confidence: float) -> Estimate | None:
     """R[T, j] / R[j, j] of the margin, which is 0 at the base; None where nothing is sure to have been learned."""
-    if matrix.names["measure"] != "margin" or not stage or stage == len(matrix.trained):
+    if matrix.of.measure != "margin" or not stage or stage == len(matrix.trained):
         return None
     taught, final = matrix.r(stage, stage), matrix.r(len(matrix.trained), stage)
     clusters = matrix.clusters[matrix.trained[stage - 1]]
@@ -170,5 +184,5 @@ def _retention(matrix: _PairMatrix, stage: int | None, confidence: float) -> Est
     return ratio(final, taught, clusters)
 
 
-def _bounds(estimate: Estimate | None, confidence: float) -> dict[str, Any] | None:
+def _bounds(estimate: Estimate | None, confidence: float) -> Bounds | None:
     return None if estimate is None or defined(estimate.value) is None else bounds(estimate, confidence)

@@ -9,8 +9,8 @@ The rule, and how often it errs, is in docs/verdicts.md. Classes of a change by 
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, TypeAlias
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
 
 import numpy as np
 from scipy import stats
@@ -20,13 +20,20 @@ from seqdpo.analyse.changes import flipped
 from seqdpo.analyse.estimates import Estimate, mean, ratio
 from seqdpo.analyse.margins import Column, PairScores
 from seqdpo.analyse.multiplicity import holm_levels
+from seqdpo.analyse.schema import (
+    Class,
+    Excess,
+    ExcessFlips,
+    Judged,
+    NothingLearned,
+    Quantity,
+    Reasons,
+    Tolerances,
+    Verdict,
+    Word,
+    extended,
+)
 from seqdpo.analyse.sentences import sentence
-
-Class: TypeAlias = Literal["fell", "held", "rose", "unresolved"]
-Excess: TypeAlias = Literal["found", "ruled out", "open", "untested"]
-Word: TypeAlias = Literal[
-    "DEGRADED", "STABLE", "REDISTRIBUTED", "POSITIVE TRANSFER", "MIXED", "INCONCLUSIVE", "UNDEFINED"
-]
 
 #: The chance with which a study of the number of pairs that is named as needed would settle the question.
 POWER = 0.8
@@ -36,15 +43,6 @@ SCOPE = (
     "this checkpoint, on pairs like these: the interval is over prompts of one training run and says nothing about "
     "another run of the same recipe"
 )
-
-
-class Tolerances(NamedTuple):
-    """What counts as no change; fixed in the study file before the training."""
-
-    margin: float = 0.1  # share of the margin that was learned
-    accuracy: float = 0.02
-    flips: float = 0.02  # share of the pairs that flip beyond those that flip in the control stages
-    confidence: float = 0.95  # 1 - confidence is the risk of a wrong claim over all cells together
 
 
 class Change(NamedTuple):
@@ -134,12 +132,10 @@ def _excess_flips(before: Column, after: Column, controls: Sequence[PairScores],
     return mean(flipped(before, after) - in_controls / len(controls), cell.panel.clusters)
 
 
-def verdicts(cells: Sequence[Cell], tolerances: Tolerances) -> list[dict[str, Any]]:
+def verdicts(cells: Sequence[Cell], tolerances: Tolerances) -> list[Verdict]:
     """The verdict of each cell, with its reasons; the risk of a wrong claim is shared by all cells (Holm).
 
-    Each record has `verdict`, `degree` (of DEGRADED: partial or lost), `redistribution`, `n_needed`, `sentence`,
-    `scope`, and `reasons`: the estimates with their tolerances and classes. Intervals have the confidence at which the
-    cell was judged.
+    Intervals have the confidence at which the cell was judged.
     """
     found = [evidence(cell, tolerances) for cell in cells]
     judged = [e for e in found if e.judgeable(tolerances.confidence)]
@@ -151,27 +147,29 @@ def verdicts(cells: Sequence[Cell], tolerances: Tolerances) -> list[dict[str, An
     ]
 
 
-def _judge(e: Evidence, level: float, tolerances: Tolerances) -> dict[str, Any]:
+def _judge(e: Evidence, level: float, tolerances: Tolerances) -> Verdict:
     classes = e.margin.class_at(level), e.accuracy.class_at(level)
     excess = e.flips_class(level, tolerances.flips)
     crosses_zero = _covers_zero(e.accuracy.value, level)
     word, decided_by = verdict_word(*classes, excess, crosses_zero)
     inconclusive = word == "INCONCLUSIVE"
     open_change = e.accuracy if decided_by == "accuracy" else e.margin
-    record = {
-        "verdict": word,
-        "degree": _degree(e, level) if word == "DEGRADED" else None,
-        "decided_by": decided_by,
-        "redistribution": excess,
-        "n_needed": open_change.n_needed(level) if inconclusive else None,
-        "level": level,
-        "reasons": _reasons(e, level, tolerances, classes, excess),
-        "scope": SCOPE,
-    }
-    return record | {"sentence": sentence(record, e.cell.names)}
+    reasons = _reasons(e, level, tolerances, classes, excess)
+    verdict = Verdict(
+        verdict=word,
+        degree=_degree(e, level) if word == "DEGRADED" else None,
+        decided_by=decided_by,
+        redistribution=excess,
+        n_needed=open_change.n_needed(level) if inconclusive else None,
+        level=level,
+        reasons=reasons,
+        scope=SCOPE,
+        sentence="",
+    )
+    return replace(verdict, sentence=sentence(verdict, reasons, e.cell.objective, e.cell.later))
 
 
-def verdict_word(margin: Class, accuracy: Class, excess: Excess, accuracy_covers_zero: bool) -> tuple[Word, str]:
+def verdict_word(margin: Class, accuracy: Class, excess: Excess, accuracy_covers_zero: bool) -> tuple[Word, Quantity]:
     """The verdict, and which quantity decided it: `margin`, `accuracy` or `flips`."""
     moved: dict[Class, Word] = {"fell": "DEGRADED", "rose": "POSITIVE TRANSFER"}
     if margin in moved:
@@ -193,53 +191,58 @@ def _covers_zero(change: Estimate, level: float) -> bool:
     return low <= 0 <= high
 
 
-def _degree(e: Evidence, level: float) -> str:
+def _degree(e: Evidence, level: float) -> Literal["partial", "lost"]:
     return "partial" if e.retention.p_above(0) <= level else "lost"
 
 
 def _reasons(
     e: Evidence, level: float, tolerances: Tolerances, classes: tuple[Class, Class], excess: Excess
-) -> dict[str, Any]:
+) -> Reasons:
     confidence = 1 - 2 * level  # of the two-sided interval that agrees with one-sided tests at the level
-    after = mean(e.cell.after.margin, e.cell.panel.clusters).value
-    accuracy_after = mean(e.cell.after.accuracy, e.cell.panel.clusters).value
-    flips = e.excess_flips
-    return {
-        "gain": e.gain.record(tolerances.confidence),
-        "margin_before": mean(e.cell.before.margin, e.cell.panel.clusters).value,
-        "margin_after": after,
-        "margin_change": e.margin.value.record(confidence)
-        | {"tolerance": tolerances.margin * e.gain.value, "class": classes[0]},
-        "retention": e.retention.record(confidence),
-        "accuracy_before": mean(e.cell.before.accuracy, e.cell.panel.clusters).value,
-        "accuracy_after": accuracy_after,
-        "accuracy_change": e.accuracy.value.record(confidence)
-        | {"tolerance": tolerances.accuracy, "class": classes[1]},
-        "excess_flips": None
-        if flips is None
-        else flips.record(confidence)
-        | {"tolerance": tolerances.flips, "class": excess, "n_controls": len(e.cell.controls)},
-    }
+    before, after, clusters = e.cell.before, e.cell.after, e.cell.panel.clusters
+    margin_tolerance = tolerances.margin * e.gain.value
+    return Reasons(
+        gain=e.gain.record(tolerances.confidence),
+        margin_before=mean(before.margin, clusters).value,
+        margin_after=mean(after.margin, clusters).value,
+        margin_change=_judged(e.margin, confidence, margin_tolerance, classes[0]),
+        retention=e.retention.record(confidence),
+        accuracy_before=mean(before.accuracy, clusters).value,
+        accuracy_after=mean(after.accuracy, clusters).value,
+        accuracy_change=_judged(e.accuracy, confidence, tolerances.accuracy, classes[1]),
+        excess_flips=_excess_record(e, confidence, tolerances.flips, excess),
+    )
 
 
-def _undefined(e: Evidence, tolerances: Tolerances) -> dict[str, Any]:
+def _judged(change: Change, confidence: float, tolerance: float, found: Class) -> Judged:
+    return extended(change.value.record(confidence), Judged, tolerance=tolerance, class_=found)
+
+
+def _excess_record(e: Evidence, confidence: float, tolerance: float, found: Excess) -> ExcessFlips | None:
+    if e.excess_flips is None:
+        return None
+    more = {"tolerance": tolerance, "class_": found, "n_controls": len(e.cell.controls)}
+    return extended(e.excess_flips.record(confidence), ExcessFlips, **more)
+
+
+def _undefined(e: Evidence, tolerances: Tolerances) -> Verdict:
     why = (
         "nothing was learned that could be lost: the margin when taught is not above 0 with confidence, "
         "or its accuracy is not above one half"
         if e.defined
         else "some of the pairs have no finite log-probability"
     )
-    return {
-        "verdict": "UNDEFINED",
-        "degree": None,
-        "decided_by": None,
-        "redistribution": "untested",
-        "n_needed": None,
-        "level": None,
-        "reasons": {
-            "gain": e.gain.record(tolerances.confidence),
-            "accuracy_when_taught": e.accuracy_when_taught.record(tolerances.confidence),
-        },
-        "scope": SCOPE,
-        "sentence": f"No verdict on {e.cell.objective}: {why}.",
-    }
+    return Verdict(
+        verdict="UNDEFINED",
+        degree=None,
+        decided_by=None,
+        redistribution="untested",
+        n_needed=None,
+        level=None,
+        reasons=NothingLearned(
+            gain=e.gain.record(tolerances.confidence),
+            accuracy_when_taught=e.accuracy_when_taught.record(tolerances.confidence),
+        ),
+        scope=SCOPE,
+        sentence=f"No verdict on {e.cell.objective}: {why}.",
+    )

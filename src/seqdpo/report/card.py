@@ -5,19 +5,20 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from seqdpo.analyse.schema import Bounds
+from seqdpo.report.finished import Run
 from seqdpo.report.page import how_measured
-from seqdpo.report.source import ReportSource
 
 
-def card(source: ReportSource) -> str:
+def card(run: Run) -> str:
     """Markdown with the YAML head of a Hugging Face model card."""
     environment = Environment(
         loader=PackageLoader("seqdpo.report"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {"plain": plain, "score": _score}
-    final = [row for row in source.results["score_matrix"] if not row["placebo"] and row["split"] == "eval"]
+    final = [row for row in run.findings.score_matrix if not row.placebo and row.split == "eval"]
     return environment.get_template("card.md.jinja").render(
-        source=source, results=source.results, scores=final, method=how_measured(source), plain_model=_yaml_text(source)
+        run=run, findings=run.findings, scores=final, method=how_measured(run), plain_model=_yaml_text(run)
     )
 
 
@@ -27,14 +28,14 @@ def plain(text: Any) -> str:
     return re.sub(r"([\\`*_{}\[\]<>#|~!])", r"\\\1", one_line)
 
 
-def _score(estimate: Any, form: str = "+.2f") -> str:
-    value, low, high = estimate["value"], estimate["low"], estimate["high"]
+def _score(estimate: Bounds, form: str = "+.2f") -> str:
+    value, low, high = estimate.value, estimate.low, estimate.high
     if value is None:
         return "–"
     return format(value, form) + ("" if low is None else f" ({low:{form}} to {high:{form}})")
 
 
-def _yaml_text(source: ReportSource) -> str:
+def _yaml_text(run: Run) -> str:
     """A quoted YAML string."""
-    text = " ".join(str(source.study.get("model_name_or_path")).split())
+    text = " ".join(str(run.study.get("model_name_or_path")).split())
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'

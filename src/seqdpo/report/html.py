@@ -9,15 +9,16 @@ from importlib.resources import files
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
-Record = Mapping[str, Any]
+from seqdpo.report.numbers import interval, number, percent
+from seqdpo.study.checkpoints import Checkpoint
 
 VENDORED = ("vega.min.js", "vega-lite.min.js", "vega-interpreter.js", "tabulator.min.js")
 OWN = ("state.js", "charts.js", "table.js", "card.js", "main.js")
 
 
-def html(template: str, payload: Record, blurred: bool, **context: Any) -> str:
+def html(template: str, payload: Mapping[str, Any], blurred: bool, **context: Any) -> str:
     """The whole of a file. `payload` is for the scripts; texts are blurred at first where they may be harmful."""
     scripts = [_asset("vendor", name) for name in VENDORED] + [_asset("assets", name) for name in OWN]
     environment = Environment(
@@ -38,27 +39,9 @@ def html(template: str, payload: Record, blurred: bool, **context: Any) -> str:
     )
 
 
-def number(value: float | None, form: str = "+.2f") -> str:
-    """A number as it is shown; undefined is a dash."""
-    return "–" if value is None else format(value, form)
-
-
-def percent(value: float | None) -> str:
-    """A share as it is shown."""
-    return "–" if value is None else f"{value:.1%}"
-
-
-def interval(estimate: Record, form: str = "+.2f") -> str:
-    """A value with its interval, where it has one."""
-    if estimate["low"] is None:
-        return number(estimate["value"], form)
-    return f"{number(estimate['value'], form)} [{number(estimate['low'], form)}, {number(estimate['high'], form)}]"
-
-
 def breakable(name: str) -> Markup:
     """A checkpoint's name, where a line may end after each objective."""
-    arrow, end = escape(">"), Markup("<wbr>")
-    return escape(name).replace(arrow, arrow + end).replace("~", end + "~")
+    return Markup("<wbr>").join(Checkpoint.parse(name).pieces)
 
 
 def _asset(folder: str, name: str) -> str:
@@ -77,7 +60,7 @@ def _policy(scripts: Sequence[str]) -> str:
     )
 
 
-def _packed(content: Record) -> str:
+def _packed(content: Mapping[str, Any]) -> str:
     """JSON in gzip in base64: a third of its size, and no text of it can be markup."""
     raw = json.dumps(content, ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode()
     return base64.b64encode(gzip.compress(raw, compresslevel=6, mtime=0)).decode()

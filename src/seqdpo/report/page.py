@@ -2,142 +2,152 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import groupby
-from typing import Any
+from typing import Any, NamedTuple
 
+from seqdpo.analyse.recipes import ATTRIBUTABLE
+from seqdpo.analyse.schema import (
+    Bounds,
+    Cell,
+    FinalAccuracy,
+    FirstMinusLast,
+    OfRecipe,
+    OrderEnd,
+    Orders,
+    Score,
+    Tolerances,
+    Verdict,
+    WorstObjective,
+)
+from seqdpo.report.finished import Run
 from seqdpo.report.html import html
-from seqdpo.report.mechanism import mechanism_lines
+from seqdpo.report.mechanism_sentences import mechanism_sentences
 from seqdpo.report.payload import payload
-from seqdpo.report.source import ReportSource
+from seqdpo.report.words import FLIP_WORDS, VERDICTS, VerdictWord
+from seqdpo.study.checkpoints import BASE
 
-Record = Mapping[str, Any]
-
-#: Shown beside the word, so that colour is never alone.
-ICONS = {
-    "DEGRADED": "▼",
-    "MIXED": "◆",
-    "REDISTRIBUTED": "⇅",
-    "STABLE": "＝",
-    "POSITIVE TRANSFER": "▲",
-    "INCONCLUSIVE": "?",
-    "UNDEFINED": "–",
-}
-_TOLERANCES = "margin {margin:.0%} of what was learned, accuracy {accuracy}, flips {flips}; confidence {confidence:.0%}"
 #: Texts of these settings are there to be read at once; others may be harmful.
 HARMLESS_SETTINGS = "lab-"
-#: What a pair's way from one checkpoint to another means.
-FLIP_WORDS = {
-    "kept": "stayed right",
-    "lost": "turned wrong",
-    "regained": "turned right",
-    "never": "stayed wrong",
-    "tied": "margin of 0",
-}
 
 
-def page(source: ReportSource) -> str:
+def page(run: Run) -> str:
     """The whole of report.html."""
-    results = source.results
-    mechanism = results.get("mechanism") or {}
+    findings = run.findings
+    mechanism = findings.mechanism
     return html(
         "page.html.jinja",
-        payload(source),
-        blurred=may_harm(source.study),
-        source=source,
-        results=results,
-        verdicts=[_verdict(i, cell) for i, cell in enumerate(results["cells"])],
-        orders=[_order(record) for record in results["orders"] if record["final_accuracy"]],
-        matrices=_matrices(results["score_matrix"]),
-        method=how_measured(source),
-        functions=[one for one in mechanism.get("kl_and_path", []) if one["from"] != "base"],
-        flip_words=FLIP_WORDS,
-        mechanism_lines=mechanism_lines(mechanism),
+        payload(run),
+        blurred=may_harm(run.study),
+        run=run,
+        findings=findings,
+        verdicts=[_shown_verdict(i, cell) for i, cell in enumerate(findings.cells)],
+        orders=[_shown_orders(one, one.final_accuracy) for one in findings.orders if one.final_accuracy],
+        matrices=_matrices(findings.score_matrix),
+        method=how_measured(run),
+        distances=[one for one in mechanism.kl_and_path if one.from_ != BASE] if mechanism else [],
+        flip_words={name: word.meaning for name, word in FLIP_WORDS.items()},
+        mechanism_sentences=mechanism_sentences(mechanism) if mechanism else [],
     )
 
 
-def may_harm(study: Record) -> bool:
+def may_harm(study: Mapping[str, Any]) -> bool:
     """Whether texts of this study are hidden until asked for."""
     return not str(study.get("setting") or "").startswith(HARMLESS_SETTINGS)
 
 
-def _verdict(number: int, cell: Record) -> dict[str, Any]:
-    verdict, recipe = cell["verdict"], cell["recipe"]
-    of_recipe = recipe[recipe["quantity"]] if recipe["quantity"] else None
-    return {
-        "number": number,
-        "cell": cell,
-        "word": verdict["verdict"] + (f", {verdict['degree']}" if verdict["degree"] else ""),
-        "icon": ICONS[verdict["verdict"]],
-        "tone": verdict["verdict"].lower().replace(" ", "-"),
-        "sentence": verdict["sentence"],
-        "recipe": of_recipe,
-        "advice": _advice(verdict, of_recipe),
-    }
+class _ShownVerdict(NamedTuple):
+    number: int
+    cell: Cell
+    look: VerdictWord
+    recipe: OfRecipe | None
+    advice: list[str]
 
 
-def _advice(verdict: Record, recipe: Record | None) -> list[str]:
+def _shown_verdict(number: int, cell: Cell) -> _ShownVerdict:
+    recipe = cell.recipe.read
+    return _ShownVerdict(number, cell, VERDICTS[cell.verdict.verdict], recipe, _advice(cell.verdict, recipe))
+
+
+def _advice(verdict: Verdict, recipe: OfRecipe | None) -> list[str]:
     """What to do next, where something is open."""
     found = []
-    if verdict["verdict"] == "INCONCLUSIVE":
-        needed = verdict["n_needed"]
+    if verdict.verdict == "INCONCLUSIVE":
         found.append(
-            f"Score about {needed:,} held-out pairs to settle it (max_eval_pairs)."
-            if needed
+            f"Score about {verdict.n_needed:,} held-out pairs to settle it (max_eval_pairs)."
+            if verdict.n_needed
             else "More pairs would not settle it; train more control stages or seeds."
         )
-    if recipe is not None and recipe["statement"] != "ATTRIBUTABLE" and recipe["draws_needed"]:
-        found.append(f"Run again with placebo: {recipe['draws_needed']} to tell the change from run noise.")
+    if recipe is not None and recipe.statement != ATTRIBUTABLE and recipe.draws_needed:
+        found.append(f"Run again with placebo: {recipe.draws_needed} to tell the change from run noise.")
     return found
 
 
-def _order(record: Record) -> dict[str, Any]:
+class _Winner(NamedTuple):
+    order: str
+    is_clear: bool  # its interval lies above those of all others
+
+
+class _ShownOrders(NamedTuple):
     """Which order did better, and by how much."""
-    accuracy = record["final_accuracy"]
-    return {
-        "split": record["split"],
-        "best": _winner(accuracy["best"], {one["order"]: one["average"] for one in accuracy["orders"]}),
-        "best_by_worst": _winner(
-            accuracy["best_by_worst_objective"], {one["order"]: one["worst_objective"] for one in accuracy["orders"]}
-        ),
-        "orders": accuracy["orders"],
-        "differences": [one for one in record["first_minus_last"] if one["measure"] == "margin"],
-        "n": accuracy["n"],
-    }
+
+    best: _Winner
+    best_by_worst: _Winner
+    orders: Sequence[OrderEnd]
+    differences: list[FirstMinusLast]
 
 
-def _winner(order: str | None, scores: Mapping[str, Record | None]) -> dict[str, Any] | None:
-    """An order, and whether its interval lies above those of all others; None where there is no best."""
-    if order is None:
-        return None
+def _shown_orders(record: Orders, accuracy: FinalAccuracy) -> _ShownOrders:
+    ends = accuracy.orders
+    return _ShownOrders(
+        best=_winner(accuracy.best, {one.order: one.average for one in ends}),
+        best_by_worst=_winner(accuracy.best_by_worst_objective, {one.order: one.worst_objective for one in ends}),
+        orders=ends,
+        differences=[one for one in record.first_minus_last if one.measure == "margin"],
+    )
+
+
+def _winner(order: str, scores: Mapping[str, Bounds | WorstObjective | None]) -> _Winner:
     own = scores[order]
     others = [score for name, score in scores.items() if name != order]
     clear = (
         own is not None
-        and own["low"] is not None
-        and all(score is not None and score["high"] is not None and score["high"] < own["low"] for score in others)
+        and own.low is not None
+        and all(score is not None and score.high is not None and score.high < own.low for score in others)
     )
-    return {"order": order, "is_clear": clear}
+    return _Winner(order, clear)
 
 
-def _matrices(rows: Sequence[Record]) -> list[dict[str, Any]]:
-    """A table for each seed and order: checkpoints down, objectives across."""
+class _Line(NamedTuple):
+    """A checkpoint and its scores by objective."""
+
+    checkpoint: str
+    placebo: int
+    scores: dict[str, Score]
+
+
+class _Matrix(NamedTuple):
+    """One seed and order: checkpoints down, objectives across."""
+
+    seed: int
+    order: str
+    objectives: list[str]
+    lines: list[_Line]
+
+
+def _matrices(rows: Sequence[Score]) -> list[_Matrix]:
     tables = []
-    for (seed, order), group in groupby(rows, key=lambda row: (row["seed"], row["order"])):
+    for (seed, order), group in groupby(rows, key=lambda row: (row.seed, row.order)):
         own = list(group)
-        names = list(dict.fromkeys(row["objective"] for row in own))
-        lines: dict[tuple[int, int], dict[str, Any]] = {}
+        lines: dict[tuple[int, int], _Line] = {}
         for row in own:
-            line = lines.setdefault(
-                (row["stage"], row["placebo"]),
-                {"checkpoint": row["checkpoint"], "placebo": row["placebo"], "cells": {}},
-            )
-            line["cells"][row["objective"]] = row
-        tables.append({"seed": seed, "order": order, "objectives": names, "lines": list(lines.values())})
+            line = lines.setdefault((row.stage, row.placebo), _Line(row.checkpoint, row.placebo, {}))
+            line.scores[row.objective] = row
+        tables.append(_Matrix(seed, order, list(dict.fromkeys(row.objective for row in own)), list(lines.values())))
     return tables
 
 
-def how_measured(source: ReportSource) -> list[tuple[str, str]]:
+def how_measured(run: Run) -> list[tuple[str, str]]:
     """Reference, adapter, controls, tolerances, pairs and hashes, as label and text."""
-    study, manifest = source.study, source.manifest
+    study, manifest, method = run.study, run.manifest, run.findings.method
     identity, parameters = manifest["identity"], manifest.get("parameters", {})
     facts = {
         "model": study.get("model_name_or_path"),
@@ -148,16 +158,23 @@ def how_measured(source: ReportSource) -> list[tuple[str, str]]:
         "beta, learning rate": f"{study.get('beta')}, {study.get('learning_rate')}",
         "seeds": ", ".join(map(str, study.get("seeds", []))),
         "control stages": _controls(study.get("placebo")),
-        "tolerances": _TOLERANCES.format(**source.results["method"]["tolerances"]),
-        "intervals": source.results["method"]["intervals"],
+        "tolerances": _tolerances(method.tolerances),
+        "intervals": method.intervals,
         "engine": manifest.get("engine"),
-        "pairs": "; ".join(_account(name, one) for name, one in source.dropped.items()),
+        "pairs": "; ".join(_account(name, one) for name, one in run.dropped.items()),
         **{
             f"hash of {name.replace('_', ' ')}": str(value)[:16] for name, value in identity.items() if name != "seqdpo"
         },
         "seqdpo": identity.get("seqdpo"),
     }
     return [(label, str(text)) for label, text in facts.items() if text not in (None, "")]
+
+
+def _tolerances(of: Tolerances) -> str:
+    return (
+        f"margin {of.margin:.0%} of what was learned, accuracy {of.accuracy}, flips {of.flips}; "
+        f"confidence {of.confidence:.0%}"
+    )
 
 
 def _controls(n: int | None) -> str | None:
@@ -170,7 +187,7 @@ def _controls(n: int | None) -> str | None:
     )
 
 
-def _account(name: str, record: Record) -> str:
+def _account(name: str, record: Mapping[str, Any]) -> str:
     dropped = sum(record["dropped"].values())
     kept = f"{name}: {record['train']:,} trained, {record['eval']:,} held out"
     return f"{kept}, {dropped:,} of {record['read']:,} dropped"

@@ -5,7 +5,9 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-Record = Mapping[str, Any]
+from seqdpo.analyse.schema import Bounds, Cell, Findings, Score
+
+Row = Mapping[str, Any]
 _LATEX = {
     "\\": r"\textbackslash{}",
     "&": r"\&",
@@ -22,54 +24,54 @@ _LATEX = {
 }
 
 
-def paper_tables(results: Record) -> Iterator[tuple[str, str, str]]:
+def paper_tables(findings: Findings) -> Iterator[tuple[str, str, str]]:
     """(name, format, text) of the verdicts and the score matrix."""
     for name, caption, rows in (
-        ("verdicts", f"What later stages did. {results['method']['intervals']}.", verdict_rows(results["cells"])),
-        ("score-matrix", "Mean margin against the base (nats) and accuracy.", score_rows(results["score_matrix"])),
+        ("verdicts", f"What later stages did. {findings.method.intervals}.", verdict_rows(findings.cells)),
+        ("score-matrix", "Mean margin against the base (nats) and accuracy.", score_rows(findings.score_matrix)),
     ):
         if rows:
             yield name, "csv", as_csv(rows)
             yield name, "tex", as_latex(rows, caption)
 
 
-def verdict_rows(cells: Sequence[Record]) -> list[dict[str, Any]]:
+def verdict_rows(cells: Sequence[Cell]) -> list[dict[str, Any]]:
     """One row for each cell; undefined is None."""
     return [
         {
-            "objective": cell["objective"],
-            "from": cell["from"],
-            "to": cell["to"],
-            "seed": cell["seed"],
-            "verdict": " ".join(filter(None, (cell["verdict"]["verdict"], cell["verdict"]["degree"]))),
-            **_bounds("margin kept", cell["verdict"]["reasons"]["retention"]),
-            **_bounds("margin change", cell["change"]["margin_change"]),
-            **_bounds("accuracy change", cell["change"]["accuracy_change"]),
-            "lost": cell["change"]["flips"]["lost"],
-            "regained": cell["change"]["flips"]["regained"],
-            "recipe": cell["recipe"][cell["recipe"]["quantity"]]["statement"] if cell["recipe"]["quantity"] else None,
-            "n": cell["n"],
+            "objective": cell.objective,
+            "from": cell.from_,
+            "to": cell.to,
+            "seed": cell.seed,
+            "verdict": " ".join(filter(None, (cell.verdict.verdict, cell.verdict.degree))),
+            **_bounds("margin kept", cell.verdict.retention),
+            **_bounds("margin change", cell.change.margin_change),
+            **_bounds("accuracy change", cell.change.accuracy_change),
+            "lost": cell.change.flips.lost,
+            "regained": cell.change.flips.regained,
+            "recipe": cell.recipe.read.statement if cell.recipe.read else None,
+            "n": cell.n,
         }
         for cell in cells
     ]
 
 
-def score_rows(matrix: Sequence[Record]) -> list[dict[str, Any]]:
+def score_rows(matrix: Sequence[Score]) -> list[dict[str, Any]]:
     return [
         {
-            "order": row["order"],
-            "seed": row["seed"],
-            "checkpoint": row["checkpoint"],
-            "objective": row["objective"],
-            **_bounds("margin", row["margin"]),
-            **_bounds("accuracy", row["accuracy"]),
-            "n": row["n"],
+            "order": row.order,
+            "seed": row.seed,
+            "checkpoint": row.checkpoint,
+            "objective": row.objective,
+            **_bounds("margin", row.margin),
+            **_bounds("accuracy", row.accuracy),
+            "n": row.n,
         }
         for row in matrix
     ]
 
 
-def as_csv(rows: Sequence[Record]) -> str:
+def as_csv(rows: Sequence[Row]) -> str:
     """Numbers in full; undefined is an empty field."""
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
@@ -78,7 +80,7 @@ def as_csv(rows: Sequence[Record]) -> str:
     return text.getvalue()
 
 
-def as_latex(rows: Sequence[Record], caption: str) -> str:
+def as_latex(rows: Sequence[Row], caption: str) -> str:
     """A value and its interval in one column; undefined is a dash."""
     names = [name for name in rows[0] if not name.endswith((" low", " high"))]
     numeric = [name for name in names if any(isinstance(row[name], int | float) for row in rows)]
@@ -102,7 +104,7 @@ def latex(text: str) -> str:
     return "".join(_LATEX.get(character, character if character.isprintable() else " ") for character in text)
 
 
-def _cell(row: Record, name: str) -> str:
+def _cell(row: Row, name: str) -> str:
     value = row[name]
     if value is None:
         return "--"
@@ -113,5 +115,7 @@ def _cell(row: Record, name: str) -> str:
     return f"${value:.3f}${interval}"
 
 
-def _bounds(name: str, estimate: Record) -> dict[str, Any]:
-    return {name: estimate["value"], f"{name} low": estimate["low"], f"{name} high": estimate["high"]}
+def _bounds(name: str, estimate: Bounds | None) -> dict[str, float | None]:
+    """Three columns; of a number that there is none of, empty ones."""
+    value, low, high = (estimate.value, estimate.low, estimate.high) if estimate else (None, None, None)
+    return {name: value, f"{name} low": low, f"{name} high": high}

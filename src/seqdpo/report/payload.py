@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from seqdpo.analyse.cells import Cell, cells
 from seqdpo.analyse.margins import Column, PairScores
-from seqdpo.analyse.panel import Panel, panels
+from seqdpo.analyse.panel import At, Panel
 from seqdpo.analyse.quartiles import quartiles
 from seqdpo.report.charts import cell_charts, mechanism_charts, overview_charts
-from seqdpo.report.source import ReportSource
+from seqdpo.report.finished import Run
 from seqdpo.tables import SLICE_PREFIX
 
 #: Pairs whose texts are on the page; beyond that those that flipped, and a sample of the rest.
@@ -24,67 +24,58 @@ LONGEST_TEXT = 20_000
 DECIMALS = 4
 
 
-def payload(source: ReportSource) -> dict[str, Any]:
+def payload(run: Run) -> dict[str, Any]:
     """Plain lists and dicts for JSON; undefined is None."""
-    side_by_side = panels(source.scores, source.pairs)
+    side_by_side = run.panels()
     of = cells(side_by_side)
     share = MOST_TEXTS // max(len(side_by_side), 1)
     return {
-        "run": source.name,
+        "run": run.name,
         "titles": {"before": "before", "after": "after", "change": "change"},
-        "objectives": {panel.objective: _objective(panel, of, source, share) for panel in side_by_side},
+        "objectives": {panel.objective: _objective(panel, of, run, share) for panel in side_by_side},
         "views": views(side_by_side, of),
         "cells": [
             {"charts": [chart.as_dict() for chart in cell_charts(record)], "quartile": _quartiles(cell)}
-            for cell, record in zip(of, source.results["cells"], strict=True)
+            for cell, record in zip(of, run.findings.cells, strict=True)
         ],
-        "overview": [chart.as_dict() for chart in overview_charts(source.results)],
-        "mechanism": [chart.as_dict() for chart in mechanism_charts(source.results, source.movement)],
+        "overview": [chart.as_dict() for chart in overview_charts(run.findings, run.movement)],
+        "mechanism": [chart.as_dict() for chart in mechanism_charts(run.findings, run.movement)],
     }
 
 
 def views(side_by_side: Sequence[Panel], of: Sequence[Cell]) -> list[dict[str, Any]]:
     """What can be chosen: every cell first, then what each stage did to every objective."""
-    found = [
-        {
-            "objective": cell.objective,
-            "seed": cell.seed,
-            "order": cell.order,
-            "from": cell.panel.names[cell.at(cell.start)],
-            "to": cell.panel.names[cell.at(cell.end)],
-            "cell": number,
-        }
-        for number, cell in enumerate(of)
+    of_cells = [_view(cell.panel, cell.at(cell.start), cell.at(cell.end), number) for number, cell in enumerate(of)]
+    steps = [
+        _view(panel, At(seed, order, before), At(seed, order, after), None)
+        for panel in side_by_side
+        for seed, order in panel.orders()
+        for before, after in pairwise(panel.stages(seed, order))
     ]
-    known = {_key(view) for view in found}
-    for panel in side_by_side:
-        for seed, order in panel.orders():
-            stages = panel.stages(seed, order)
-            for before, after in pairwise(stages):
-                names = {
-                    at.stage: name
-                    for at, name in panel.names.items()
-                    if (at.seed, at.order, at.placebo) == (seed, order, 0)
-                }
-                view = {
-                    "objective": panel.objective,
-                    "seed": seed,
-                    "order": order,
-                    "from": names[before],
-                    "to": names[after],
-                    "cell": None,
-                }
-                if _key(view) not in known:
-                    known.add(_key(view))
-                    found.append(view)
-    return found
+    of_steps: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for view in steps:  # orders that begin alike share their first
+        of_steps.setdefault(_key(view), view)
+    known = {_key(view) for view in of_cells}
+    return of_cells + [view for key, view in of_steps.items() if key not in known]
+
+
+def _view(panel: Panel, start: At, end: At, cell: int | None) -> dict[str, Any]:
+    return {
+        "objective": panel.objective,
+        "seed": end.seed,
+        "order": end.order,
+        "from": panel.names[start],
+        "from_base": start.stage == 0,
+        "to": panel.names[end],
+        "cell": cell,
+    }
 
 
 def _key(view: Mapping[str, Any]) -> tuple[Any, ...]:
     return view["objective"], view["seed"], view["from"], view["to"]
 
 
-def _objective(panel: Panel, of: Sequence[Cell], source: ReportSource, most_texts: int) -> dict[str, Any]:
+def _objective(panel: Panel, of: Sequence[Cell], run: Run, most_texts: int) -> dict[str, Any]:
     n = len(panel.pair_ids)
     first = next(iter(panel.checkpoints.values()))
     checkpoints = {}
@@ -100,7 +91,7 @@ def _objective(panel: Panel, of: Sequence[Cell], source: ReportSource, most_text
         "checkpoints": checkpoints,
         "trajectories": {f"{seed}|{order}": _trajectory(panel, seed, order) for seed, order in panel.orders()},
         "texts": pair_texts(
-            source.texts(panel.objective, panel.split, panel.pair_ids.take(pa.array(with_text))), with_text
+            run.texts(panel.objective, panel.split, panel.pair_ids.take(pa.array(with_text))), with_text
         ),
         "n_texts": len(with_text),
         "n": n,

@@ -13,12 +13,12 @@ import transformers
 from transformers import PreTrainedModel
 
 from seqdpo.cache import cache_dir
+from seqdpo.files import set_aside, write_table
 from seqdpo.measure.scores import PairLogps, pair_logps
 from seqdpo.policy.load import device
 from seqdpo.preferences.pairs import content_hash
 from seqdpo.preferences.prepare import PreparedPair, tokens_hash
 from seqdpo.run.environment import processor
-from seqdpo.run.files import set_aside, write_table
 from seqdpo.run.records import STAGE_FORMAT
 
 #: Under this key of the file's metadata stands what it is of, and a hash of its numbers.

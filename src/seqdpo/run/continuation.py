@@ -5,8 +5,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from seqdpo.errors import ConfigError, DataError, SeqdpoError
-from seqdpo.run.finished import read_mapping
-from seqdpo.run.folder import NODE_FILE, RunFolder
+from seqdpo.files import read_mapping
+from seqdpo.layout import NODE_FILE
+from seqdpo.run.folder import RunFolder
 from seqdpo.run.stored_study import differing_keys, read_study
 from seqdpo.study.config import Study
 

@@ -8,13 +8,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from seqdpo.analyse.mechanism import MechanismTables
-from seqdpo.analyse.results import results
-from seqdpo.analyse.verdicts import Tolerances
+from seqdpo.analyse.results import MechanismTables, results
+from seqdpo.analyse.schema import Tolerances, to_json
 from seqdpo.errors import ConfigError, DataError
-from seqdpo.run.files import file_hash, write_json, write_table
-from seqdpo.run.finished import read_mapping
-from seqdpo.run.folder import NODE_FILE, RunFolder, check_run_folder
+from seqdpo.files import file_hash, read_mapping, write_json, write_table
+from seqdpo.layout import NODE_FILE, check_run_folder
+from seqdpo.run.folder import RunFolder
 from seqdpo.run.stored_study import read_study
 from seqdpo.study.checkpoints import Node, checkpoint_of, order_name
 from seqdpo.study.keys import TreeKeys, VerdictKeys
@@ -42,7 +41,7 @@ def write_findings(folder: RunFolder) -> None:
     write_table(folder.scores, scores)
     facts = study.model_dump(mode="json", include=set(STUDY_FACTS))
     found = results(scores, pairs, study.beta, tolerances(study), facts, MechanismTables(**mechanism))
-    write_json(folder.results, found)
+    write_json(folder.results, to_json(found))
     manifest = _manifest(folder)
     tables = (folder.scores, *(folder.root / f"{name}.parquet" for name in STAGE_TABLES))
     written = (folder.study, folder.pairs, folder.dropped, *tables, folder.results)
@@ -85,7 +84,7 @@ def _check_all_done(folder: RunFolder, keys: TreeKeys) -> None:
 def _manifest(folder: RunFolder) -> dict[str, Any]:
     """manifest.json; where it is gone or spoilt, what the base's record says of the run."""
     try:
-        return read_mapping(folder.manifest, json.loads)
+        return dict(read_mapping(folder.manifest, json.loads))
     except DataError:
         record = read_mapping(folder.stage(None) / NODE_FILE, json.loads)
         known = {name: record.get(name) for name in ("identity", "environment")}

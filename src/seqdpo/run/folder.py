@@ -12,64 +12,14 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from seqdpo.errors import ConfigError
-from seqdpo.run.files import sweep
+from seqdpo.files import sweep
+from seqdpo.layout import RunFiles
 from seqdpo.study.checkpoints import BASE, Node
-from seqdpo.wording import did_you_mean, listed
-
-NODE_FILE = "node.json"
-TRAINED_FILE = "trained.json"
-WEIGHTS_FILE = "adapter_model.safetensors"
 
 
 @dataclass(frozen=True, slots=True)
-class RunFolder:
-    """The paths of a run folder, and its log of events."""
-
-    root: Path
-
-    @property
-    def study(self) -> Path:
-        return self.root / "study.yaml"
-
-    @property
-    def manifest(self) -> Path:
-        return self.root / "manifest.json"
-
-    @property
-    def pairs(self) -> Path:
-        return self.root / "data" / "pairs.parquet"
-
-    @property
-    def dropped(self) -> Path:
-        return self.root / "data" / "dropped.json"
-
-    @property
-    def scores(self) -> Path:
-        return self.root / "scores.parquet"
-
-    @property
-    def movement(self) -> Path:
-        return self.root / "movement.parquet"
-
-    @property
-    def gradients(self) -> Path:
-        return self.root / "gradients.parquet"
-
-    @property
-    def kl_and_path(self) -> Path:
-        return self.root / "kl_and_path.parquet"
-
-    @property
-    def results(self) -> Path:
-        return self.root / "results.json"
-
-    @property
-    def report(self) -> Path:
-        return self.root / "report.html"
-
-    @property
-    def events(self) -> Path:
-        return self.root / "events.jsonl"
+class RunFolder(RunFiles):
+    """A run folder that is written: its stages, its lock and its log of events."""
 
     def stage(self, node: Node | None) -> Path:
         """The folder of a stage; of the base's scores for None."""
@@ -105,25 +55,6 @@ class RunFolder:
             yield
         finally:
             lock.release()
-
-
-def check_run_folder(folder: RunFolder) -> None:
-    """Raises: ConfigError if no study was run there, or it cannot be read."""
-    root = folder.root
-    try:
-        if not root.exists():
-            near = did_you_mean(root.name, [path.name for path in root.parent.glob("*/")])
-            raise ConfigError(f"{root}: no such folder; expected a run folder, the output_dir of a study.{near}")
-        if not root.is_dir():
-            raise ConfigError(f"{root}: is a file; expected a run folder. Give the output_dir of the study.")
-        if not folder.study.is_file() and not folder.manifest.is_file():
-            below = sorted(path.parent.name for path in root.glob(f"*/{folder.study.name}"))
-            there = f" Run folders in it: {listed(below)}." if below else ""
-            raise ConfigError(
-                f"{root}: no {folder.study.name}; expected a run folder, the output_dir of a study.{there}"
-            )
-    except OSError as error:
-        raise ConfigError(f"{root}: cannot be read ({error.strerror}). Change its rights.") from None
 
 
 def check_output_dir(root: Path) -> None:

@@ -10,11 +10,11 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from seqdpo.errors import ConfigError, DataError
+from seqdpo.files import file_hash, folder_written_whole, read_mapping, write_text
+from seqdpo.layout import NODE_FILE, check_run_folder
 from seqdpo.run.continuation import MAX_LISTED
-from seqdpo.run.files import file_hash, folder_written_whole, write_text
 from seqdpo.run.findings import write_findings
-from seqdpo.run.finished import read_mapping
-from seqdpo.run.folder import NODE_FILE, RunFolder, check_run_folder
+from seqdpo.run.folder import RunFolder
 from seqdpo.run.records import SpoiltError, adapter_hash, read_record
 from seqdpo.run.stored_study import differing_keys, read_study
 from seqdpo.study.checkpoints import Node

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from seqdpo.errors import DataError
+from seqdpo.files import file_hash
+from seqdpo.layout import NODE_FILE, WEIGHTS_FILE
 from seqdpo.preferences.pairs import content_hash
-from seqdpo.run.files import file_hash
-from seqdpo.run.folder import NODE_FILE, WEIGHTS_FILE, RunFolder
+from seqdpo.run.folder import RunFolder
 from seqdpo.study.checkpoints import Node, checkpoint_of, reference_of
 from seqdpo.study.keys import ModelKeys, NodeKeys
 

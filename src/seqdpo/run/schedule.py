@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from seqdpo.errors import DataError
-from seqdpo.run.files import set_aside
-from seqdpo.run.folder import NODE_FILE, TRAINED_FILE, RunFolder
+from seqdpo.files import set_aside
+from seqdpo.layout import NODE_FILE, TRAINED_FILE
+from seqdpo.run.folder import RunFolder
 from seqdpo.run.records import SpoiltError, adapter_hash, read_record
 from seqdpo.study.checkpoints import Node, checkpoint_of
 from seqdpo.study.keys import TreeKeys

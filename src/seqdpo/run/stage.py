@@ -7,6 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from seqdpo.files import file_hashes, folder_written_whole, write_json, write_table
+from seqdpo.layout import NODE_FILE, TRAINED_FILE
 from seqdpo.measure.movement import movement_table
 from seqdpo.measure.scores import PairLogps
 from seqdpo.policy.adapters import loaded_adapter, save_adapter, trainable_policy
@@ -14,8 +16,6 @@ from seqdpo.preferences.pairs import content_hash
 from seqdpo.preferences.prepare import Preferences
 from seqdpo.run.bench import Bench
 from seqdpo.run.environment import peak_memory_bytes
-from seqdpo.run.files import file_hashes, folder_written_whole, write_json, write_table
-from seqdpo.run.folder import NODE_FILE, TRAINED_FILE
 from seqdpo.run.mechanism import gradient_trace, stage_forecast, stage_kl_and_path
 from seqdpo.run.records import adapter_hash, place_in_tree, read_record
 from seqdpo.study.checkpoints import BASE, Node, reference_of

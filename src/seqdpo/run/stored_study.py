@@ -1,11 +1,11 @@
 """The study of a run folder, as it was written there; by this release or an older one."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import yaml
 
-from seqdpo.run.finished import read_mapping
+from seqdpo.files import read_mapping
 from seqdpo.run.folder import RunFolder
 from seqdpo.study.config import Study
 from seqdpo.study.file import study_from
@@ -31,5 +31,5 @@ def differing_keys(here: Study, there: Study) -> Iterator[tuple[str, Any, Any]]:
             yield key, one.get(key), other.get(key)
 
 
-def _known(values: dict[str, Any]) -> dict[str, Any]:
+def _known(values: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in values.items() if key in Study.model_fields}

@@ -11,6 +11,7 @@ import torch
 
 import seqdpo
 from seqdpo.errors import DataError, RunError
+from seqdpo.files import read_mapping, write_json, write_table, write_text
 from seqdpo.policy.checks import check_weight_files
 from seqdpo.policy.load import ParameterCount, count_parameters, model_hash
 from seqdpo.preferences.prepare import Preferences
@@ -20,9 +21,7 @@ from seqdpo.run.board import Board, Task
 from seqdpo.run.continuation import check_continuation
 from seqdpo.run.environment import environment
 from seqdpo.run.executors import here
-from seqdpo.run.files import write_json, write_table, write_text
 from seqdpo.run.findings import MANIFEST_VERSION, write_findings
-from seqdpo.run.finished import read_mapping
 from seqdpo.run.folder import RunFolder, check_output_dir
 from seqdpo.run.inputs import read_preferences, with_model_path
 from seqdpo.run.records import stage_identity

@@ -36,6 +36,12 @@ class Checkpoint(NamedTuple):
         return order_name(self.path) + (f"{_CONTROL}{self.placebo}" if self.placebo else "")
 
     @property
+    def pieces(self) -> tuple[str, ...]:
+        """The name in pieces; a line may end after each."""
+        *earlier, last = self.path or (BASE,)
+        return (*(name + _THEN for name in earlier), last, *([f"{_CONTROL}{self.placebo}"] if self.placebo else []))
+
+    @property
     def stage(self) -> int:
         """1 for what the first stage leaves; 0 for the base."""
         return len(self.path)

@@ -61,8 +61,7 @@ async function drawAll(container, charts, pairs) {
   container.replaceChildren();
   const views = {};
   for (const chart of charts) {
-    const needs = chart.key === "margins" || chart.key === "displacement";
-    views[chart.key] = await draw(container, chart, needs ? pairs : null);
+    views[chart.key] = await draw(container, chart, chart.needs_pairs ? pairs : null);
   }
   return views;
 }

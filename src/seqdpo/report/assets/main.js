@@ -10,7 +10,7 @@ async function show(view, keepFilters = false) {
   byId("text-note").textContent = objective.n_texts < objective.n
     ? `All numbers of ${objective.n.toLocaleString("en")} pairs; texts of ${objective.n_texts.toLocaleString("en")}: those that flipped, and a sample.` : "";
   fillSlices(objective);
-  byId("filters").querySelector("fieldset").hidden = view.from === BASE;
+  byId("filters").querySelector("fieldset").hidden = view.from_base;
   if (!keepFilters) clearFilters();
   await makeTable();
   refilter();
@@ -93,7 +93,7 @@ function blur(on) {
 }
 
 async function drawRest() {
-  if (byId("overview-charts")) await drawAll(byId("overview-charts"), report.data.overview.filter((chart) => chart.key !== "score-matrix"), null);
+  if (byId("overview-charts")) await drawAll(byId("overview-charts"), report.data.overview, null);
   if (byId("mechanism-charts")) await drawAll(byId("mechanism-charts"), report.data.mechanism, null);
 }
 

@@ -2,7 +2,6 @@
 // What the reader sees is in the address: #objective=…&from=…&to=…&seed=…&flip=lost,kept&sort=after:asc&q=Q1&slice=…&search=…&pair=…&text=1
 const report = { data: null, rows: [], view: null, brush: null, sort: "" };
 const WORST_FIRST = "change:asc";
-const BASE = "base"; // against itself every margin is 0: nothing can flip from there
 const FLIPS = ["kept", "lost", "regained", "never", "tied"];
 const byId = (id) => document.getElementById(id);
 
@@ -39,7 +38,7 @@ function rowsOf(view) {
     const made = {
       row, id, before, after,
       change: known ? after - before : null,
-      flip: view.from === BASE ? null : flipOf(before, after),
+      flip: view.from_base ? null : flipOf(before, after),
       quartile: quartile && quartile[row] >= 0 ? `Q${quartile[row] + 1}` : null,
       chosen_change: chosen,
       rejected_change: known ? chosen - (after - before) : null,

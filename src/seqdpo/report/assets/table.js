@@ -43,7 +43,7 @@ function refilter() {
   table.setData(kept);
   const count = (flip) => kept.filter((row) => row.flip === flip).length;
   byId("count").textContent = `${kept.length.toLocaleString("en")} of ${report.rows.length.toLocaleString("en")} pairs: `
-    + (report.view.from === BASE ? "the base has no margin, so none flips" : FLIPS.map((flip) => `${flip} ${count(flip).toLocaleString("en")}`).join(", "));
+    + (report.view.from_base ? "the base has no margin, so none flips" : FLIPS.map((flip) => `${flip} ${count(flip).toLocaleString("en")}`).join(", "));
   byId("clear-brush").hidden = !report.brush;
   writeAddress();
 }

@@ -1,8 +1,43 @@
-"""The pictures of a report as Vega-Lite specifications: the page draws them, and so do figures for papers."""
+"""The pictures of a report as Vega-Lite specifications: the page draws them, and so do figures and notebooks.
 
-from seqdpo.report.charts.cell import cell_charts
-from seqdpo.report.charts.chart import Chart
-from seqdpo.report.charts.mechanism import mechanism_charts
-from seqdpo.report.charts.overview import overview_charts
+A kind of pictures is one module here with its `ENTRY`; whoever draws goes through what this module finds.
+"""
+
+from functools import cache
+from importlib import import_module
+from pkgutil import iter_modules
+
+import pyarrow as pa
+
+from seqdpo.analyse.schema import Cell, Findings
+from seqdpo.report.charts.chart import CellChart, Chart, RunChart
 
 __all__ = ["Chart", "cell_charts", "mechanism_charts", "overview_charts"]
+
+
+def cell_charts(cell: Cell) -> list[Chart]:
+    """The pictures of one record of `cells`."""
+    built = (entry.build(cell) for entry in _entries() if isinstance(entry, CellChart))
+    return [chart for chart in built if chart is not None]
+
+
+def overview_charts(findings: Findings, movement: pa.Table) -> list[Chart]:
+    """What happened to every objective over the stages."""
+    return _of_run("overview", findings, movement)
+
+
+def mechanism_charts(findings: Findings, movement: pa.Table) -> list[Chart]:
+    """Gradients, path and movement of every real later stage; none where nothing was measured."""
+    return _of_run("mechanism", findings, movement)
+
+
+def _of_run(section: str, findings: Findings, movement: pa.Table) -> list[Chart]:
+    entries = [entry for entry in _entries() if isinstance(entry, RunChart) and entry.section == section]
+    return [chart for entry in entries for chart in entry.build(findings, movement)]
+
+
+@cache
+def _entries() -> list[CellChart | RunChart]:
+    modules = [import_module(f"{__name__}.{found.name}") for found in iter_modules(__path__)]
+    entries = [module.ENTRY for module in modules if hasattr(module, "ENTRY")]
+    return sorted(entries, key=lambda entry: entry.place)

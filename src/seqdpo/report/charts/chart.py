@@ -1,12 +1,23 @@
-"""One picture: a Vega-Lite specification with its data, and the words around it."""
+"""One picture: a Vega-Lite specification with its data, and the words around it; and the entry of a kind of pictures.
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any, TypeAlias
+Each module of this package that has an `ENTRY` is a kind of pictures; nothing else names it.
+"""
 
-Row: TypeAlias = Mapping[str, Any]
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+import pyarrow as pa
+
+from seqdpo.analyse.schema import Cell, Findings, Record, Score, to_json
+from seqdpo.report.words import FLIP_WORDS
+from seqdpo.study.checkpoints import Checkpoint
+
 Spec: TypeAlias = dict[str, Any]
 
+#: Of a picture outside of the page.
+WIDTH = 480
+CONFIG: Spec = {"background": "white", "legend": {"orient": "bottom"}, "view": {"stroke": None}}
 SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
 #: Colours of Okabe and Ito, told apart by colour-blind readers; every use has a shape, a dash or a word beside it.
 BLUE, ORANGE, GREEN, SKY, VERMILLION, PURPLE, GREY = (
@@ -19,6 +30,8 @@ BLUE, ORANGE, GREEN, SKY, VERMILLION, PURPLE, GREY = (
     "#8a8a8a",
 )
 PALETTE = [BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, GREY]
+FLIP_COLOURS = {"domain": list(FLIP_WORDS), "range": [word.colour for word in FLIP_WORDS.values()]}
+FLIP_SHAPES = {"domain": list(FLIP_WORDS), "range": [word.shape for word in FLIP_WORDS.values()]}
 #: Of points, in step with the palette.
 SHAPES = ["circle", "square", "triangle-up", "diamond", "triangle-down", "cross"]
 
@@ -33,9 +46,48 @@ class Chart:
     alt: str  # the same numbers for those who do not see it
     spec: Spec
     data: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    needs_pairs: bool = False  # of a cell: its dataset `pairs`, and `identity`, the ends of its diagonal
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+    def filled(self, pairs: Sequence[dict[str, Any]]) -> "Chart":
+        """With the rows of `seqdpo.report.pictures.pair_rows`."""
+        ends = [row[side] for row in pairs for side in ("before", "after")]
+        identity = [{"value": min(ends)}, {"value": max(ends)}] if ends else []
+        return replace(self, data=self.data | {"pairs": list(pairs), "identity": identity})
+
+    def vega_lite(self) -> Spec:
+        """The whole specification with its data, at a fixed width, for whoever draws it without the page."""
+        spec = {key: value for key, value in self.spec.items() if key != "autosize"}
+        return spec | {"width": WIDTH, "title": self.title, "datasets": self.data, "config": CONFIG}
+
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, Any]:
+        """What a notebook draws: the specification, where it knows Vega-Lite, and else the words."""
+        spec = self.vega_lite()
+        by_version = {f"application/vnd.vegalite.{version}+json": spec for version in ("v6", "v5")}
+        return by_version | {"text/plain": f"{self.title}. {self.alt}"}
+
+
+class CellChart(NamedTuple):
+    """The entry of a picture of a cell."""
+
+    place: int  # among the pictures of a cell
+    build: Callable[[Cell], Chart | None]  # None: there is nothing to show
+
+
+class RunChart(NamedTuple):
+    """The entry of pictures of a whole run."""
+
+    section: Literal["overview", "mechanism"]  # of the page
+    place: int
+    build: Callable[[Findings, pa.Table], Sequence[Chart]]  # of the findings and movement.parquet
+
+
+def plain(record: Record) -> dict[str, Any]:
+    """The fields of a flat record as a row of a dataset, by their names in results.json."""
+    row: dict[str, Any] = to_json(record)
+    return row
 
 
 def single(layers: Sequence[Spec], height: int = 260, **more: Any) -> Spec:
@@ -62,3 +114,19 @@ def zero(channel: str) -> Spec:
 def shown(value: float | None, form: str = ".2f") -> str:
     """A number in a sentence; undefined is said so."""
     return "undefined" if value is None else format(value, form)
+
+
+def counted(n: int | None) -> str:
+    """A number of pairs in a sentence."""
+    return "undefined" if n is None else f"{n:,}"
+
+
+def counts_of(rows: Iterable[Score]) -> str:
+    """How many pairs each objective's numbers are over."""
+    ns = {row.objective: row.n for row in rows}
+    return ", ".join(f"{name}: n = {n:,} pairs" for name, n in ns.items())
+
+
+def key_of(kind: str, checkpoint: str, seed: int) -> str:
+    """The key of a picture of one stage."""
+    return f"{kind}-{'-'.join(Checkpoint.parse(checkpoint).path)}-seed{seed}"

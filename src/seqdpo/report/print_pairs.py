@@ -2,7 +2,7 @@
 
 import unicodedata
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import pyarrow as pa
 from rich.console import Console
@@ -11,27 +11,14 @@ from rich.table import Table
 from rich.text import Text
 
 from seqdpo.analyse.changes import FLIPS
-from seqdpo.analyse.pair_table import Sort
+from seqdpo.analyse.pair_query import Listing, Visit
+from seqdpo.report.numbers import number
+from seqdpo.report.words import FLIP_WORDS
 from seqdpo.tables import SLICE_PREFIX
 
 #: From this width on there is room for what each response did.
 WIDE = 100
 SHORTEST_ID = 8
-COLOURS = {"lost": "red", "regained": "green", "never": "dim", "tied": "dim"}
-
-
-class Listing(NamedTuple):
-    """What the rows of a table are of: the pairs of an objective, and those of them that were asked for."""
-
-    objective: str
-    seed: int
-    start: str  # names of checkpoints
-    end: str
-    n: int  # pairs of the objective
-    n_matched: int
-    mean_change: float | None  # of the matched pairs, nats; None where undefined
-    flips: Mapping[str, int]  # of the matched pairs
-    sort: Sort
 
 
 def print_pairs(console: Console, rows: pa.Table, listing: Listing) -> None:
@@ -43,7 +30,7 @@ def print_pairs(console: Console, rows: pa.Table, listing: Listing) -> None:
         console.print(line, style="dim", highlight=False, markup=False)
 
 
-def print_pair(console: Console, row: Mapping[str, Any], trajectory: Sequence[Mapping[str, Any]]) -> None:
+def print_pair(console: Console, row: Mapping[str, Any], trajectory: Sequence[Visit]) -> None:
     """One pair: what it is, its texts, and every checkpoint of `trajectory`."""
     console.print(Text(visible(f"{row['objective']}, pair {row['pair_id']}"), style="bold"))
     console.print(Text(visible(_facts(row)), style="dim"))
@@ -90,11 +77,9 @@ def _pairs_table(rows: Sequence[Mapping[str, Any]], wide: bool) -> Table:
     for short, row in zip(_short_ids([row["pair_id"] for row in rows]), rows, strict=True):
         numbers = [row[name] for name in ("margin_before", "margin_after", "change")]
         numbers += [row[f"{side}_logp_change"] for side in sides]
-        flip = row["flip"] or "–"
+        flip, colour = (row["flip"], FLIP_WORDS[row["flip"]].terminal) if row["flip"] else ("–", "")
         asked = " ".join(last_question(row["prompt"]).split())
-        table.add_row(
-            Text(visible(short)), *map(_signed, numbers), Text(flip, COLOURS.get(flip, "")), Text(visible(asked))
-        )
+        table.add_row(Text(visible(short)), *map(number, numbers), Text(flip, colour), Text(visible(asked)))
     return table
 
 
@@ -112,7 +97,7 @@ def _footer(listing: Listing, shown: int) -> list[str]:
     first = {"change": "lowest change first", "margin": "lowest margin after first"}[listing.sort]
     rest = " More: --limit N." if shown < listing.n_matched else ""
     return [
-        f"{matched}, mean change {_signed(listing.mean_change)} nats: {counts}.",
+        f"{matched}, mean change {number(listing.mean_change)} nats: {counts}.",
         f"{shown:,} shown, {first}.{rest} One in full: --pair ID.",
     ]
 
@@ -142,16 +127,12 @@ def _print_text(console: Console, title: str, content: str, colour: str) -> None
     console.print(Padding(Text(visible(content), tab_size=4), (0, 0, 0, 2), expand=False))
 
 
-def _trajectory_table(trajectory: Sequence[Mapping[str, Any]]) -> Table:
+def _trajectory_table(trajectory: Sequence[Visit]) -> Table:
     table = Table(box=None, pad_edge=False)
     table.add_column("after", no_wrap=True, overflow="ellipsis")
     for name in ("margin", "chosen", "rejected"):
         table.add_column(name, justify="right", no_wrap=True)
-    for point in trajectory:
-        numbers = [_signed(point[name]) for name in ("margin", "chosen", "rejected")]
-        table.add_row(Text(point["checkpoint"]), *numbers, style="dim" if point["placebo"] else None)
+    for visit in trajectory:
+        numbers = map(number, (visit.margin, visit.chosen, visit.rejected))
+        table.add_row(Text(visit.checkpoint), *numbers, style="dim" if visit.placebo else None)
     return table
-
-
-def _signed(value: float | None) -> str:
-    return "–" if value is None else f"{value:+.2f}"

@@ -7,9 +7,9 @@ import pyarrow as pa
 from rich.console import Console
 
 from seqdpo.errors import ConfigError
-from seqdpo.report.pairs import visible
+from seqdpo.files import write_table, writing, written_for_user
+from seqdpo.report.print_pairs import visible
 from seqdpo.report.rows import TextFormat, row_texts
-from seqdpo.run.files import write_table, written_whole
 
 FileFormat = Literal["jsonl", "csv", "parquet"]
 ENDINGS: dict[str, FileFormat] = {".jsonl": "jsonl", ".csv": "csv", ".parquet": "parquet"}
@@ -32,20 +32,16 @@ def file_format(chosen: Literal["table"] | FileFormat | None, output: Path | Non
 
 
 def write_rows(rows: pa.Table, form: FileFormat, output: Path) -> None:
-    """Writes a file whole.
+    """Writes a file that a user asked for.
 
     Raises: ConfigError if that cannot be done.
     """
-    try:
+    with writing(f"--output = {str(output)!r}"), written_for_user(output) as path:
         if form == "parquet":
-            write_table(output, rows)
+            write_table(path, rows)
             return
-        with written_whole(output) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        with path.open("w", encoding="utf-8", newline="") as file:
             file.writelines(row_texts(rows, form))
-    except OSError as error:
-        raise ConfigError(
-            f"--output = {str(output)!r}: cannot be written: {error.strerror or error}. Choose another place."
-        ) from None
 
 
 def print_rows(console: Console, rows: pa.Table, form: TextFormat) -> None:

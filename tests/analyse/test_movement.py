@@ -2,8 +2,9 @@
 
 import pyarrow as pa
 
-from seqdpo.analyse.mechanism import MechanismTables, mechanism_record, movement_records
-from seqdpo.analyse.results import results
+from seqdpo.analyse.movement import movement_records
+from seqdpo.analyse.results import MechanismTables, mechanism_record, results
+from seqdpo.analyse.schema import to_json
 from seqdpo.tables import GRADIENTS_SCHEMA, KL_AND_PATH_SCHEMA, MOVEMENT_SCHEMA, NODE_COLUMNS
 
 MOVEMENT = pa.schema([*NODE_COLUMNS, *MOVEMENT_SCHEMA])
@@ -19,11 +20,13 @@ def empty(schema):
 
 
 def test_movement_of_the_whole_adapter_with_its_ratios():
-    found = movement_records(
-        movement(
-            {"module": "model.layers.0.q", "update_norm": 1.0},
-            {"module": "(all)", "update_norm": 2.0, "weight_norm": 50.0},
-            {"module": "(all)", "checkpoint": "a>b", "parent": "a", "update_norm": 3.0, "previous_norm": 2.0},
+    found = to_json(
+        movement_records(
+            movement(
+                {"module": "model.layers.0.q", "update_norm": 1.0},
+                {"module": "(all)", "update_norm": 2.0, "weight_norm": 50.0},
+                {"module": "(all)", "checkpoint": "a>b", "parent": "a", "update_norm": 3.0, "previous_norm": 2.0},
+            )
         )
     )
     assert [(one["from"], one["to"], one["update_norm"]) for one in found] == [("base", "a", 2.0), ("a", "a>b", 3.0)]
@@ -33,11 +36,11 @@ def test_movement_of_the_whole_adapter_with_its_ratios():
 
 def test_nothing_measured_is_empty_and_no_tables_are_null(make_scores, score_rows):
     scores = make_scores(score_rows({(1, 0): [1.0, 2.0], (2, 0): [1.0, 1.0]}))
-    assert results(scores, None, 0.3)["mechanism"] is None
+    assert to_json(results(scores, None, 0.3))["mechanism"] is None
     tables = MechanismTables(empty(GRADIENTS_SCHEMA), movement(), empty(KL_AND_PATH_SCHEMA))
-    assert results(scores, None, 0.3, mechanism=tables)["mechanism"] == {
+    assert to_json(results(scores, None, 0.3, mechanism=tables))["mechanism"] == {
         "gradients": [],
         "movement": [],
         "kl_and_path": [],
     }
-    assert mechanism_record(tables, [], "base", 0.3, 0.95)["gradients"] == []
+    assert to_json(mechanism_record(tables, [], "base", 0.3, 0.95))["gradients"] == []

@@ -1,7 +1,8 @@
 """Two runs on the pairs that both have scored: what each checkpoint of the one says beside that of the other."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -11,6 +12,62 @@ from seqdpo.analyse.changes import FLIPS, flips
 from seqdpo.analyse.estimates import Clusters, defined, mean
 from seqdpo.analyse.margins import PairScores
 from seqdpo.analyse.panel import At, Indices, Panel
+from seqdpo.analyse.schema import Interval, Record
+from seqdpo.study.checkpoints import parse_order
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference(Record):
+    """A key of the study, or an input, that is not the same."""
+
+    key: str
+    a: object
+    b: object
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairCount(Record):
+    """How many pairs of an objective both runs have, and each alone."""
+
+    objective: str
+    split: str
+    n_common: int
+    n_only_a: int
+    n_only_b: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComparedCheckpoint(Record):
+    """A checkpoint that both runs have: means over the common pairs, and B less A pair by pair."""
+
+    objective: str
+    split: str
+    seed: int
+    checkpoint: str
+    n: int
+    margin_a: float | None
+    margin_b: float | None
+    margin_difference: Interval
+    accuracy_a: float | None
+    accuracy_b: float | None
+    accuracy_difference: Interval
+    right_only_in_a: int | None
+    right_only_in_b: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison(Record):
+    """Two runs beside each other; docs/commands.md describes every key."""
+
+    schema_version: int
+    a: str  # where the runs lie
+    b: str
+    method: str
+    differences: tuple[Difference, ...]
+    pairs: tuple[PairCount, ...]
+    checkpoints: tuple[ComparedCheckpoint, ...]
 
 
 class Common(NamedTuple):
@@ -39,17 +96,12 @@ class Common(NamedTuple):
         assert panel is not None
         return panel
 
-    def record(self) -> dict[str, Any]:
-        """How many pairs both runs have, and each alone."""
+    def record(self) -> PairCount:
         sizes = [0 if panel is None else len(panel.pair_ids) for panel in (self.first, self.second)]
         n = len(self.rows_first)
-        return {
-            "objective": self.objective,
-            "split": self.split,
-            "n_common": n,
-            "n_only_a": sizes[0] - n,
-            "n_only_b": sizes[1] - n,
-        }
+        return PairCount(
+            objective=self.objective, split=self.split, n_common=n, n_only_a=sizes[0] - n, n_only_b=sizes[1] - n
+        )
 
 
 def common_pairs(first: Sequence[Panel], second: Sequence[Panel]) -> list[Common]:
@@ -58,30 +110,18 @@ def common_pairs(first: Sequence[Panel], second: Sequence[Panel]) -> list[Common
     return [_common(of_first.get(name), of_second.get(name)) for name in of_first | of_second]
 
 
-def comparisons(common: Common, confidence: float) -> list[dict[str, Any]]:
-    """A record for each checkpoint that both runs have: means over the common pairs, and the second's less the first's.
+def comparisons(common: Common, confidence: float) -> list[ComparedCheckpoint]:
+    """A record for each checkpoint that both runs have.
 
     The checkpoints are those that taught the objective or end an order, seed by seed; the same name is the same path
-    of objectives. docs/commands.md describes the keys.
+    of objectives.
     """
-    first, second = common.first, common.second
-    if first is None or second is None or not len(common.rows_first):
+    if common.first is None or not len(common.rows_first):
         return []
-    clusters = np.unique(first.clusters[common.rows_first], return_inverse=True)[1]
+    clusters = np.unique(common.first.clusters[common.rows_first], return_inverse=True)[1]
     return [
-        {
-            "objective": common.objective,
-            "split": common.split,
-            "seed": at.seed,
-            "checkpoint": first.names[at],
-            **_comparison(
-                _rows(first.checkpoints[at], common.rows_first),
-                _rows(second.checkpoints[other], common.rows_second),
-                clusters,
-                confidence,
-            ),
-        }
-        for at, other in _shared_checkpoints(first, second)
+        _record(common, seed, name, of_a, of_b, clusters, confidence)
+        for (seed, name), (of_a, of_b) in shared_scores(common).items()
     ]
 
 
@@ -116,7 +156,7 @@ def _shared_checkpoints(first: Panel, second: Panel) -> Iterator[tuple[At, At]]:
     of_second = _real_checkpoints(second)
     ends = _ends(first) | _ends(second)
     for name, at in _real_checkpoints(first).items():
-        taught = at.order.split(">")[at.stage - 1] == first.objective
+        taught = parse_order(at.order)[at.stage - 1] == first.objective
         if name in of_second and (taught or name in ends):
             yield at, of_second[name]
 
@@ -140,23 +180,31 @@ def _rows(scores: PairScores, rows: Indices) -> PairScores:
     return PairScores(*(column[rows] for column in scores))
 
 
-def _comparison(a: PairScores, b: PairScores, clusters: Clusters, confidence: float) -> dict[str, Any]:
-    record: dict[str, Any] = {"n": len(clusters)}
-    for name in ("margin", "accuracy"):
-        of_a, of_b = getattr(a, name), getattr(b, name)
-        record |= {
-            f"{name}_a": defined(float(np.mean(of_a))),
-            f"{name}_b": defined(float(np.mean(of_b))),
-            f"{name}_difference": mean(of_b - of_a, clusters).record(confidence),
-        }
-    return record | _right_in_one(a, b)
+def _record(
+    common: Common, seed: int, name: str, a: PairScores, b: PairScores, clusters: Clusters, confidence: float
+) -> ComparedCheckpoint:
+    right_only_in_a, right_only_in_b = _right_in_one(a, b)
+    return ComparedCheckpoint(
+        objective=common.objective,
+        split=common.split,
+        seed=seed,
+        checkpoint=name,
+        n=len(clusters),
+        margin_a=defined(float(np.mean(a.margin))),
+        margin_b=defined(float(np.mean(b.margin))),
+        margin_difference=mean(b.margin - a.margin, clusters).record(confidence),
+        accuracy_a=defined(float(np.mean(a.accuracy))),
+        accuracy_b=defined(float(np.mean(b.accuracy))),
+        accuracy_difference=mean(b.accuracy - a.accuracy, clusters).record(confidence),
+        right_only_in_a=right_only_in_a,
+        right_only_in_b=right_only_in_b,
+    )
 
 
-def _right_in_one(a: PairScores, b: PairScores) -> dict[str, int | None]:
-    """Pairs with a margin above 0 in one run and below 0 in the other; None where a margin is undefined."""
+def _right_in_one(a: PairScores, b: PairScores) -> tuple[int | None, int | None]:
+    """Pairs with a margin above 0 in A and below 0 in B, and the reverse; None where a margin is undefined."""
     codes = flips(a.margin, b.margin)
-    names = {"right_only_in_a": "lost", "right_only_in_b": "regained"}
-    undefined = (codes < 0).any()
-    return {
-        key: None if undefined else int(np.count_nonzero(codes == FLIPS.index(flip))) for key, flip in names.items()
-    }
+    if (codes < 0).any():
+        return None, None
+    lost, regained = (int(np.count_nonzero(codes == FLIPS.index(flip))) for flip in ("lost", "regained"))
+    return lost, regained

@@ -1,19 +1,27 @@
-"""Files written whole: under a temporary name, then renamed, so that an interrupted run leaves no half of one."""
+"""Files written whole, and read so that what goes wrong is an error for the user.
+
+Whole: under a temporary name, then renamed, so that an interrupted run leaves no half of one.
+"""
 
 import hashlib
 import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import yaml
 
-from seqdpo.errors import ConfigError
+from seqdpo.errors import ConfigError, DataError
+from seqdpo.wording import first_line
+
+REMEDY = "Run the study again: finished stages are kept, and this file is written anew."
 
 #: The temporary names of this module, by the process that writes.
 _TEMPORARY = re.compile(r"\..+\.[0-9]+\.tmp")
@@ -84,24 +92,36 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_for_user(output: Path, content: bytes) -> None:
-    """Writes a file that a user asked for: a regular one whole; a device, a pipe or a link's target is written through.
+    """Writes a file that a user asked for.
 
     Raises: ConfigError if that cannot be done.
     """
+    with writing(str(output)), written_for_user(output) as path:
+        path.write_bytes(content)
+
+
+@contextmanager
+def written_for_user(output: Path) -> Iterator[Path]:
+    """As `written_whole`, but a device, a pipe or the target of a link stays what it is, and is written through."""
+    if not output.exists() or (output.is_file() and not output.is_symlink()):
+        with written_whole(output) as path:
+            yield path
+        return
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / output.name
+        yield path
+        output.write_bytes(path.read_bytes())
+
+
+@contextmanager
+def writing(where: str) -> Iterator[None]:
+    """Turns what writing a file for a user may raise into an error for the user, which begins with `where`."""
     try:
-        if output.exists() and not _is_plain_file(output):
-            output.write_bytes(content)
-            return
-        with written_whole(output) as temporary:
-            temporary.write_bytes(content)
+        yield
     except OSError as error:
         raise ConfigError(
-            f"{output}: cannot be written: {error.strerror or error}; expected a place for a file. Choose another one."
+            f"{where}: cannot be written: {error.strerror or error}; expected a place for a file. Choose another one."
         ) from None
-
-
-def _is_plain_file(path: Path) -> bool:
-    return path.is_file() and not path.is_symlink()
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -123,3 +143,38 @@ def file_hashes(folder: Path) -> dict[str, str]:
     """The hash of every file below a folder, by its relative path; what was set aside is none of them."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file() and ".damaged" not in path.name)
     return {path.relative_to(folder).as_posix(): file_hash(path) for path in paths}
+
+
+def read_table(path: Path, **options: Any) -> pa.Table:
+    """A Parquet file of a run.
+
+    Raises: DataError if it cannot be read.
+    """
+    with reading(path):
+        return pq.read_table(path, partitioning=None, **options)  # the folder's name is no column
+
+
+def read_mapping(path: Path, parse: Callable[[str], Any]) -> Mapping[str, Any]:
+    """A JSON or YAML file of a run.
+
+    Raises: DataError if it cannot be read, or holds no keys.
+    """
+    with reading(path):
+        value = parse(path.read_text(encoding="utf-8"))
+    if not isinstance(value, dict):
+        raise DataError(f"{path}: holds {str(value)[:40]!r}; expected keys with values. {REMEDY}")
+    return value
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turns what reading a file of a run may raise into an error for the user."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file; expected it beside the scores. {REMEDY}") from None
+    except PermissionError:
+        raise DataError(f"{path}: no permission to read it. Change its rights.") from None
+    except (OSError, ValueError, RecursionError, pa.ArrowException, yaml.YAMLError) as error:
+        reason = getattr(error, "problem", None) or first_line(error)  # of YAML, what is wrong and not where
+        raise DataError(f"{path}: cannot be read ({reason[:120]}). {REMEDY}") from None

@@ -7,8 +7,9 @@ import pyarrow as pa
 import pytest
 import statsmodels.api as sm
 
+from seqdpo.analyse.comparison import common_pairs, comparisons
 from seqdpo.analyse.panel import panels
-from seqdpo.analyse.run_comparison import common_pairs, comparisons
+from seqdpo.analyse.schema import to_json
 from seqdpo.tables import SCORES_SCHEMA
 
 CONFIDENCE = 0.95
@@ -44,7 +45,8 @@ def compared(first, second, pairs=None):
     """(the accounts, the records) of two score tables, or lists of them."""
     tables = [pa.concat_tables(some) if isinstance(some, list) else some for some in (first, second)]
     common = common_pairs(*(panels(table, pairs) for table in tables))
-    return [one.record() for one in common], [record for one in common for record in comparisons(one, CONFIDENCE)]
+    records = [record for one in common for record in comparisons(one, CONFIDENCE)]
+    return to_json([one.record() for one in common]), to_json(records)
 
 
 def test_means_and_differences_over_the_common_pairs_by_hand():

@@ -1,21 +1,21 @@
 """What `plan`, `check` and `env` print. Everything fits 80 columns."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-if TYPE_CHECKING:  # these modules import torch or transformers, which a report must not need
-    from seqdpo.preferences.prepare import Preferences, PreparedPair
-    from seqdpo.preferences.tokens import Tokeniser
-    from seqdpo.run.plan import Plan, StagePlan
-    from seqdpo.study.config import Study
+from seqdpo.preferences.prepare import Preferences, PreparedPair
+from seqdpo.preferences.tokens import Tokeniser
+from seqdpo.run.plan import Plan, StagePlan
+from seqdpo.study.checkpoints import BASE
+from seqdpo.study.config import Study
 
 
-def print_plan(console: Console, study: "Study", preferences: "Preferences", plan: "Plan") -> None:
+def print_plan(console: Console, study: Study, preferences: Preferences, plan: Plan) -> None:
     count = plan.parameters
     console.print(
         f"{study.setting or 'study'}: {len(plan.stages) - 1} stages, "
@@ -29,7 +29,7 @@ def print_plan(console: Console, study: "Study", preferences: "Preferences", pla
     console.print(f"reference: {study.reference}, adapter_mode: {study.adapter_mode}", highlight=False)
     console.print(_accounts_table(preferences))
     base, *stages = plan.stages
-    tree = Tree(_stage_line("base", base), guide_style="dim")
+    tree = Tree(_stage_line(BASE, base), guide_style="dim")
     branches: dict[Any, Tree] = {}
     for stage in stages:
         assert stage.node is not None
@@ -51,7 +51,7 @@ def print_plan(console: Console, study: "Study", preferences: "Preferences", pla
     )
 
 
-def print_check(console: Console, checked: "tuple[Preferences, Tokeniser]", show: int) -> None:
+def print_check(console: Console, checked: tuple[Preferences, Tokeniser], show: int) -> None:
     preferences, tokeniser = checked
     console.print(_accounts_table(preferences))
     for name, objective in preferences.objectives.items():
@@ -93,7 +93,7 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds >= 120 else f"{seconds:.0f} s"
 
 
-def _accounts_table(preferences: "Preferences") -> Table:
+def _accounts_table(preferences: Preferences) -> Table:
     table = Table(box=None, pad_edge=False)
     table.add_column("objective")
     for name in ("read", "dropped", "train", "eval", "tokens a pair", "truncated"):
@@ -113,12 +113,12 @@ def _accounts_table(preferences: "Preferences") -> Table:
     return table
 
 
-def _stage_line(name: str, stage: "StagePlan") -> str:
+def _stage_line(name: str, stage: StagePlan) -> str:
     trained = f"{stage.work.trained:,} pairs in {stage.steps:,} steps, " if stage.steps else ""
     return f"{name}: {trained}{stage.work.scored:,} scored, {stage.tokens:,} tokens, ~{duration(stage.seconds)}"
 
 
-def _print_pair(console: Console, objective: str, prepared: "PreparedPair", tokeniser: "Tokeniser") -> None:
+def _print_pair(console: Console, objective: str, prepared: PreparedPair, tokeniser: Tokeniser) -> None:
     """A rendered pair, a bar between tokens, the prompt once and both responses."""
     pair, tokens = prepared
     console.print(f"\n{objective}, pair {pair.pair_id}", style="bold", highlight=False)

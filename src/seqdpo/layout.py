@@ -1,0 +1,81 @@
+"""Where the files of a run folder lie. docs/run-folder.md describes every one."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from seqdpo.errors import ConfigError
+from seqdpo.wording import did_you_mean, listed
+
+#: The records of a stage: that its adapter is on disk, and that all of it is.
+TRAINED_FILE, NODE_FILE = "trained.json", "node.json"
+WEIGHTS_FILE = "adapter_model.safetensors"  # of an adapter
+
+
+@dataclass(frozen=True, slots=True)
+class RunFiles:
+    """The paths of a run folder's files."""
+
+    root: Path
+
+    @property
+    def study(self) -> Path:
+        return self.root / "study.yaml"
+
+    @property
+    def manifest(self) -> Path:
+        return self.root / "manifest.json"
+
+    @property
+    def pairs(self) -> Path:
+        return self.root / "data" / "pairs.parquet"
+
+    @property
+    def dropped(self) -> Path:
+        return self.root / "data" / "dropped.json"
+
+    @property
+    def scores(self) -> Path:
+        return self.root / "scores.parquet"
+
+    @property
+    def movement(self) -> Path:
+        return self.root / "movement.parquet"
+
+    @property
+    def gradients(self) -> Path:
+        return self.root / "gradients.parquet"
+
+    @property
+    def kl_and_path(self) -> Path:
+        return self.root / "kl_and_path.parquet"
+
+    @property
+    def results(self) -> Path:
+        return self.root / "results.json"
+
+    @property
+    def report(self) -> Path:
+        return self.root / "report.html"
+
+    @property
+    def events(self) -> Path:
+        return self.root / "events.jsonl"
+
+
+def check_run_folder(files: RunFiles) -> None:
+    """Raises: ConfigError if no study was run there, or it cannot be read."""
+    root = files.root
+    try:
+        if not root.exists():
+            near = did_you_mean(root.name, [path.name for path in root.parent.glob("*/")])
+            raise ConfigError(f"{root}: no such folder; expected a run folder, the output_dir of a study.{near}")
+        if not root.is_dir():
+            raise ConfigError(f"{root}: is a file; expected a run folder. Give the output_dir of the study.")
+        if not files.study.is_file() and not files.manifest.is_file():
+            below = sorted(path.parent.name for path in root.glob(f"*/{files.study.name}"))
+            there = f" Run folders in it: {listed(below)}." if below else ""
+            raise ConfigError(
+                f"{root}: no {files.study.name}; expected a run folder, the output_dir of a study.{there}"
+            )
+    except OSError as error:
+        raise ConfigError(f"{root}: cannot be read ({error.strerror}). Change its rights.") from None

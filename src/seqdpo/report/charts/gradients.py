@@ -1,0 +1,63 @@
+"""The gradients of two objectives at the points of a stage."""
+
+from typing import Any
+
+import pyarrow as pa
+
+from seqdpo.analyse.schema import Findings, Gradients
+from seqdpo.report.charts.chart import BLUE, VERMILLION, Chart, RunChart, Spec, axis, key_of, scale, shown, single, zero
+from seqdpo.study.checkpoints import Checkpoint
+
+
+def _traces(findings: Findings, movement: pa.Table) -> list[Chart]:
+    return [_trace(record) for record in findings.mechanism.gradients] if findings.mechanism else []
+
+
+def _trace(record: Gradients) -> Chart:
+    corrected = record.cosine.value
+    data: list[dict[str, Any]] = [
+        {"step": point.step, "what": what, "value": value}
+        for point in record.trace
+        # noise alone throws a corrected point far out; where it outweighs the signal of the whole stage none is shown
+        for what, value in (("one batch", point.raw_cosine), ("corrected", None if corrected is None else point.cosine))
+        if value is not None and abs(value) <= 1.5
+    ]
+    band = record.point_cosine
+    kinds = list(dict.fromkeys(row["what"] for row in data))
+    layers: list[Spec] = [
+        {
+            "data": {"values": [{"low": band.low, "high": band.high}] if band.low is not None else []},
+            "mark": {"type": "rect", "opacity": 0.15, "color": BLUE},
+            "encoding": {"y": axis("low", "cosine of the gradients"), "y2": {"field": "high"}},
+        },
+        zero("y"),
+        {
+            "mark": {"type": "point", "size": 50},
+            "encoding": {
+                "x": axis("step", "step of the stage"),
+                "y": axis("value", "cosine of the gradients"),
+                "color": axis("what", None, "nominal", scale=scale(kinds, [BLUE, VERMILLION])),
+                "shape": axis("what", None, "nominal", scale=scale(kinds, ["circle", "triangle-up"])),
+                "tooltip": [{"field": name} for name in ("step", "what", "value")],
+            },
+        },
+    ]
+    current, reliability = Checkpoint.parse(record.to).path[-1], record.reliability
+    caption = (
+        f"{record.n_points} points, two batches of {record.pairs_per_batch} held-out pairs each. Band: "
+        f"{band.confidence:.0%} interval of the uncorrected mean, noise included ({record.statement}). "
+        f"Reliability of a batch: {current} {shown(reliability.current)}, {record.objective} "
+        f"{shown(reliability.earlier)} (1: no noise). Cosine of the stage with the noise taken out: "
+        f"{shown(corrected) if corrected is not None else 'undefined, since the noise outweighs the signal'}."
+    )
+    return Chart(
+        key=key_of(f"gradients-{record.objective}", record.to, record.seed),
+        title=f"Gradients of {current} and {record.objective} during {record.to} (seed {record.seed})",
+        caption=caption,
+        alt=caption,
+        spec=single(layers, height=220, data={"name": "trace"}),
+        data={"trace": data},
+    )
+
+
+ENTRY = RunChart("mechanism", 1, _traces)

@@ -1,0 +1,76 @@
+"""The score matrix in colour: every objective after every stage."""
+
+from typing import Any
+
+import pyarrow as pa
+
+from seqdpo.analyse.schema import Findings
+from seqdpo.report.charts.chart import Chart, RunChart, Spec, axis, counts_of, shown, single
+
+#: The colours end that much beyond the largest margin, so that black figures are legible on all of them.
+PALER = 1.8
+
+
+def _score_matrix(findings: Findings, movement: pa.Table) -> list[Chart]:
+    rows = {
+        (row.checkpoint, row.seed, row.objective): row
+        for row in findings.score_matrix
+        if not row.placebo and row.split == "eval"
+    }.values()
+    data: list[dict[str, Any]] = [
+        {
+            "where": f"{row.checkpoint} (seed {row.seed})",
+            "objective": row.objective,
+            "margin": row.margin.value,
+            "accuracy": row.accuracy.value,
+            "n": row.n,
+        }
+        for row in rows
+    ]
+    reach = PALER * (max((abs(row.margin.value) for row in rows if row.margin.value is not None), default=1.0) or 1.0)
+    y = axis("where", None, "nominal", sort=None, axis={"labelLimit": 260})
+    x = axis("objective", None, "nominal", sort=None, axis={"orient": "top", "labelAngle": 0})
+    text = {"type": "text", "fontSize": 12}
+    layers: list[Spec] = [
+        {
+            "mark": {"type": "rect"},
+            "encoding": {
+                "x": x,
+                "y": y,
+                "color": axis(
+                    "margin",
+                    "mean margin, nats",
+                    scale={"scheme": "blueorange", "domain": [-reach, reach], "reverse": True},
+                ),
+            },
+        },
+        {
+            "mark": text,
+            "encoding": {
+                "x": x,
+                "y": y,
+                "text": {"field": "label"},
+                "color": {"value": "black"},
+            },
+        },
+    ]
+    transform = [
+        {"calculate": "format(datum.margin, '+.2f') + ' nats, ' + format(datum.accuracy, '.0%')", "as": "label"}
+    ]
+    chart = Chart(
+        key="score-matrix",
+        title="Every objective after every stage",
+        caption=f"Mean margin against the base and accuracy (a tie one half) on held-out pairs. {counts_of(rows)}.",
+        alt="; ".join(f"{row['objective']} after {row['where']}: {shown(row['margin'])} nats" for row in data),
+        spec=single(
+            layers,
+            height=max(120, 28 * len({row["where"] for row in data})),
+            data={"name": "matrix"},
+            transform=transform,
+        ),
+        data={"matrix": data},
+    )
+    return [chart]
+
+
+ENTRY = RunChart("overview", 2, _score_matrix)

@@ -1,0 +1,149 @@
+"""What `run`, `demo` and `gate` print of the findings: verdicts and score matrices. Everything fits 80 columns."""
+
+from collections.abc import Sequence
+from itertools import groupby
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from seqdpo.analyse.gate import Gated
+from seqdpo.analyse.schema import Bounds, Cell, Findings, Score
+from seqdpo.report.numbers import interval
+from seqdpo.report.words import GATE, RECIPES, TERMINAL, VERDICTS
+from seqdpo.study.checkpoints import BASE, Checkpoint
+
+#: With more cells than this their sentences fill the screen; results.json has them all.
+MOST_SENTENCES = 4
+#: More control stages than this are shown as one row, their mean.
+MOST_CONTROLS = 2
+
+
+def print_results(console: Console, findings: Findings) -> None:
+    """R[i, j] of every order and seed, then the verdicts on every earlier objective."""
+    for (seed, order), group in groupby(findings.score_matrix, key=lambda score: (score.seed, score.order)):
+        console.print(score_table(list(group), f"{order} (seed {seed})"), "")
+    console.print(
+        "Mean margin against the base in nats, and accuracy (margin > 0, a tie one half), over n held-out pairs.",
+        style="dim",
+        highlight=False,
+    )
+    if findings.cells:
+        print_verdicts(console, findings.cells)
+
+
+def print_verdicts(console: Console, cells: Sequence[Cell]) -> None:
+    console.print("", verdict_table(cells), "")
+    if len(cells) <= MOST_SENTENCES:
+        for cell in cells:
+            console.print(f"- {cell.verdict.sentence}", highlight=False, markup=False)
+    for note in _notes(cells):
+        console.print(note, style="dim", highlight=False, markup=False)
+
+
+def verdict_table(cells: Sequence[Cell]) -> Table:
+    """A row for each earlier objective and later stage."""
+    table = Table(title="What later stages did", title_justify="left", title_style="bold", box=None, pad_edge=False)
+    several_seeds = len({cell.seed for cell in cells}) > 1
+    if several_seeds:
+        table.add_column("seed", justify="right")
+    for name, width in (("objective", 12), ("after", 11 if several_seeds else 17)):
+        table.add_column(name, overflow="ellipsis", no_wrap=True, max_width=width)
+    rows = [(_percent(cell.verdict.retention), cell.verdict.words, _recipe(cell)) for cell in cells]
+    for name, column in zip(("margin kept", "verdict", "recipe"), zip(*rows, strict=True), strict=True):
+        # these never give way to long names
+        table.add_column(name, no_wrap=True, min_width=max(map(len, (name, *column))))
+    for cell, (kept, words, recipe) in zip(cells, rows, strict=True):
+        seed = [str(cell.seed)] if several_seeds else []
+        coloured = Text(words, style=TERMINAL[VERDICTS[cell.verdict.verdict].tone])
+        table.add_row(*seed, Text(cell.objective), Text(_after(cell)), Text(kept), coloured, recipe)
+    return table
+
+
+def score_table(scores: Sequence[Score], title: str) -> Table:
+    """One order: a row for each checkpoint, two columns for each objective; control stages are dim."""
+    counts = {score.objective: score.n for score in scores}
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    table.add_column("after", no_wrap=True, overflow="ellipsis", max_width=24)
+    for objective, n in counts.items():
+        table.add_column(f"{objective}\nmargin", justify="right")
+        table.add_column(f"n={n}\naccuracy", justify="right")
+    rows = [list(row) for _, row in groupby(scores, key=lambda score: score.checkpoint)]
+    for alike in _controls_together(rows):
+        of = [[score for score in alike if score.objective == name] for name in counts]
+        values = [
+            text
+            for own in of
+            for text in (_mean([s.margin for s in own], "+.2f"), _mean([s.accuracy for s in own], ".3f"))
+        ]
+        table.add_row(_checkpoint(alike), *values, style="dim" if alike[0].placebo else None)
+    return table
+
+
+def _controls_together(rows: Sequence[list[Score]]) -> list[list[Score]]:
+    """The rows as they are, but all control stages of one stage as one where there are more than MOST_CONTROLS."""
+    together: list[list[Score]] = []
+    for _, group in groupby(rows, key=lambda row: (row[0].stage, row[0].placebo > 0)):
+        alike = list(group)
+        together += [[score for row in alike for score in row]] if len(alike) > MOST_CONTROLS else alike
+    return together
+
+
+def _checkpoint(scores: Sequence[Score]) -> str:
+    """`base`, `+objective` for the stage that was added last, or its control stages."""
+    checkpoint = Checkpoint.parse(scores[0].checkpoint)
+    controls = {score.placebo for score in scores}
+    if len(controls) > 1:
+        return f"  ~placebo, mean of {len(controls)}"
+    if checkpoint.placebo:
+        return f"  ~placebo{checkpoint.placebo}"
+    return f"+{checkpoint.path[-1]}" if checkpoint.path else BASE
+
+
+def print_gate(console: Console, gated: Sequence[Gated]) -> None:
+    """A line for each objective that was gated, and why."""
+    for one in gated:
+        colour = TERMINAL[GATE[one.outcome]]
+        where = f" {one.objective} at the end of {one.order} (seed {one.seed}, n={one.n}):"
+        console.print(Text(one.outcome, style=colour) + Text(f"{where}{_lost(one)} {one.reason}", style="default"))
+
+
+def _lost(one: Gated) -> str:
+    if one.loss is None or one.low is None or one.high is None:
+        return ""
+    if one.loss < 0:
+        return f" gained {-one.loss:.0%} [{-one.high:.0%}, {-one.low:.0%}]:"
+    return f" lost {one.loss:.0%} [{one.low:.0%}, {one.high:.0%}]:"
+
+
+def _after(cell: Cell) -> str:
+    """The stages between the two checkpoints: `+harmless`; of several, those since the objective was taught."""
+    return " ".join(f"+{objective}" for objective in cell.later)
+
+
+def _recipe(cell: Cell) -> str:
+    return "–" if cell.recipe.read is None else RECIPES[cell.recipe.read.statement].short
+
+
+def _notes(cells: Sequence[Cell]) -> list[str]:
+    """What the table's words mean, and what to run where something was not tested."""
+    notes = [
+        "margin kept: mean margin after over that when taught; the verdict is on this checkpoint, the recipe column on "
+        "whether control stages and seeds give such a change by themselves."
+    ]
+    read = [cell.recipe.read for cell in cells if cell.recipe.read]
+    for statement, word in RECIPES.items():
+        draws = [recipe.draws_needed for recipe in read if recipe.statement == statement]
+        if any(draws):
+            most = max(filter(None, draws))
+            notes.append(f"{word.short}: run again with --placebo {most} to tell it from run noise.")
+    return notes
+
+
+def _mean(estimates: Sequence[Bounds], form: str) -> str:
+    values = [one.value for one in estimates if one.value is not None]
+    return "–" if len(values) < len(estimates) else f"{sum(values) / len(values):{form}}"
+
+
+def _percent(estimate: Bounds | None) -> str:
+    return "–" if estimate is None else interval(estimate, ".0%")

@@ -1,0 +1,79 @@
+"""The words of the findings, each once: what it means, and how every surface shows it.
+
+A word without an entry fails a test, not a reader's page.
+"""
+
+from typing import Literal, NamedTuple, TypeAlias, get_args
+
+from seqdpo.analyse.changes import FLIPS
+from seqdpo.analyse.gate import Outcome
+from seqdpo.analyse.schema import Books, Opposition, RecipeStatement, Word
+
+#: What a word says of the earlier objective; page.css has a class for each.
+Tone: TypeAlias = Literal["bad", "good", "mixed", "open"]
+TONES: tuple[Tone, ...] = get_args(Tone)
+#: Of text on a terminal.
+TERMINAL: dict[Tone, str] = {"bad": "red", "good": "green", "mixed": "yellow", "open": ""}
+
+
+class VerdictWord(NamedTuple):
+    tone: Tone
+    icon: str  # beside the word, so that colour is never alone
+    meaning: str
+
+
+VERDICTS: dict[Word, VerdictWord] = {
+    "DEGRADED": VerdictWord("bad", "▼", "the mean margin, or the accuracy, fell by more than the tolerance"),
+    "MIXED": VerdictWord("mixed", "◆", "margin and accuracy moved in opposite directions"),
+    "REDISTRIBUTED": VerdictWord("mixed", "⇅", "the mean margin held, but more pairs flipped than in control stages"),
+    "STABLE": VerdictWord("good", "＝", "any change is within the tolerance"),
+    "POSITIVE TRANSFER": VerdictWord("good", "▲", "the mean margin, or the accuracy, rose by more than the tolerance"),
+    "INCONCLUSIVE": VerdictWord("open", "?", "these pairs cannot tell"),
+    "UNDEFINED": VerdictWord("open", "–", "nothing was learned that could be lost"),
+}
+
+
+class RecipeWord(NamedTuple):
+    short: str  # in a column of a terminal
+    meaning: str
+
+
+RECIPES: dict[RecipeStatement, RecipeWord] = {
+    "ATTRIBUTABLE": RecipeWord("attributable", "control stages and seeds do not change this much by themselves"),
+    "NOT SEPARABLE FROM RUN NOISE": RecipeWord("not separable", "control stages or seeds change as much by themselves"),
+    "UNTESTED": RecipeWord("untested", "there are no control stages, and too few seeds"),
+}
+
+
+class FlipWord(NamedTuple):
+    meaning: str  # of a pair between two checkpoints
+    in_two_runs: str
+    colour: str  # of a picture
+    shape: str
+    terminal: str
+
+
+#: In the order of `analyse.changes.FLIPS`; the colours are Okabe and Ito's.
+FLIP_WORDS: dict[str, FlipWord] = {
+    "kept": FlipWord("stayed right", "right in both", "#0072B2", "circle", ""),
+    "lost": FlipWord("turned wrong", "right only in A", "#D55E00", "triangle-down", "red"),
+    "regained": FlipWord("turned right", "right only in B", "#009E73", "triangle-up", "green"),
+    "never": FlipWord("stayed wrong", "wrong in both", "#8a8a8a", "cross", "dim"),
+    "tied": FlipWord("margin of 0", "margin of 0", "#CC79A7", "diamond", "dim"),
+}
+assert tuple(FLIP_WORDS) == FLIPS
+
+GATE: dict[Outcome, Tone] = {"passed": "good", "failed": "bad", "open": "mixed"}
+
+#: What the gradients of two objectives do.
+OPPOSITION: dict[Opposition, str] = {
+    "opposed": "the gradients of the two objectives oppose each other",
+    "aligned": "the gradients of the two objectives point the same way",
+    "unresolved": "these batches cannot tell whether the gradients oppose each other",
+}
+#: Whether the steps account for what happened.
+BOOKS: dict[Books, str] = {
+    "confirmed": "The steps, times the earlier gradient, account for it",
+    "contradicted": "The steps, times the earlier gradient, promised the opposite, so it was no first-order effect",
+    "unresolved": "The steps, times the earlier gradient, do not settle why",
+}

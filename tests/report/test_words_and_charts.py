@@ -1,0 +1,122 @@
+"""Every word and every kind of picture has its one entry, and every surface goes through it."""
+
+import json
+from importlib.resources import files
+from typing import get_args
+
+import pytest
+
+from seqdpo.analyse.changes import FLIPS
+from seqdpo.analyse.gate import Outcome
+from seqdpo.analyse.schema import Books, Opposition, RecipeStatement, Word, to_json
+from seqdpo.report import charts
+from seqdpo.report.charts.chart import CellChart, Chart, RunChart
+from seqdpo.report.page import page
+from seqdpo.report.payload import payload
+from seqdpo.report.words import BOOKS, FLIP_WORDS, GATE, OPPOSITION, RECIPES, TERMINAL, TONES, VERDICTS
+from seqdpo.report.write import write_figures
+
+
+@pytest.mark.parametrize(
+    ("words", "entries"),
+    [
+        (Word, VERDICTS),
+        (RecipeStatement, RECIPES),
+        (Outcome, GATE),
+        (Opposition, OPPOSITION),
+        (Books, BOOKS),
+    ],
+)
+def test_every_word_that_findings_may_hold_has_an_entry(words, entries):
+    assert set(entries) == set(get_args(words))
+
+
+def test_every_outcome_of_a_pair_has_an_entry_in_order():
+    assert tuple(FLIP_WORDS) == FLIPS
+
+
+def test_every_tone_has_a_colour_on_the_page_and_on_a_terminal():
+    css = files("seqdpo.report").joinpath("assets/page.css").read_text(encoding="utf-8")
+    for tone in TONES:
+        assert f".verdict.{tone} " in css and f".badge.{tone} " in css
+    assert set(TERMINAL) == set(TONES)
+
+
+def test_verdicts_that_look_alike_differ_in_their_icons():
+    assert len({word.icon for word in VERDICTS.values()}) == len(VERDICTS)
+
+
+def test_every_word_is_in_the_documentation_of_verdicts_or_results(request):
+    docs = request.config.rootpath / "docs"
+    text = (docs / "verdicts.md").read_text() + (docs / "results.md").read_text()
+    assert [word for word in [*VERDICTS, *RECIPES, *FLIPS] if word not in text] == []
+
+
+def test_a_run_without_anything_learned_has_figures_and_tables(make_run, tmp_path):
+    """Every verdict is UNDEFINED: there is no share that could be left."""
+    pytest.importorskip("vl_convert", reason="vl-convert-python is not installed: pip install 'seqdpo[test]'")
+    run = make_run(n=9, taught=0.0)
+    assert {cell.verdict.verdict for cell in run.findings.cells} == {"UNDEFINED"}
+    written = write_figures(run, tmp_path / "figures")
+    assert any(path.name.endswith("margins.svg") for path in written)
+    [verdicts] = [path for path in written if path.name == "verdicts.csv"]
+    assert verdicts.read_text().splitlines()[1].startswith("helpful,helpful,helpful>harmless,0,UNDEFINED,,,,")
+    assert "UNDEFINED" in page(run)
+
+
+def test_a_pair_without_finite_margin_leaves_pictures_that_say_undefined(make_run):
+    run = make_run(n=9, broken=True)
+    [flips] = [picture.chart for picture in run.pictures() if picture.name.endswith(".flips")][:1]
+    assert "lost undefined" in flips.alt
+    assert "UNDEFINED" in page(run)
+
+
+def test_a_kind_of_pictures_is_one_module_with_its_entry(monkeypatch, make_run):
+    """A further entry is on the page and among the figures, and nothing else names it."""
+    entry = CellChart(9, lambda cell: Chart("mine", "Mine", "caption", f"n = {cell.n}", {"mark": "point"}))
+    entries = [*charts._entries(), entry]
+    monkeypatch.setattr(charts, "_entries", lambda: entries)
+    run = make_run(n=9)
+    found = payload(run)
+    assert [cell["charts"][-1]["key"] for cell in found["cells"]] == ["mine", "mine"]
+    assert "helpful-helpful-to-helpful-harmless-seed0.mine" in [picture.name for picture in run.pictures()]
+
+
+def test_no_two_pictures_of_a_section_claim_one_place():
+    places = [("cell" if isinstance(entry, CellChart) else entry.section, entry.place) for entry in charts._entries()]
+    assert len(set(places)) == len(places) >= 9
+    assert all(isinstance(entry, CellChart | RunChart) for entry in charts._entries())
+
+
+def test_the_page_draws_every_picture_that_it_is_sent(make_run):
+    """No name of a picture stands in the scripts but that of the one whose brush filters the table."""
+    found = payload(make_run(n=9))
+    keys = {chart["key"] for chart in found["overview"] + found["mechanism"] + found["cells"][0]["charts"]}
+    scripts = "".join(
+        path.read_text(encoding="utf-8")
+        for path in files("seqdpo.report").joinpath("assets").iterdir()
+        if path.name.endswith(".js")
+    )
+    assert {key for key in keys if f'"{key}"' in scripts} == set()
+    assert "score-matrix" in keys
+
+
+def test_the_colours_of_the_score_matrix_leave_its_figures_legible(make_run):
+    """The darkest tint is for no more than 56% of the scale, so black stands out on each; and every cell has its n."""
+    run = make_run(n=9)
+    chart = run.chart("score-matrix")
+    low, high = chart.spec["layer"][0]["encoding"]["color"]["scale"]["domain"]
+    margins = [row["margin"] for row in chart.data["matrix"]]
+    assert max(map(abs, margins)) / high == pytest.approx(1 / 1.8) and low == -high
+    shown = {(row["where"], row["objective"]): row["margin"] for row in chart.data["matrix"]}
+    for score in run.findings.score_matrix:
+        if not score.placebo:
+            assert shown[f"{score.checkpoint} (seed {score.seed})", score.objective] == score.margin.value
+
+
+def test_rows_of_a_dataset_are_those_of_results(make_run):
+    run = make_run(n=9)
+    rows = run.chart("trajectories-margin").data["scores"]
+    scores = [score for score in run.findings.score_matrix if not score.placebo]
+    assert [row["low"] for row in rows] == [score.margin.low for score in scores]
+    assert json.dumps(to_json(scores[0].margin)) == json.dumps({key: rows[0][key] for key in ("value", "low", "high")})
