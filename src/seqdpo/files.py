@@ -139,6 +139,17 @@ def file_hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def check_hash(path: Path, expected: str, record: str, remedy: str) -> None:
+    """Raises: DataError if a file is not there, or not the one whose checksum a record holds."""
+    with reading(path):
+        found = file_hash(path)
+    if found != expected:
+        raise DataError(
+            f"{path}: checksum = {found[:16]}; expected {expected[:16]} as in {record}: it is spoilt, or another "
+            f"run's. {remedy}"
+        )
+
+
 def file_hashes(folder: Path) -> dict[str, str]:
     """The hash of every file below a folder, by its relative path; what was set aside is none of them."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file() and ".damaged" not in path.name)

@@ -1,9 +1,12 @@
 """Where the files of a run folder lie. docs/run-folder.md describes every one."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from seqdpo.errors import ConfigError
+from seqdpo.files import REMEDY, check_hash
 from seqdpo.wording import did_you_mean, listed
 
 #: The records of a stage: that its adapter is on disk, and that all of it is.
@@ -72,10 +75,20 @@ def check_run_folder(files: RunFiles) -> None:
         if not root.is_dir():
             raise ConfigError(f"{root}: is a file; expected a run folder. Give the output_dir of the study.")
         if not files.study.is_file() and not files.manifest.is_file():
-            below = sorted(path.parent.name for path in root.glob(f"*/{files.study.name}"))
+            below = sorted(path.parent.name for path in root.glob(f"*/{files.manifest.name}"))
             there = f" Run folders in it: {listed(below)}." if below else ""
             raise ConfigError(
-                f"{root}: no {files.study.name}; expected a run folder, the output_dir of a study.{there}"
+                f"{root}: no {files.manifest.name}; expected a run folder, the output_dir of a study.{there}"
             )
     except OSError as error:
         raise ConfigError(f"{root}: cannot be read ({error.strerror}). Change its rights.") from None
+
+
+def check_manifest_hash(path: Path, files: RunFiles, manifest: Mapping[str, Any]) -> None:
+    """Raises: DataError if a file is not the one whose checksum is in the manifest of its run."""
+    hashes = manifest.get("files")
+    expected = hashes.get(path.relative_to(files.root).as_posix()) if isinstance(hashes, dict) else None
+    given = path in (files.study, files.pairs, files.dropped)
+    remedy = REMEDY if given else f"Write it anew: seqdpo analyse {files.root}"
+    if expected is not None:
+        check_hash(path, str(expected), files.manifest.name, remedy)

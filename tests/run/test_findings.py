@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from seqdpo.analyse.results import SCHEMA_VERSION
+from seqdpo.analyse.schema import SCHEMA_VERSION
 from seqdpo.errors import ConfigError, DataError
 from seqdpo.run.findings import write_findings
 from seqdpo.run.folder import RunFolder
@@ -99,8 +99,31 @@ def test_an_unfinished_run_is_refused_with_what_is_left(older_run):
         write_findings(older_run)
 
 
-def test_pairs_of_another_run_are_refused(older_run):
+@pytest.mark.parametrize("name", ["data/pairs.parquet", "study.yaml", "stages/seed0.first/scores.parquet"])
+def test_what_is_not_what_the_run_wrote_is_refused_by_name(older_run, name):
+    path = older_run.root / name
+    path.write_bytes(path.read_bytes() + b" ")
+    with pytest.raises(DataError, match=rf"{name}: checksum = .*Run the study again"):
+        write_findings(older_run)
+
+
+def test_pairs_that_were_not_scored_are_refused(older_run):
     pairs = pq.read_table(older_run.pairs)
     pq.write_table(pairs.slice(0, pairs.num_rows - 1), older_run.pairs)
+    manifest = json.loads(older_run.manifest.read_text())
+    older_run.manifest.write_text(json.dumps(manifest | {"files": {}}))
     with pytest.raises(DataError, match=r"pairs.parquet: its held-out pairs are not those that were scored"):
         write_findings(older_run)
+
+
+@pytest.mark.parametrize("name", ["results.json", "scores.parquet", "study.yaml"])
+@pytest.mark.parametrize("arguments", [("gate", "run", "--max-loss", "0.99"), ("pairs", "run", "--objective", "first")])
+def test_no_command_answers_from_a_file_that_the_run_did_not_write(analysed, tmp_path, name, arguments):
+    shutil.copytree(analysed.root, tmp_path / "run")
+    path = tmp_path / "run" / name
+    path.write_bytes(path.read_bytes().replace(b"0", b"1", 1))
+    found = command(RunFolder(tmp_path / "run"), *arguments)
+    read_it = name != ("scores.parquet" if arguments[0] == "gate" else "results.json")
+    assert (found.returncode, f"{name}: checksum" in found.stderr) == (
+        (2, True) if read_it else (found.returncode, False)
+    )

@@ -25,6 +25,7 @@ def a_run(root, seed=0, weights="of this machine", **keys):
     shutil.copytree(OLDER_RUN, root)
     study = yaml.safe_load(folder.study.read_text()) | {"seeds": [seed], "output_dir": str(root)} | keys
     folder.study.write_text(yaml.safe_dump(study))
+    folder.manifest.unlink()
     for stage in sorted(root.glob("stages/seed0.*")):
         stage = stage.rename(stage.with_name(stage.name.replace("seed0", f"seed{seed}")))
         (stage / "adapter").mkdir()

@@ -18,7 +18,7 @@ from seqdpo.analyse.panel import Panel, panels
 from seqdpo.analyse.schema import SCHEMA_VERSION, Findings, findings_from_json
 from seqdpo.errors import ArgumentError, ConfigError, DataError
 from seqdpo.files import REMEDY, read_mapping, read_table, reading
-from seqdpo.layout import RunFiles, check_run_folder
+from seqdpo.layout import RunFiles, check_manifest_hash, check_run_folder
 from seqdpo.report.charts import Chart
 from seqdpo.report.notebook import verdicts_html
 from seqdpo.report.pictures import Picture, pictures
@@ -51,6 +51,7 @@ class Run:
     folder: Path
     study: Mapping[str, Any] = field(repr=False)  # study.yaml, every key
     manifest: Mapping[str, Any] = field(repr=False)  # manifest.json
+    _seen: set[Path] = field(default_factory=set, init=False, repr=False, compare=False)
 
     @property
     def name(self) -> str:
@@ -62,44 +63,53 @@ class Run:
 
         Raises: DataError, too, if it is of another version or holds what this release does not write.
         """
-        return _read_findings(self._files.results)
+        return _read_findings(self._whole(self._files.results))
 
     @cached_property
     def dropped(self) -> Mapping[str, Any]:
         """data/dropped.json: each objective's pairs read, kept and dropped, with reasons."""
-        return read_mapping(self._files.dropped, json.loads)
+        return read_mapping(self._whole(self._files.dropped), json.loads)
 
     @cached_property
     def pairs(self) -> pa.Table:
         """data/pairs.parquet without the texts."""
-        return read_table(self._files.pairs, columns=_columns_without_texts(self._files.pairs))
+        path = self._whole(self._files.pairs)
+        return read_table(path, columns=_columns_without_texts(path))
 
     @cached_property
     def gradients(self) -> pa.Table:
-        return read_table(self._files.gradients)
+        return read_table(self._whole(self._files.gradients))
 
     @cached_property
     def movement(self) -> pa.Table:
-        return read_table(self._files.movement)
+        return read_table(self._whole(self._files.movement))
 
     @cached_property
     def kl_and_path(self) -> pa.Table:
-        return read_table(self._files.kl_and_path)
+        return read_table(self._whole(self._files.kl_and_path))
 
     @property
     def _files(self) -> RunFiles:
         return RunFiles(self.folder)
 
+    def _whole(self, path: Path) -> Path:
+        """The path of a file that has been seen, once, to be what the run wrote."""
+        if path not in self._seen:
+            check_manifest_hash(path, self._files, self.manifest)
+            self._seen.add(path)
+        return path
+
     def scores(self, columns: Sequence[str] | None = None, wanted: pc.Expression | None = None) -> pa.Table:
         """scores.parquet; of large runs better only the rows that are wanted."""
-        return read_table(self._files.scores, columns=columns, filters=wanted, read_dictionary=REPEATED)
+        path = self._whole(self._files.scores)
+        return read_table(path, columns=columns, filters=wanted, read_dictionary=REPEATED)
 
     def texts(self, objective: str, split: str, pair_ids: pa.Array) -> pa.Table:
         """Prompt, chosen and rejected of some pairs, in their order.
 
         Raises: DataError if one of the pairs is not there.
         """
-        path = self._files.pairs
+        path = self._whole(self._files.pairs)
         wanted = (pc.field("objective") == objective) & (pc.field("split") == split)
         wanted &= pc.field("pair_id").isin(pair_ids)
         found = read_table(path, columns=["pair_id", *TEXTS], filters=wanted)
@@ -183,13 +193,14 @@ def read_run(root: str | Path) -> Run:
     """
     files = RunFiles(Path(root))
     check_run_folder(files)
-    for path in (files.scores, files.manifest, files.study):
-        if not path.is_file():
-            raise ConfigError(
-                f"{root}: no {path.name}; expected a finished run. Run `seqdpo run` again to finish it; if it is "
-                f"finished, it writes the file anew."
-            )
-    return Run(files.root, read_mapping(files.study, yaml.safe_load), read_mapping(files.manifest, json.loads))
+    if not files.scores.is_file():
+        raise ConfigError(
+            f"{root}: no scores.parquet, so the run is not finished; expected a finished one. Run `seqdpo run` again "
+            f"to finish it; if all stages are done, seqdpo analyse {root} writes the file."
+        )
+    manifest = read_mapping(files.manifest, json.loads)
+    check_manifest_hash(files.study, files, manifest)
+    return Run(files.root, read_mapping(files.study, yaml.safe_load), manifest)
 
 
 def _read_findings(path: Path) -> Findings:

@@ -6,13 +6,12 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from seqdpo.analyse.results import MechanismTables, results
 from seqdpo.analyse.schema import Tolerances, to_json
 from seqdpo.errors import ConfigError, DataError
-from seqdpo.files import file_hash, read_mapping, write_json, write_table
-from seqdpo.layout import NODE_FILE, check_run_folder
+from seqdpo.files import REMEDY, check_hash, file_hash, read_mapping, read_table, write_json, write_table
+from seqdpo.layout import NODE_FILE, check_manifest_hash, check_run_folder
 from seqdpo.run.folder import RunFolder
 from seqdpo.run.stored_study import read_study
 from seqdpo.study.checkpoints import Node, checkpoint_of, order_name
@@ -31,9 +30,12 @@ def write_findings(folder: RunFolder) -> None:
     Raises: ConfigError if the folder is no run's, or a stage of it is not done; DataError if a file cannot be read.
     """
     check_run_folder(folder)
+    manifest = stored_manifest(folder)
+    for path in (folder.study, folder.pairs):
+        check_manifest_hash(path, folder, manifest)
     study = read_study(folder)
     _check_all_done(folder, study)
-    pairs = pq.read_table(folder.pairs)
+    pairs = read_table(folder.pairs)
     scores = scores_table(folder, study, pairs)
     mechanism = {name: stages_table(folder, study, name) for name in STAGE_TABLES}
     for name, table in mechanism.items():
@@ -42,7 +44,6 @@ def write_findings(folder: RunFolder) -> None:
     facts = study.model_dump(mode="json", include=set(STUDY_FACTS))
     found = results(scores, pairs, study.beta, tolerances(study), facts, MechanismTables(**mechanism))
     write_json(folder.results, to_json(found))
-    manifest = _manifest(folder)
     tables = (folder.scores, *(folder.root / f"{name}.parquet" for name in STAGE_TABLES))
     written = (folder.study, folder.pairs, folder.dropped, *tables, folder.results)
     manifest["files"] = {path.relative_to(folder.root).as_posix(): file_hash(path) for path in written}
@@ -81,7 +82,7 @@ def _check_all_done(folder: RunFolder, keys: TreeKeys) -> None:
         )
 
 
-def _manifest(folder: RunFolder) -> dict[str, Any]:
+def stored_manifest(folder: RunFolder) -> dict[str, Any]:
     """manifest.json; where it is gone or spoilt, what the base's record says of the run."""
     try:
         return dict(read_mapping(folder.manifest, json.loads))
@@ -92,7 +93,17 @@ def _manifest(folder: RunFolder) -> dict[str, Any]:
 
 
 def _scores_of(folder: RunFolder, node: Node | None) -> pa.Table:
-    return pq.read_table(folder.stage(node) / "scores.parquet")
+    return _stage_table(folder, node, "scores.parquet")
+
+
+def _stage_table(folder: RunFolder, node: Node | None, *names: str) -> pa.Table:
+    """A table of a stage, under the first of its names that the stage's record has."""
+    record = folder.stage(node) / NODE_FILE
+    hashes = read_mapping(record, json.loads).get("files") or {}
+    name = next((one for one in names if one in hashes), names[0])
+    path = folder.stage(node) / name
+    check_hash(path, str(hashes.get(name)), str(record), REMEDY)
+    return read_table(path)
 
 
 def _checkpoints(seed: int, order: tuple[str, ...], placebos: int) -> Iterator[Node | None]:
@@ -136,9 +147,7 @@ def _token_counts(folder: RunFolder, base: pa.Table, pairs: pa.Table) -> pa.Tabl
 
 def _of_stage(folder: RunFolder, node: Node, name: str) -> pa.Table:
     schema, older = STAGE_TABLES[name]
-    stage = folder.stage(node)
-    files = [stage / f"{one}.parquet" for one in (name, *older)]
-    own = pq.read_table(next((file for file in files if file.is_file()), files[0]))
+    own = _stage_table(folder, node, *(f"{one}.parquet" for one in (name, *older)))
     named = zip(NODE_COLUMNS, (node.seed, node.checkpoint, node.placebo, checkpoint_of(node.parent)), strict=True)
     columns = {key: pa.repeat(pa.scalar(value, kind), own.num_rows) for (key, kind), value in named}
     return pa.table(columns | {key: own[key] for key in schema.names})

@@ -10,10 +10,10 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from seqdpo.errors import ConfigError, DataError
-from seqdpo.files import file_hash, folder_written_whole, read_mapping, write_text
+from seqdpo.files import file_hash, folder_written_whole, read_mapping, write_json, write_text
 from seqdpo.layout import NODE_FILE, check_run_folder
 from seqdpo.run.continuation import MAX_LISTED
-from seqdpo.run.findings import write_findings
+from seqdpo.run.findings import stored_manifest, write_findings
 from seqdpo.run.folder import RunFolder
 from seqdpo.run.records import SpoiltError, adapter_hash, read_record
 from seqdpo.run.stored_study import differing_keys, read_study
@@ -45,6 +45,7 @@ def merge_runs(into: RunFolder, others: Sequence[RunFolder]) -> list[Node]:
             copied += _copy_stages(into, other, theirs, identity)
             study = _joined(study, theirs)
         write_text(into.study, study_yaml(study))
+        write_json(into.manifest, stored_manifest(into) | {"files": {}})
         into.log("merged", runs=[str(other.root) for other in others], stages=[node.folder for node in copied])
         write_findings(into)
     return copied

@@ -1,6 +1,5 @@
 """A whole study: its inputs are read, the nodes of its tree that are left run, and the findings are written."""
 
-import json
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,8 +9,8 @@ from typing import Any, NamedTuple
 import torch
 
 import seqdpo
-from seqdpo.errors import DataError, RunError
-from seqdpo.files import read_mapping, write_json, write_table, write_text
+from seqdpo.errors import RunError
+from seqdpo.files import write_json, write_table, write_text
 from seqdpo.policy.checks import check_weight_files
 from seqdpo.policy.load import ParameterCount, count_parameters, model_hash
 from seqdpo.preferences.prepare import Preferences
@@ -21,7 +20,7 @@ from seqdpo.run.board import Board, Task
 from seqdpo.run.continuation import check_continuation
 from seqdpo.run.environment import environment
 from seqdpo.run.executors import here
-from seqdpo.run.findings import MANIFEST_VERSION, write_findings
+from seqdpo.run.findings import MANIFEST_VERSION, stored_manifest, write_findings
 from seqdpo.run.folder import RunFolder, check_output_dir
 from seqdpo.run.inputs import read_preferences, with_model_path
 from seqdpo.run.records import stage_identity
@@ -107,28 +106,19 @@ def _write_inputs(folder: RunFolder, study: Study, inputs: Inputs, bench: Bench 
     write_text(folder.study, study_yaml(study))
     write_table(folder.pairs, pairs_table(inputs.preferences))
     write_json(folder.dropped, inputs.preferences.accounts())
-    if bench is not None or not _has_manifest(folder):
-        write_json(folder.manifest, _manifest(inputs, bench))
+    write_json(folder.manifest, stored_manifest(folder) | {"files": {}} if bench is None else _manifest(inputs, bench))
 
 
-def _manifest(inputs: Inputs, bench: Bench | None) -> dict[str, Any]:
+def _manifest(inputs: Inputs, bench: Bench) -> dict[str, Any]:
     return {
         "schema_version": MANIFEST_VERSION,
         "identity": inputs.identity,
         "environment": environment(),
-        "engine": None if bench is None else bench.engine,
+        "engine": bench.engine,
         "parameters": {**inputs.parameters._asdict(), "percent": inputs.parameters.percent},
         "notes": inputs.preferences.notes,
         "files": {},  # filled in when the run is done
     }
-
-
-def _has_manifest(folder: RunFolder) -> bool:
-    """Where all stages are done, the manifest of the run that did them stays."""
-    try:
-        return "identity" in read_mapping(folder.manifest, json.loads)
-    except DataError:
-        return False
 
 
 class _Warnings(logging.Handler):
