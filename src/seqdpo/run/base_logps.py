@@ -30,23 +30,26 @@ class BaseLogps:
     tokens_per_batch: int | None
     folder: Path = field(default_factory=lambda: cache_dir() / "base_logps")
 
-    def of(self, pairs: Sequence[PreparedPair], on_batch: Callable[[int], None]) -> PairLogps:
-        """In the order of `pairs`; `on_batch` hears of the pairs that had to be scored.
+    def of(
+        self, pairs: Sequence[PreparedPair], on_batch: Callable[[int], None], tail_weight: float | None = None
+    ) -> PairLogps:
+        """In the order of `pairs`; `on_batch` hears of the pairs that had to be scored. `tail_weight`: of `pair_logps`.
 
         A split is kept as a whole, not pair by pair: the last bits of a log-probability depend on the batch it was
         computed in, and the same study must give the same bytes whatever ran before it.
         """
-        path = self.folder / f"{self._key(pairs)}.parquet"
+        path = self.folder / f"{self._key(pairs, tail_weight)}.parquet"
         try:
             table = pq.read_table(path)
         except (OSError, pa.ArrowInvalid):  # not there yet, or spoilt: compute it
-            logps = pair_logps(self.model, [pair.tokens for pair in pairs], self.tokens_per_batch, on_batch)
+            tokens = [pair.tokens for pair in pairs]
+            logps = pair_logps(self.model, tokens, self.tokens_per_batch, on_batch, tail_weight)
             table = pa.table({"chosen": logps.chosen, "rejected": logps.rejected})
             with suppress(OSError):  # a folder that cannot be written to costs time, not results
                 write_table(path, table)
         return PairLogps(table["chosen"].to_numpy(), table["rejected"].to_numpy())
 
-    def _key(self, pairs: Sequence[PreparedPair]) -> str:
+    def _key(self, pairs: Sequence[PreparedPair], tail_weight: float | None) -> str:
         """Everything that changes a bit of the numbers."""
         return content_hash(
             [
@@ -60,5 +63,6 @@ class BaseLogps:
                 torch.__version__,
                 transformers.__version__,
                 tokens_hash(pairs),
+                tail_weight,
             ]
         )

@@ -12,6 +12,7 @@ from seqdpo.run.work import Work, base_work, mechanism_work, stage_work
 from seqdpo.study.checkpoints import Node
 from seqdpo.study.config import Study
 from seqdpo.study.tree import stage_tree
+from seqdpo.training.pairs import pairs_of
 from seqdpo.training.stage import n_steps
 
 #: The share of the measured matrix-multiplication rate that a pass reaches; a rough assumption, and said so.
@@ -71,7 +72,7 @@ def _stage_plan(
         work, steps, mean = base_work(preferences, study), 0, _tokens_per_pair([*held_out, *trained])
         mechanism = Work(0, 0)
     else:
-        train = preferences.objectives[node.objective].train
+        train = pairs_of(node, preferences)
         work, steps, mean = stage_work(node, preferences, study), n_steps(len(train), study), _tokens_per_pair(train)
         mechanism = mechanism_work(node, preferences, study)
     tokens = round(mean * (work.trained + work.scored))

@@ -36,20 +36,32 @@ from seqdpo.run.environment import environment, peak_memory_bytes
 from seqdpo.run.files import file_hash, file_hashes, folder_written_whole, write_json, write_table, write_text
 from seqdpo.run.folder import NODE_FILE, RunFolder, check_output_dir
 from seqdpo.run.inputs import read_preferences, with_model_path
-from seqdpo.run.mechanism import STAGE_TABLES, gradient_trace, run_table, stage_forecast, stage_kl_and_path
+from seqdpo.run.mechanism import (
+    STAGE_TABLES,
+    gradient_trace,
+    run_table,
+    scored_logps,
+    stage_forecast,
+    stage_kl_and_path,
+    trace_halves,
+)
 from seqdpo.run.scores_table import scores_table, stage_scores
-from seqdpo.run.work import Work, base_work, stage_work
+from seqdpo.run.work import Work, base_work, mechanism_size, stage_work
 from seqdpo.study.checkpoints import BASE, Node, reference_of
 from seqdpo.study.config import Study
 from seqdpo.study.file import study_yaml
+from seqdpo.study.keys import LossKeys
 from seqdpo.tables import GRADIENTS_SCHEMA
-from seqdpo.training.loss import reference_offsets
-from seqdpo.training.placebo import TrainingPairs, with_own_labels
+from seqdpo.training.pairs import TrainingPairs, pairs_of, training_pairs
+from seqdpo.training.placebo import with_own_labels
 from seqdpo.training.stage import Step, train_stage
 
 MANIFEST_VERSION = 1
 #: The keys of the study that results.json repeats, for readers who have only that file.
-STUDY_FACTS = ("model_name_or_path", "setting", "reference", "adapter_mode", "beta", "learning_rate", "lora_r", "seeds")
+STUDY_FACTS = (
+    *("model_name_or_path", "setting", "adapter_mode", "learning_rate", "lora_r", "seeds"),
+    *LossKeys.model_fields,
+)
 
 
 def run_study(study: Study, board: Board) -> RunFolder:
@@ -108,7 +120,7 @@ class _Runner:
     unfinished: list[Node | None]  # parents first; None is the base
     _base_logps: BaseLogps = field(init=False)
     _weight_norms: dict[str, float] = field(init=False)
-    _train_logps: dict[tuple[Node | None, str], PairLogps] = field(default_factory=dict)
+    _logps: dict[tuple[Node | None, str, str], PairLogps] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._base_logps = BaseLogps(self.base, self.identity["model"], self.engine, self.study.tokens_per_batch)
@@ -148,7 +160,7 @@ class _Runner:
                     for name, objective in self.preferences.objectives.items()
                 }
             write_table(path / "train.parquet", trained.steps)
-            self._write_mechanism(node, path, trained)
+            self._write_mechanism(node, path, trained, scores)
             details = self._stage_details(node, train_seconds=seconds, score_seconds=perf_counter() - began - seconds)
             self._write_node(path, scores, details)
         self.folder.log("stage_done", checkpoint=node.checkpoint, seed=node.seed, seconds=perf_counter() - began)
@@ -159,54 +171,60 @@ class _Runner:
         seed = _stage_seed(node)
         labels = np.random.default_rng([seed, 1])  # another stream than that of the order of the pairs
         pairs = self._training_pairs(node, labels)
+        given = (self.preferences, self.study)
+        halves = trace_halves(node, *given, self._held_out_logps)
+        for note in mechanism_size(node, *given).notes:
+            self.board.message(f"{node.checkpoint}: {note}")
         with trainable_policy(self.base, self.study, parent, seed) as policy:
-            given = (self.preferences, self.study)
-            forecasts = stage_forecast(policy, pairs, *given, self._on_scored, self._on_gradient)
-            trace = gradient_trace(policy, node, *given, self.folder, self._on_gradient)
-            steps = train_stage(policy, pairs, self.study, seed, self._on_step, trace)
+            forecasts = stage_forecast(policy, node, pairs, *given, self._on_scored, self._on_gradient)
+            trace = gradient_trace(policy, node, halves, *given, self._on_gradient)
+            steps = train_stage(policy, pairs, self.study, seed, self._on_step, [] if trace is None else [trace])
             save_adapter(policy, self.study, parent, path / "adapter")
         return _Trained(steps, GRADIENTS_SCHEMA.empty_table() if trace is None else trace.table, forecasts)
 
-    def _write_mechanism(self, node: Node, path: Path, trained: _Trained) -> None:
-        adapter = path / "adapter"
-        kl_and_path = stage_kl_and_path(
-            self.base, node, adapter, self.preferences, self.study, self.folder, trained.forecasts, self._on_scored
-        )
+    def _write_mechanism(self, node: Node, path: Path, trained: _Trained, scores: dict[str, PairLogps]) -> None:
+        adapter, given = path / "adapter", (self.preferences, self.study, self.folder)
+        kl_and_path = stage_kl_and_path(self.base, node, adapter, scores, *given, trained.forecasts, self._on_scored)
         movement = movement_table(self.folder.adapter(node.parent), adapter, self._weight_norms)
         for name, table in {"gradients": trained.gradients, "kl_and_path": kl_and_path, "movement": movement}.items():
             write_table(path / f"{name}.parquet", table)
 
     def _training_pairs(self, node: Node, generator: np.random.Generator) -> TrainingPairs:
-        prepared = self.preferences.objectives[node.objective].train
         reference = self._reference_logps(reference_of(node, self.study.reference), node.objective)
-        pairs = TrainingPairs(
-            [pair.pair.pair_id for pair in prepared],
-            [pair.tokens for pair in prepared],
-            reference_offsets(reference.chosen, reference.rejected, self.study.beta),
-        )
+        pairs = training_pairs(pairs_of(node, self.preferences), reference)
         if not node.placebo:
             return pairs
         start = self._reference_logps(node.parent, node.objective)
-        return with_own_labels(pairs, start.difference, self.study.beta, generator)
+        return with_own_labels(pairs, start, self.study, generator)
 
-    def _reference_logps(self, node: Node | None, objective: str) -> PairLogps:
-        """A checkpoint's log-probabilities of an objective's training pairs; computed once a run."""
-        if (node, objective) not in self._train_logps:
-            pairs = self.preferences.objectives[objective].train
+    def _reference_logps(self, node: Node | None, objective: str, split: str = "train") -> PairLogps:
+        """A checkpoint's log-probabilities of an objective's pairs, as the loss weighs tokens; computed once a run."""
+        key = (node, objective, split)
+        if key not in self._logps:
+            pairs = getattr(self.preferences.objectives[objective], split)
+            alpha = self.study.ld_alpha
             if node is None:
-                logps = self._of_base(pairs)
+                logps = self._of_base(pairs, alpha)
             else:
                 with loaded_adapter(self.base, self.folder.adapter(node)) as policy:
-                    logps = self._scored(policy, pairs, node)
-            self._train_logps[node, objective] = logps
-        return self._train_logps[node, objective]
+                    logps = self._scored(policy, pairs, node, alpha)
+            self._logps[key] = logps
+        return self._logps[key]
 
-    def _of_base(self, pairs: list[PreparedPair]) -> PairLogps:
-        return _finite(self._base_logps.of(pairs, self._on_scored), pairs, BASE)
+    def _held_out_logps(self, node: Node | None, objective: str) -> PairLogps:
+        """The same of evaluation pairs; the scores have them unless the loss weighs tokens."""
+        if self.study.ld_alpha is None:
+            return scored_logps(self.folder, node, objective, self.preferences.objectives[objective].eval)
+        return self._reference_logps(node, objective, "eval")
 
-    def _scored(self, policy: nn.Module, pairs: list[PreparedPair], node: Node) -> PairLogps:
-        tokens = [pair.tokens for pair in pairs]
-        return _finite(pair_logps(policy, tokens, self.study.tokens_per_batch, self._on_scored), pairs, _title(node))
+    def _of_base(self, pairs: list[PreparedPair], tail_weight: float | None = None) -> PairLogps:
+        return _finite(self._base_logps.of(pairs, self._on_scored, tail_weight), pairs, BASE)
+
+    def _scored(
+        self, policy: nn.Module, pairs: list[PreparedPair], node: Node, tail_weight: float | None = None
+    ) -> PairLogps:
+        tokens, budget = [pair.tokens for pair in pairs], self.study.tokens_per_batch
+        return _finite(pair_logps(policy, tokens, budget, self._on_scored, tail_weight), pairs, _title(node))
 
     def _on_scored(self, n_pairs: int) -> None:
         self.board.advance(n_pairs, n_pairs)
@@ -236,7 +254,8 @@ class _Runner:
             "parent_adapter": adapter_hash(self.folder, node.parent),
             "reference": BASE if reference is None else reference.checkpoint,
             "adapter_mode": self.study.adapter_mode,
-            "n_train_pairs": len(self.preferences.objectives[node.objective].train),
+            "n_train_pairs": len(pairs_of(node, self.preferences)),
+            "mechanism_notes": mechanism_size(node, self.preferences, self.study).notes,
             **{name: round(value, 3) for name, value in seconds.items()},
             "peak_memory_bytes": peak_memory_bytes(),
         }

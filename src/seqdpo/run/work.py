@@ -1,20 +1,27 @@
-"""How much work each stage is, in pair-passes: the unit of the progress board and of `seqdpo plan`."""
+"""How much work each stage is, in pair-passes: the unit of the progress board, of `seqdpo plan` and of the bound on the
+mechanism."""
 
+import math
 from typing import NamedTuple
 
+from seqdpo.measure.gradients import FEWEST_POINTS, SMALLEST_BATCH, TraceSize, prompt_halves, trace_size
 from seqdpo.preferences.prepare import Preferences
-from seqdpo.run.mechanism import size_of_trace
 from seqdpo.study.checkpoints import Node, reference_of
-from seqdpo.study.config import Study
+from seqdpo.study.keys import MechanismKeys, OptimiserKeys, TreeKeys
 from seqdpo.tables import PATH
+from seqdpo.training.pairs import pairs_of
+from seqdpo.training.stage import n_steps
 
 #: A training pass reads a pair forward and backward; the weights are frozen, so the backward pass costs no more
 #: than the forward one, and activation checkpointing adds a second forward pass.
 FORWARD_COST = 1.0
 TRAINING_COST = 2.0
 CHECKPOINTED_TRAINING_COST = 3.0
-#: Both checkpoints, and a short step ahead and back.
-KL_PASSES, FORECAST_PASSES = 2, 2
+#: Both checkpoints; a short step ahead and back; the places between the checkpoints and beyond, for the scores have
+#: those at both ends.
+KL_PASSES, FORECAST_PASSES, PATH_PASSES = 2, 2, len(PATH) - 2
+#: Held-out pairs of an objective below which KL, forecast and path say too little to be worth their passes.
+FEWEST_HELD_OUT = 10
 
 
 class Work(NamedTuple):
@@ -23,35 +30,116 @@ class Work(NamedTuple):
     trained: int  # pairs x epochs
     scored: int  # pairs read without gradients: evaluation pairs, and references of the training pairs
 
-    def units(self, study: Study) -> float:
+    def units(self, keys: OptimiserKeys) -> float:
         """Relative cost; one unit is one pair read forward."""
-        training = CHECKPOINTED_TRAINING_COST if study.gradient_checkpointing else TRAINING_COST
-        return self.trained * training + self.scored * FORWARD_COST
+        return self.trained * _training_cost(keys) + self.scored * FORWARD_COST
 
 
-def base_work(preferences: Preferences, study: Study) -> Work:
+class MechanismSize(NamedTuple):
+    """How much of the mechanism of a stage is measured, within `mechanism_share` of its training passes."""
+
+    trace: TraceSize
+    n_held_out: int  # pairs of each objective for KL, forecast and path, and training pairs for the forecast
+    notes: list[str]  # what is not measured, and why
+
+
+def base_work(preferences: Preferences, keys: TreeKeys) -> Work:
     """The base scores every pair once: evaluation pairs, and the training pairs of the objectives in the tree."""
-    trained = sum(len(preferences.objectives[name].train) for name in study.trained_objectives())
+    trained = sum(len(preferences.objectives[name].train) for name in keys.trained_objectives())
     return Work(0, _eval_pairs(preferences) + trained)
 
 
-def mechanism_work(node: Node, preferences: Preferences, study: Study) -> Work:
-    """What a stage's mechanism costs: the gradients of its trace; KL, forecast and, of a real stage, the path."""
-    traced = size_of_trace(node, preferences, study).gradient_pairs(node.stage - 1)
-    held_out = sum(min(len(objective.eval), study.mechanism_pairs) for objective in preferences.objectives.values())
-    trained = min(len(preferences.objectives[node.objective].train), study.mechanism_pairs)
-    places = 0 if node.placebo else len(PATH)
-    return Work(traced + trained, held_out * (KL_PASSES + FORECAST_PASSES + places))
-
-
-def stage_work(node: Node, preferences: Preferences, study: Study) -> Work:
+def stage_work(node: Node, preferences: Preferences, keys: MechanismKeys) -> Work:
     """One stage: its training pairs, all evaluation pairs, and what its reference, labels and mechanism need."""
-    pairs = len(preferences.objectives[node.objective].train)
-    checkpoints = {reference_of(node, study.reference)} | ({node.parent} if node.placebo else set())
+    pairs = len(pairs_of(node, preferences))
+    checkpoints = {reference_of(node, keys.reference)} | ({node.parent} if node.placebo else set())
     references = sum(checkpoint is not None for checkpoint in checkpoints)
-    mechanism = mechanism_work(node, preferences, study)
-    trained = pairs * study.num_train_epochs + mechanism.trained
+    mechanism = mechanism_work(node, preferences, keys)
+    trained = pairs * keys.num_train_epochs + mechanism.trained
     return Work(trained, _eval_pairs(preferences) + references * pairs + mechanism.scored)
+
+
+def mechanism_work(node: Node, preferences: Preferences, keys: MechanismKeys) -> Work:
+    """What a stage's mechanism costs: the gradients of its trace; KL, forecast and, of a real stage, the path."""
+    size = mechanism_size(node, preferences, keys)
+    of_held_out = _held_out_work(node, preferences, size.n_held_out)
+    return Work(size.trace.gradient_pairs(node.stage - 1) + of_held_out.trained, of_held_out.scored)
+
+
+def mechanism_size(node: Node, preferences: Preferences, keys: MechanismKeys) -> MechanismSize:
+    """What `mechanism_share` pays for: half of it for held-out pairs where there is a trace, to which the rest goes.
+
+    A control stage reads the held-out pairs of the real stage beside it. There is no trace of a first stage, which has
+    no earlier objective, and none of a control stage.
+    """
+    trained = len(pairs_of(node, preferences)) * keys.num_train_epochs
+    budget = keys.mechanism_share * Work(trained, 0).units(keys)
+    later = node.parent is not None and keys.gradient_trace_points > 0
+    real = Node(node.seed, node.path)
+    one = len(preferences.objectives) * (KL_PASSES + FORECAST_PASSES + PATH_PASSES) * FORWARD_COST + _training_cost(
+        keys
+    )
+    affordable = int((budget / 2 if later else budget) // one)
+    n_held_out = min(affordable, keys.mechanism_pairs)
+    notes = []
+    if n_held_out < min(FEWEST_HELD_OUT, keys.mechanism_pairs):
+        wanted = min(FEWEST_HELD_OUT, keys.mechanism_pairs) * one * (2 if later else 1)
+        found = f"{affordable} held-out pairs an objective; expected at least {FEWEST_HELD_OUT}"
+        notes.append(_note("KL, forecast and path", found, keys, wanted / budget))
+        n_held_out = 0
+    if not later or node.placebo:
+        return MechanismSize(TraceSize(0, 0), n_held_out, notes)
+    left = budget - _held_out_work(real, preferences, n_held_out).units(keys)
+    n_gradients = int(left // _training_cost(keys))
+    trace = trace_size(keys, n_gradients, _steps(node, preferences, keys), node.stage - 1, _half(node, preferences))
+    if not trace.n_points:
+        notes.append(_no_trace(node, preferences, keys, n_gradients))
+    return MechanismSize(trace, n_held_out, notes)
+
+
+def _no_trace(node: Node, preferences: Preferences, keys: MechanismKeys, n_gradients: int) -> str:
+    if (
+        _half(node, preferences) < SMALLEST_BATCH
+        or min(_steps(node, preferences, keys), keys.gradient_trace_points) < 3
+    ):
+        return (
+            f"no gradients: an objective has {_half(node, preferences)} held-out pairs in a half, the stage "
+            f"{_steps(node, preferences, keys)} steps; expected at least {SMALLEST_BATCH} pairs and {FEWEST_POINTS} "
+            "points"
+        )
+    needed = FEWEST_POINTS * SMALLEST_BATCH * 2 * node.stage
+    return _note(
+        "gradients", f"{n_gradients} pairs; expected at least {needed}", keys, 2 * needed / max(n_gradients, 1)
+    )
+
+
+def _note(what: str, found: str, keys: MechanismKeys, times: float) -> str:
+    enough = math.ceil(100 * keys.mechanism_share * times) / 100
+    return f"no {what}: mechanism_share = {keys.mechanism_share:g} pays for {found}. {enough:g} would do"
+
+
+def _held_out_work(node: Node, preferences: Preferences, n_held_out: int) -> Work:
+    held_out = sum(min(len(objective.eval), n_held_out) for objective in preferences.objectives.values())
+    places = 0 if node.placebo else PATH_PASSES
+    trained = min(len(pairs_of(node, preferences)), n_held_out)
+    return Work(trained, held_out * (KL_PASSES + FORECAST_PASSES + places))
+
+
+def _half(node: Node, preferences: Preferences) -> int:
+    """Pairs of the smallest half of held-out pairs among the stage's objective and those before it."""
+    return min(
+        len(half)
+        for place, name in enumerate(node.path)
+        for half in prompt_halves(preferences.objectives[name].eval, place, node.stage)
+    )
+
+
+def _steps(node: Node, preferences: Preferences, keys: OptimiserKeys) -> int:
+    return n_steps(len(pairs_of(node, preferences)), keys)
+
+
+def _training_cost(keys: OptimiserKeys) -> float:
+    return CHECKPOINTED_TRAINING_COST if keys.gradient_checkpointing else TRAINING_COST
 
 
 def _eval_pairs(preferences: Preferences) -> int:

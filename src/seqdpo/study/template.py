@@ -12,7 +12,7 @@ from seqdpo.study.settings import SETTINGS
 #: The heading above the first key of each group.
 SECTIONS = {
     "lora_r": "the adapter",
-    "beta": "the loss",
+    "loss_type": "the loss, named as in TRL's DPOConfig",
     "learning_rate": "the optimiser, named as in transformers.TrainingArguments",
     "max_length": "the text",
     "setting": "the preferences",
