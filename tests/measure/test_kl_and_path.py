@@ -14,8 +14,8 @@ from seqdpo.measure.scores import pair_logps
 from seqdpo.policy.adapters import line_between, loaded_adapter, save_adapter, trainable_policy
 from seqdpo.policy.engine import choose_engine
 from seqdpo.tables import KL_AND_PATH_SCHEMA, PATH
-from seqdpo.training.placebo import TrainingPairs
-from seqdpo.training.stage import accumulate_gradients
+from seqdpo.training.pairs import TrainingPairs
+from seqdpo.training.stage import mean_vector
 
 
 @pytest.fixture
@@ -126,15 +126,14 @@ def test_forecast_is_the_directional_derivative(tiny_model, make_study, random_p
     Large learning rates would bend, so a small one; rounding in float32 stays below 2% of these changes.
     """
     study = make_study(learning_rate=1e-3)
-    training = TrainingPairs(list("abcdefgh"), random_pairs(8, seed=3), np.linspace(-1, 1, 8))
+    training = TrainingPairs(list("abcdefgh"), random_pairs(8, seed=3), np.linspace(-3, 3, 8), np.zeros(8))
     with moved(tiny_model, study, None, 1) as policy:
         parameters = [p for p in policy.parameters() if p.requires_grad]
         before = [p.detach().clone() for p in parameters]
         found = forecast(policy, training, {"helpful": HeldOut(list("uvwxyz"), pairs)}, study)["helpful"]
         assert all(torch.equal(p, start) and p.grad is None for p, start in zip(parameters, before, strict=True))
 
-        accumulate_gradients(policy, training, range(8), study)
-        gradients = [p.grad.clone() for p in parameters]
+        gradients = mean_vector(policy, training, study)
         norm = sum(g.double().square().sum() for g in gradients) ** 0.5
         length = SHARE_OF_ADAM_STEP * 1e-3 * sum(p.numel() for p in parameters) ** 0.5
         for i, (prompt, *responses, _) in enumerate(pairs):
@@ -150,5 +149,5 @@ def test_forecast_is_the_directional_derivative(tiny_model, make_study, random_p
 def test_a_gradient_of_zero_promises_nothing(tiny_model, make_study, random_pairs, pairs):
     """Pairs that the policy is so sure of that the loss is 0 to the last bit."""
     with moved(tiny_model, make_study(), None, 1) as policy:
-        training = TrainingPairs(list("abc"), random_pairs(3, seed=3), np.full(3, -1e6))
+        training = TrainingPairs(list("abc"), random_pairs(3, seed=3), np.full(3, -1e6), np.zeros(3))
         assert forecast(policy, training, {"helpful": HeldOut(list("uvwxyz"), pairs)}, make_study()) == {}

@@ -10,6 +10,7 @@ from seqdpo.analyse.gradients import ALL, gradient_records
 from seqdpo.analyse.kl_and_path import kl_and_path_records
 from seqdpo.analyse.nodes import tables_of
 from seqdpo.analyse.panel import Panel
+from seqdpo.study.keys import LossKeys
 
 #: What a row of movement.parquet says of the whole adapter.
 OF_THE_WHOLE = (
@@ -33,14 +34,14 @@ class MechanismTables(NamedTuple):
 
 
 def mechanism_record(
-    tables: MechanismTables, panels: Sequence[Panel], reference: str, beta: float, confidence: float
+    tables: MechanismTables, panels: Sequence[Panel], keys: LossKeys, confidence: float
 ) -> dict[str, Any]:
     """`mechanism` of results.json. `panels` are those of the evaluation split.
 
     Raises: DataError for tables that do not belong to the scores.
     """
     return {
-        "gradients": gradient_records(tables.gradients, panels, reference, beta, confidence),
+        "gradients": gradient_records(tables.gradients, panels, keys, confidence),
         "movement": movement_records(tables.movement),
         "kl_and_path": kl_and_path_records(tables.kl_and_path, panels, confidence),
     }

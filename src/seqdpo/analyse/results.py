@@ -18,6 +18,7 @@ from seqdpo.analyse.score_matrix import score_matrix
 from seqdpo.analyse.slices import slice_records
 from seqdpo.analyse.transfer import transfer_records
 from seqdpo.analyse.verdicts import Tolerances, verdicts
+from seqdpo.study.keys import LossKeys
 
 SCHEMA_VERSION = 4
 
@@ -33,7 +34,7 @@ def results(
     """The content of results.json; undefined numbers are None (null).
 
     `scores` has the columns of scores.parquet and may come from elsewhere; `pairs` those of data/pairs.parquet, for
-    prompts and slices. `study` is repeated as it is; its `reference` says what the losses of `mechanism` are against.
+    prompts and slices. `study` is repeated as it is; its keys of the loss say what the stages of `mechanism` minimised.
 
     Raises: DataError as `seqdpo.analyse.panel.panels`, and for mechanism tables of other scores.
     """
@@ -62,7 +63,8 @@ def _mechanism(
     if tables is None:
         return None
     evaluated = [panel for panel in of if panel.split == "eval"]
-    return mechanism_record(tables, evaluated, study.get("reference", "base"), beta, confidence)
+    keys = LossKeys(**{name: study[name] for name in LossKeys.model_fields if name in study} | {"beta": beta})
+    return mechanism_record(tables, evaluated, keys, confidence)
 
 
 def cell_records(of: Sequence[Cell], tolerances: Tolerances) -> list[dict[str, Any]]:

@@ -32,7 +32,7 @@ from seqdpo.preferences.table import pairs_table
 from seqdpo.run.base_logps import BaseLogps
 from seqdpo.run.board import Board, Task
 from seqdpo.run.continuation import adapter_hash, check_continuation, unfinished_nodes
-from seqdpo.run.environment import environment, peak_memory_bytes
+from seqdpo.run.environment import environment, peak_memory_meter
 from seqdpo.run.files import file_hash, file_hashes, folder_written_whole, write_json, write_table, write_text
 from seqdpo.run.folder import NODE_FILE, RunFolder, check_output_dir
 from seqdpo.run.inputs import read_preferences, with_model_path
@@ -149,7 +149,7 @@ class _Runner:
         self.board.finish("scored")
 
     def _run_stage(self, node: Node) -> None:
-        began = perf_counter()
+        began, peak = perf_counter(), peak_memory_meter()
         self.folder.log("stage_began", checkpoint=node.checkpoint, seed=node.seed)
         with folder_written_whole(self.folder.stage(node)) as path:
             trained = self._train(node, path)
@@ -162,7 +162,7 @@ class _Runner:
             write_table(path / "train.parquet", trained.steps)
             self._write_mechanism(node, path, trained, scores)
             details = self._stage_details(node, train_seconds=seconds, score_seconds=perf_counter() - began - seconds)
-            self._write_node(path, scores, details)
+            self._write_node(path, scores, details | {"peak_memory_bytes": peak()})
         self.folder.log("stage_done", checkpoint=node.checkpoint, seed=node.seed, seconds=perf_counter() - began)
         self.board.finish(f"loss {np.mean(trained.steps['loss'].to_numpy()[-10:]):.3f}")
 
@@ -257,7 +257,6 @@ class _Runner:
             "n_train_pairs": len(pairs_of(node, self.preferences)),
             "mechanism_notes": mechanism_size(node, self.preferences, self.study).notes,
             **{name: round(value, 3) for name, value in seconds.items()},
-            "peak_memory_bytes": peak_memory_bytes(),
         }
 
 
