@@ -18,7 +18,7 @@ from seqdpo.run.files import file_hash
 from seqdpo.run.runner import run_study
 from seqdpo.study.config import Study
 from seqdpo.study.settings import LAB
-from seqdpo.tables import SCORES_SCHEMA
+from seqdpo.tables import PATH, SCORES_SCHEMA
 
 N_PAIRS, EVAL_PAIRS = 120, 40
 
@@ -60,7 +60,8 @@ def lab_objectives(**values):
 
 def lab_study(output_dir, **values):
     fixed = LAB | {"objectives": lab_objectives(), "max_eval_pairs": EVAL_PAIRS, "output_dir": str(output_dir)}
-    fixed |= {"learning_rate": 3e-3, "eval_fraction": 0.6}  # eight steps a stage have to show
+    # eight steps a stage have to show, and pay for the mechanism
+    fixed |= {"learning_rate": 3e-3, "eval_fraction": 0.6, "mechanism_share": 8.0}
     return Study.model_validate(fixed | values)
 
 
@@ -324,8 +325,12 @@ def test_mechanism_of_every_stage(finished):
     scores = {
         (row["checkpoint"], row["pair_id"]): row["chosen_logp"] for row in pq.read_table(folder.scores).to_pylist()
     }
-    assert real["path_chosen_logp"][0] == pytest.approx(scores[real["parent"], real["pair_id"]], abs=1e-3)
-    assert real["path_chosen_logp"][4] == pytest.approx(scores[real["checkpoint"], real["pair_id"]], abs=1e-3)
+    first = next(row for row in function if row["parent"] == "base")
+    for row in (first, real):  # both ends of the path are known from the scores
+        assert row["path_chosen_logp"][PATH.index(0.0)] == scores[row["parent"], row["pair_id"]]
+        assert row["path_chosen_logp"][PATH.index(1.0)] == scores[row["checkpoint"], row["pair_id"]]
+    traced = {(row["checkpoint"], row["placebo"]) for row in pq.read_table(folder.gradients).to_pylist()}
+    assert traced == {("first>second", 0), ("second>first", 0)}
     found = json.loads(folder.results.read_text())["mechanism"]
     assert {(one["to"], one["placebo"]) for one in found["kl_and_path"]} == stages
     assert len(found["movement"]) == len(stages)

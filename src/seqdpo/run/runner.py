@@ -46,7 +46,7 @@ from seqdpo.run.mechanism import (
     trace_halves,
 )
 from seqdpo.run.scores_table import scores_table, stage_scores
-from seqdpo.run.work import Work, base_work, mechanism_size, stage_work
+from seqdpo.run.work import Work, base_work, stage_notes, stage_work
 from seqdpo.study.checkpoints import BASE, Node, reference_of
 from seqdpo.study.config import Study
 from seqdpo.study.file import study_yaml
@@ -173,7 +173,7 @@ class _Runner:
         pairs = self._training_pairs(node, labels)
         given = (self.preferences, self.study)
         halves = trace_halves(node, *given, self._held_out_logps)
-        for note in mechanism_size(node, *given).notes:
+        for note in stage_notes(node, *given):
             self.board.message(f"{node.checkpoint}: {note}")
         with trainable_policy(self.base, self.study, parent, seed) as policy:
             forecasts = stage_forecast(policy, node, pairs, *given, self._on_scored, self._on_gradient)
@@ -255,7 +255,7 @@ class _Runner:
             "reference": BASE if reference is None else reference.checkpoint,
             "adapter_mode": self.study.adapter_mode,
             "n_train_pairs": len(pairs_of(node, self.preferences)),
-            "mechanism_notes": mechanism_size(node, self.preferences, self.study).notes,
+            "notes": stage_notes(node, self.preferences, self.study),
             **{name: round(value, 3) for name, value in seconds.items()},
         }
 

@@ -8,6 +8,7 @@ from seqdpo.measure.gradients import FEWEST_POINTS, SMALLEST_BATCH, TraceSize, p
 from seqdpo.preferences.prepare import Preferences
 from seqdpo.study.checkpoints import Node, reference_of
 from seqdpo.study.keys import MechanismKeys, OptimiserKeys, TreeKeys
+from seqdpo.study.losses import loss_of
 from seqdpo.tables import PATH
 from seqdpo.training.pairs import pairs_of
 from seqdpo.training.stage import n_steps
@@ -95,6 +96,13 @@ def mechanism_size(node: Node, preferences: Preferences, keys: MechanismKeys) ->
     if not trace.n_points:
         notes.append(_no_trace(node, preferences, keys, n_gradients))
     return MechanismSize(trace, n_held_out, notes)
+
+
+def stage_notes(node: Node, preferences: Preferences, keys: MechanismKeys) -> list[str]:
+    """What a reader of the stage's results has to know beforehand: what is not measured, and labels that do pull."""
+    null_note = loss_of(keys).null_note
+    of_labels = [f"no exact null: {null_note}"] if node.placebo and null_note else []
+    return mechanism_size(node, preferences, keys).notes + of_labels
 
 
 def _no_trace(node: Node, preferences: Preferences, keys: MechanismKeys, n_gradients: int) -> str:
