@@ -178,6 +178,23 @@ def test_account_counts_the_loss_of_the_stage_that_taught(reference, z_before, z
     assert found.n == 2
 
 
+def test_account_counts_the_loss_that_trained(make_panel):
+    """hinge: margins 2, 1 then 1, -1 at beta 0.5: relu(1 - 1), relu(1 - 0.5), then relu(1 - 0.5), relu(1 + 0.5)."""
+    panel = make_panel({(1, 0): [2.0, 1.0], (2, 0): [1.0, -1.0]})
+    name = panel.objective
+    node = NodeKey(0, panel.names[max(panel.names)], 0, name)
+    found = loss_change(node, panel, LossKeys(loss_type="hinge", beta=0.5))
+    assert found.value == pytest.approx((0.5 + 1.5) / 2 - (0 + 0.5) / 2)
+
+
+def test_account_of_a_loss_that_weighs_tokens_is_undefined(make_panel):
+    """Scores are sums over all tokens; with a weight of 1 they are what the loss sees."""
+    panel = make_panel({(1, 0): [2.0, 1.0], (2, 0): [1.0, -1.0]})
+    node = NodeKey(0, panel.names[max(panel.names)], 0, panel.objective)
+    assert math.isnan(loss_change(node, panel, LossKeys(ld_alpha=0.5)).value)
+    assert loss_change(node, panel, LossKeys(ld_alpha=1.0)) == loss_change(node, panel, LossKeys())
+
+
 @pytest.mark.parametrize(("update", "statement"), [(0.2, "confirmed"), (-0.2, "contradicted"), (None, "unresolved")])
 def test_books(update, statement, make_panel):
     """All pairs lost margin, so the loss rose; each point of the account says the same, or is of either sign."""

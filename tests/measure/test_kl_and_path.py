@@ -8,9 +8,9 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from seqdpo.measure.forecast import SHARE_OF_ADAM_STEP, forecast
-from seqdpo.measure.kl_and_path import HeldOut, kl_and_path_table, line_kl, path_logps
+from seqdpo.measure.kl_and_path import Ends, HeldOut, kl_and_path_table, line_kl, path_logps
 from seqdpo.measure.movement import adapter_factors
-from seqdpo.measure.scores import pair_logps
+from seqdpo.measure.scores import PairLogps, pair_logps
 from seqdpo.policy.adapters import line_between, loaded_adapter, save_adapter, trainable_policy
 from seqdpo.policy.engine import choose_engine
 from seqdpo.tables import KL_AND_PATH_SCHEMA, PATH
@@ -118,6 +118,25 @@ def test_table_has_a_row_a_pair_and_null_where_nothing_was_measured(tiny_model, 
     assert [len(row) for row in whole["path_chosen_logp"].to_pylist()] == [len(PATH)] * 3
     assert control["path_chosen_logp"].null_count == control["chosen_forecast"].null_count == 3
     assert control["chosen_kl"].equals(whole["chosen_kl"])
+
+
+def test_ends_that_are_known_are_taken_as_they_are_and_save_their_passes(tiny_model, checkpoints, pairs):
+    held_out = {"helpful": HeldOut(list("uvwxyz"), pairs)}
+    ends = Ends(*(PairLogps(np.full(6, a), np.full(6, -a)) for a in (1.0, 2.0)))
+    heard: dict[bool, int] = {}
+    tables = {}
+    for known in (False, True):
+        counts: list[int] = []
+        tables[known] = kl_and_path_table(
+            tiny_model, *checkpoints, held_out, 1000, ends={"helpful": ends} if known else None, on_batch=counts.append
+        )
+        heard[known] = sum(counts)
+    assert heard == {False: 6 * (2 + len(PATH)), True: 6 * (2 + len(PATH) - 2)}
+    plain, found = (np.array(tables[known]["path_chosen_logp"].to_pylist()) for known in (False, True))
+    given = [PATH.index(0.0), PATH.index(1.0)]
+    np.testing.assert_array_equal(found[:, given], [[1.0, 2.0]] * 6)
+    others = [i for i in range(len(PATH)) if i not in given]
+    np.testing.assert_array_equal(found[:, others], plain[:, others])
 
 
 def test_forecast_is_the_directional_derivative(tiny_model, make_study, random_pairs, pairs):

@@ -336,6 +336,23 @@ def test_mechanism_of_every_stage(finished):
     assert len(found["movement"]) == len(stages)
 
 
+def test_a_study_with_another_loss_that_weighs_tokens(tmp_path):
+    """Its gradients are traced against references that weigh tokens; what the account asks for, the scores lack."""
+    keys = {"loss_type": "ipo", "ld_alpha": 0.5, "beta": 1.0, "reference": "previous", "orders": [["first", "second"]]}
+    folder, _ = run(tmp_path / "run", **keys)
+    found = json.loads(folder.results.read_text())
+    assert found["study"]["loss_type"] == "ipo"
+    (record,) = found["mechanism"]["gradients"]
+    assert record["account"]["predicted"]["value"] is not None
+    assert record["account"]["actual"]["value"] is None
+    assert record["account"]["statement"] == "unresolved"
+    notes = [json.loads(path.read_text())["notes"] for path in sorted(folder.root.glob("stages/seed*/node.json"))]
+    assert [bool(of) for of in notes] == [False, True, False]  # first, its placebo of second, second
+    # the loss of the first step: policy is reference, so log-ratios are 0 and the loss (0 - 1 / (2 beta))^2
+    for path in folder.root.glob("stages/seed*/train.parquet"):
+        assert pq.read_table(path)["loss"][0].as_py() == pytest.approx(0.25, abs=1e-5)
+
+
 def test_movement_has_every_stage_once_and_starts_where_the_stage_did(finished):
     rows = pq.read_table(finished[0].movement).to_pylist()
     whole = {row["checkpoint"]: row for row in rows if row["module"] == "(all)"}

@@ -31,7 +31,9 @@ def test_size_by_hand(make_study):
     assert mechanism_size(FIRST, of, study) == (TraceSize(0, 0), 66, [])  # no trace to share with
 
 
-@pytest.mark.parametrize("keys", [{}, {"num_train_epochs": 3}, {"gradient_checkpointing": True}, {"beta": 1}], ids=str)
+@pytest.mark.parametrize(
+    "keys", [{}, {"num_train_epochs": 3}, {"gradient_checkpointing": True}, {"ld_alpha": 0.5}], ids=str
+)
 @pytest.mark.parametrize("share", [0.01, 0.1, 1.0, 5.0])
 def test_all_of_the_mechanism_keeps_to_its_share(share, keys, make_study):
     study = make_study(mechanism_share=share, **keys)

@@ -29,22 +29,23 @@ from seqdpo.training.stage import n_steps
 #: Each stage's own tables of the mechanism, by the name of the file.
 STAGE_TABLES = {"movement": MOVEMENT_SCHEMA, "gradients": GRADIENTS_SCHEMA, "kl_and_path": KL_AND_PATH_SCHEMA}
 Progress: TypeAlias = Callable[[int], None]
-#: What a checkpoint (None: the base) makes of an objective's evaluation pairs, as the loss weighs tokens.
-ReferenceLogps: TypeAlias = Callable[[Node | None, str], PairLogps]
+#: What a checkpoint (None: the base) makes of some evaluation pairs of an objective, as the loss weighs tokens.
+ReferenceLogps: TypeAlias = Callable[[Node | None, str, list[PreparedPair]], PairLogps]
 TraceHalves: TypeAlias = dict[str, Halves]  # by objective, in the order in which they are trained
 
 
 def trace_halves(node: Node, preferences: Preferences, keys: MechanismKeys, reference: ReferenceLogps) -> TraceHalves:
-    """Held-out pairs of a stage's objective and of those before it, each with the reference of the stage that trains
-    it; none where no trace is made."""
-    if not mechanism_size(node, preferences, keys).trace.n_points:
-        return {}
+    """The held-out pairs of a stage's objective and of those before it that its trace reads, each with the reference of
+    the stage that trains it; none where no trace is made."""
+    size = mechanism_size(node, preferences, keys).trace
     found = {}
-    for place, name in enumerate(node.path):
+    for place, name in enumerate(node.path if size.n_points else ()):
         prepared = preferences.objectives[name].eval
+        halves = [half[: size.n_points * size.n_pairs] for half in prompt_halves(prepared, place, node.stage)]
+        read = [prepared[i] for half in halves for i in half]
         teacher = Node(node.seed, node.path[: place + 1])
-        pairs = training_pairs(prepared, reference(reference_of(teacher, keys.reference), name))
-        found[name] = Halves(pairs, *prompt_halves(prepared, place, node.stage))
+        pairs = training_pairs(read, reference(reference_of(teacher, keys.reference), name, read))
+        found[name] = Halves(pairs, range(len(halves[0])), range(len(halves[0]), len(read)))
     return found
 
 
@@ -102,8 +103,9 @@ def stage_kl_and_path(
         return KL_AND_PATH_SCHEMA.empty_table()
     ends = {}
     for name, objective in preferences.objectives.items():
-        before, where = scored_logps(folder, node.parent, name, objective.eval), _some(len(objective.eval), n)
-        ends[name] = Ends(*(PairLogps(logps.chosen[where], logps.rejected[where]) for logps in (before, scores[name])))
+        where = _some(len(objective.eval), n)
+        before = scored_logps(folder, node.parent, name, [objective.eval[i] for i in where])
+        ends[name] = Ends(before, PairLogps(scores[name].chosen[where], scores[name].rejected[where]))
     return kl_and_path_table(
         base,
         folder.adapter(node.parent),
@@ -127,10 +129,12 @@ def held_out(preferences: Preferences, n: int) -> dict[str, HeldOut]:
 
 
 def scored_logps(folder: RunFolder, node: Node | None, objective: str, prepared: Sequence[PreparedPair]) -> PairLogps:
-    """What a finished checkpoint makes of an objective's evaluation pairs, from its own table."""
+    """What a finished checkpoint makes of some evaluation pairs of an objective, from its own table."""
     scores = pq.read_table(folder.stage(node) / "scores.parquet")
     own = scores.filter(pc.field("objective") == objective)
-    assert own["pair_id"].to_pylist() == [one.pair.pair_id for one in prepared]
+    rows = pc.index_in(pa.array([one.pair.pair_id for one in prepared]), value_set=own["pair_id"].combine_chunks())
+    assert not rows.null_count
+    own = own.take(rows)
     return PairLogps(own["chosen_logp"].to_numpy(), own["rejected_logp"].to_numpy())
 
 

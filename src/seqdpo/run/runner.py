@@ -120,7 +120,7 @@ class _Runner:
     unfinished: list[Node | None]  # parents first; None is the base
     _base_logps: BaseLogps = field(init=False)
     _weight_norms: dict[str, float] = field(init=False)
-    _logps: dict[tuple[Node | None, str, str], PairLogps] = field(default_factory=dict)
+    _train_logps: dict[tuple[Node | None, str], PairLogps] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._base_logps = BaseLogps(self.base, self.identity["model"], self.engine, self.study.tokens_per_batch)
@@ -197,25 +197,24 @@ class _Runner:
         start = self._reference_logps(node.parent, node.objective)
         return with_own_labels(pairs, start, self.study, generator)
 
-    def _reference_logps(self, node: Node | None, objective: str, split: str = "train") -> PairLogps:
-        """A checkpoint's log-probabilities of an objective's pairs, as the loss weighs tokens; computed once a run."""
-        key = (node, objective, split)
-        if key not in self._logps:
-            pairs = getattr(self.preferences.objectives[objective], split)
-            alpha = self.study.ld_alpha
-            if node is None:
-                logps = self._of_base(pairs, alpha)
-            else:
-                with loaded_adapter(self.base, self.folder.adapter(node)) as policy:
-                    logps = self._scored(policy, pairs, node, alpha)
-            self._logps[key] = logps
-        return self._logps[key]
+    def _reference_logps(self, node: Node | None, objective: str) -> PairLogps:
+        """A checkpoint's log-probabilities of an objective's training pairs; computed once a run."""
+        if (node, objective) not in self._train_logps:
+            self._train_logps[node, objective] = self._logps(node, self.preferences.objectives[objective].train)
+        return self._train_logps[node, objective]
 
-    def _held_out_logps(self, node: Node | None, objective: str) -> PairLogps:
-        """The same of evaluation pairs; the scores have them unless the loss weighs tokens."""
+    def _held_out_logps(self, node: Node | None, objective: str, pairs: list[PreparedPair]) -> PairLogps:
+        """The same of some evaluation pairs; the scores have them unless the loss weighs tokens."""
         if self.study.ld_alpha is None:
-            return scored_logps(self.folder, node, objective, self.preferences.objectives[objective].eval)
-        return self._reference_logps(node, objective, "eval")
+            return scored_logps(self.folder, node, objective, pairs)
+        return self._logps(node, pairs)
+
+    def _logps(self, node: Node | None, pairs: list[PreparedPair]) -> PairLogps:
+        """A checkpoint's log-probabilities, as the loss weighs tokens."""
+        if node is None:
+            return self._of_base(pairs, self.study.ld_alpha)
+        with loaded_adapter(self.base, self.folder.adapter(node)) as policy:
+            return self._scored(policy, pairs, node, self.study.ld_alpha)
 
     def _of_base(self, pairs: list[PreparedPair], tail_weight: float | None = None) -> PairLogps:
         return _finite(self._base_logps.of(pairs, self._on_scored, tail_weight), pairs, BASE)

@@ -64,7 +64,9 @@ def mechanism_work(node: Node, preferences: Preferences, keys: MechanismKeys) ->
     """What a stage's mechanism costs: the gradients of its trace; KL, forecast and, of a real stage, the path."""
     size = mechanism_size(node, preferences, keys)
     of_held_out = _held_out_work(node, preferences, size.n_held_out)
-    return Work(size.trace.gradient_pairs(node.stage - 1) + of_held_out.trained, of_held_out.scored)
+    traced = size.trace.gradient_pairs(node.stage - 1)
+    references = 0 if keys.ld_alpha is None else traced  # where the loss weighs tokens, scores do not have them
+    return Work(traced + of_held_out.trained, references + of_held_out.scored)
 
 
 def mechanism_size(node: Node, preferences: Preferences, keys: MechanismKeys) -> MechanismSize:
@@ -91,7 +93,7 @@ def mechanism_size(node: Node, preferences: Preferences, keys: MechanismKeys) ->
     if not later or node.placebo:
         return MechanismSize(TraceSize(0, 0), n_held_out, notes)
     left = budget - _held_out_work(real, preferences, n_held_out).units(keys)
-    n_gradients = int(left // _training_cost(keys))
+    n_gradients = int(left // (_training_cost(keys) + (0 if keys.ld_alpha is None else FORWARD_COST)))
     trace = trace_size(keys, n_gradients, _steps(node, preferences, keys), node.stage - 1, _half(node, preferences))
     if not trace.n_points:
         notes.append(_no_trace(node, preferences, keys, n_gradients))
