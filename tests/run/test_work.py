@@ -11,11 +11,13 @@ from seqdpo.study.checkpoints import Node
 FIRST, LATER, CONTROL = Node(0, ("a",)), Node(0, ("a", "b")), Node(0, ("a", "b"), 1)
 
 
-def preferences(n_train: int, n_eval: int = 400, names: str = "ab") -> Preferences:
-    def pairs(kind: str, n: int) -> list[PreparedPair]:
-        return [PreparedPair(Pair((Message("user", f"{kind}{i}"),), "yes", "no"), None) for i in range(n)]
+def prepared(text: str) -> PreparedPair:
+    return PreparedPair(Pair((Message("user", text),), "yes", "no"), None)
 
-    of = {name: PreparedObjective(pairs("train", n_train), pairs("eval", n_eval), 0, {}) for name in names}
+
+def preferences(n_train: int, n_eval: int = 400, names: str = "ab") -> Preferences:
+    held_out = [prepared(f"question {i}") for i in range(n_eval)]
+    of = {name: PreparedObjective([prepared("a question")] * n_train, held_out, 0, {}) for name in names}
     return Preferences(of, {}, None)
 
 
@@ -68,7 +70,7 @@ def test_too_few_pairs_are_not_measured_and_the_note_names_a_share_that_would_do
 def test_too_few_held_out_pairs_for_a_gradient_are_said(make_study):
     size = mechanism_size(LATER, preferences(6000, n_eval=8), make_study())
     assert size.trace == TraceSize(0, 0)
-    assert "held-out pairs in a half" in size.notes[0]
+    assert "held-out pairs in half an objective" in size.notes[0]
 
 
 def test_a_loss_whose_control_stages_pull_says_so_in_those(make_study):

@@ -75,29 +75,12 @@ def mechanism_size(node: Node, preferences: Preferences, keys: MechanismKeys) ->
     A control stage reads the held-out pairs of the real stage beside it. There is no trace of a first stage, which has
     no earlier objective, and none of a control stage.
     """
-    trained = len(pairs_of(node, preferences)) * keys.num_train_epochs
-    budget = keys.mechanism_share * Work(trained, 0).units(keys)
-    later = node.parent is not None and keys.gradient_trace_points > 0
-    real = Node(node.seed, node.path)
-    one = len(preferences.objectives) * (KL_PASSES + FORECAST_PASSES + PATH_PASSES) * FORWARD_COST + _training_cost(
-        keys
-    )
-    affordable = int((budget / 2 if later else budget) // one)
-    n_held_out = min(affordable, keys.mechanism_pairs)
-    notes = []
-    if n_held_out < min(FEWEST_HELD_OUT, keys.mechanism_pairs):
-        wanted = min(FEWEST_HELD_OUT, keys.mechanism_pairs) * one * (2 if later else 1)
-        found = f"{affordable} held-out pairs an objective; expected at least {FEWEST_HELD_OUT}"
-        notes.append(_note("KL, forecast and path", found, keys, wanted / budget))
-        n_held_out = 0
-    if not later or node.placebo:
-        return MechanismSize(TraceSize(0, 0), n_held_out, notes)
-    left = budget - _held_out_work(real, preferences, n_held_out).units(keys)
-    n_gradients = int(left // (_training_cost(keys) + (0 if keys.ld_alpha is None else FORWARD_COST)))
-    trace = trace_size(keys, n_gradients, _steps(node, preferences, keys), node.stage - 1, _half(node, preferences))
-    if not trace.n_points:
-        notes.append(_no_trace(node, preferences, keys, n_gradients))
-    return MechanismSize(trace, n_held_out, notes)
+    n_held_out, of_held_out = _held_out_size(node, preferences, keys)
+    trace, of_trace = TraceSize(0, 0), None
+    if _may_be_traced(node, keys) and not node.placebo:
+        left = _budget(node, preferences, keys) - _held_out_work(node, preferences, n_held_out).units(keys)
+        trace, of_trace = _trace_size(node, preferences, keys, left)
+    return MechanismSize(trace, n_held_out, [note for note in (of_held_out, of_trace) if note])
 
 
 def stage_notes(node: Node, preferences: Preferences, keys: MechanismKeys) -> list[str]:
@@ -107,25 +90,53 @@ def stage_notes(node: Node, preferences: Preferences, keys: MechanismKeys) -> li
     return mechanism_size(node, preferences, keys).notes + of_labels
 
 
-def _no_trace(node: Node, preferences: Preferences, keys: MechanismKeys, n_gradients: int) -> str:
-    if (
-        _half(node, preferences) < SMALLEST_BATCH
-        or min(_steps(node, preferences, keys), keys.gradient_trace_points) < 3
-    ):
-        return (
-            f"no gradients: an objective has {_half(node, preferences)} held-out pairs in a half, the stage "
-            f"{_steps(node, preferences, keys)} steps; expected at least {SMALLEST_BATCH} pairs and {FEWEST_POINTS} "
-            "points"
+def _held_out_size(node: Node, preferences: Preferences, keys: MechanismKeys) -> tuple[int, str | None]:
+    """Held-out pairs of each objective; what to say where these are none for want of passes."""
+    one = len(preferences.objectives) * (KL_PASSES + FORECAST_PASSES + PATH_PASSES) * FORWARD_COST
+    one += _training_cost(keys)
+    parts = 2 if _may_be_traced(node, keys) else 1
+    affordable = int(_budget(node, preferences, keys) / parts // one)
+    fewest = min(FEWEST_HELD_OUT, keys.mechanism_pairs)
+    if affordable >= fewest:
+        return min(affordable, keys.mechanism_pairs), None
+    found = f"{affordable} held-out pairs an objective; expected at least {fewest}"
+    return 0, _too_small("KL, forecast and path", found, fewest * one * parts, node, preferences, keys)
+
+
+def _trace_size(
+    node: Node, preferences: Preferences, keys: MechanismKeys, units: float
+) -> tuple[TraceSize, str | None]:
+    """The trace that so many units pay for; what to say where there is none."""
+    one = _training_cost(keys) + (0 if keys.ld_alpha is None else FORWARD_COST)
+    affordable, half = int(units // one), _smallest_half(node, preferences)
+    steps = n_steps(len(pairs_of(node, preferences)), keys)
+    size = trace_size(keys, affordable, steps, node.stage - 1, half)
+    if size.n_points:
+        return size, None
+    if half < SMALLEST_BATCH or min(steps, keys.gradient_trace_points) < FEWEST_POINTS:
+        return size, (
+            f"no gradients: {half} held-out pairs in half an objective, {steps} steps; expected at least "
+            f"{SMALLEST_BATCH} pairs, and {FEWEST_POINTS} points"
         )
-    needed = FEWEST_POINTS * SMALLEST_BATCH * 2 * node.stage
-    return _note(
-        "gradients", f"{n_gradients} pairs; expected at least {needed}", keys, 2 * needed / max(n_gradients, 1)
-    )
+    fewest = TraceSize(FEWEST_POINTS, SMALLEST_BATCH).gradient_pairs(node.stage - 1)
+    found = f"{affordable} pairs; expected at least {fewest}"
+    return size, _too_small("gradients", found, 2 * fewest * one, node, preferences, keys)
 
 
-def _note(what: str, found: str, keys: MechanismKeys, times: float) -> str:
-    enough = math.ceil(100 * keys.mechanism_share * times) / 100
+def _too_small(what: str, found: str, needed: float, node: Node, preferences: Preferences, keys: MechanismKeys) -> str:
+    enough = math.ceil(100 * keys.mechanism_share * needed / _budget(node, preferences, keys)) / 100
     return f"no {what}: mechanism_share = {keys.mechanism_share:g} pays for {found}. {enough:g} would do"
+
+
+def _budget(node: Node, preferences: Preferences, keys: MechanismKeys) -> float:
+    """Units that the mechanism of a stage may take."""
+    trained = len(pairs_of(node, preferences)) * keys.num_train_epochs
+    return keys.mechanism_share * Work(trained, 0).units(keys)
+
+
+def _may_be_traced(node: Node, keys: MechanismKeys) -> bool:
+    """Of a control stage: the real one beside it."""
+    return node.parent is not None and keys.gradient_trace_points > 0
 
 
 def _held_out_work(node: Node, preferences: Preferences, n_held_out: int) -> Work:
@@ -135,17 +146,13 @@ def _held_out_work(node: Node, preferences: Preferences, n_held_out: int) -> Wor
     return Work(trained, held_out * (KL_PASSES + FORECAST_PASSES + places))
 
 
-def _half(node: Node, preferences: Preferences) -> int:
+def _smallest_half(node: Node, preferences: Preferences) -> int:
     """Pairs of the smallest half of held-out pairs among the stage's objective and those before it."""
     return min(
         len(half)
         for place, name in enumerate(node.path)
         for half in prompt_halves(preferences.objectives[name].eval, place, node.stage)
     )
-
-
-def _steps(node: Node, preferences: Preferences, keys: OptimiserKeys) -> int:
-    return n_steps(len(pairs_of(node, preferences)), keys)
 
 
 def _training_cost(keys: OptimiserKeys) -> float:
