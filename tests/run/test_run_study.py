@@ -301,7 +301,7 @@ def test_nothing_is_written_when_the_input_is_wrong(tmp_path):
 
 @pytest.mark.parametrize("setting", ["lab-conflict", "lab-compatible"])
 def test_the_direction_of_the_planted_angle_shows_in_the_earlier_objective(tmp_path, setting):
-    values = {"setting": setting, "max_eval_pairs": 300, "placebo": 0}
+    values = {"setting": setting, "max_eval_pairs": 300, "placebo": 0, "mechanism_pairs": 0, "gradient_trace_points": 0}
     order = {"lab-conflict": ["helpful", "harmless"], "lab-compatible": ["helpfulness", "honesty"]}[setting]
     study = Study.model_validate(LAB | values | {"orders": [order], "output_dir": str(tmp_path / "run")})
     folder = run_study(study, SilentBoard())

@@ -86,7 +86,7 @@ def mechanism_size(node: Node, preferences: Preferences, keys: MechanismKeys) ->
 def stage_notes(node: Node, preferences: Preferences, keys: MechanismKeys) -> list[str]:
     """What a reader of the stage's results has to know beforehand: what is not measured, and labels that do pull."""
     null_note = loss_of(keys).null_note
-    of_labels = [f"no exact null: {null_note}"] if node.placebo and null_note else []
+    of_labels = [f"no exact null of control stages: {null_note}"] if node.placebo and null_note else []
     return mechanism_size(node, preferences, keys).notes + of_labels
 
 
