@@ -37,8 +37,8 @@ from seqdpo.run.inputs import read_preferences, with_model_path
 from seqdpo.run.study import run_study
 from seqdpo.study.config import Study
 from seqdpo.study.settings import LAB, SETTINGS
-from seqdpo.training.placebo import TrainingPairs
-from seqdpo.training.stage import accumulate_gradients, train_stage
+from seqdpo.training.pairs import TrainingPairs
+from seqdpo.training.stage import mean_vector, train_stage
 
 ANGLES = (0, 45, 90, 135, 180)
 #: Pairs of the first objective that the policy has learned from when the gradients are taken, and how fast it learned.
@@ -50,11 +50,11 @@ SEEDS = tuple(range(10))
 #: folder -> (setting, keys). A trace of as many passes as the training itself, and one of six times as many, since a
 #: stage of 600 pairs has batches of seven otherwise. Control stages show what a forecast ranks where nothing is taught.
 STUDIES = {
-    "lab-conflict": ("lab-conflict", {"gradient_trace_share": 1.0, "placebo": 1}),
-    "lab-compatible": ("lab-compatible", {"gradient_trace_share": 1.0, "placebo": 0}),
+    "lab-conflict": ("lab-conflict", {"mechanism_share": 2.0, "placebo": 1}),
+    "lab-compatible": ("lab-compatible", {"mechanism_share": 2.0, "placebo": 0}),
     "lab-compatible-large": (
         "lab-compatible",
-        {"gradient_trace_share": 6.0, "placebo": 0, "mechanism_pairs": 0, "orders": [["helpfulness", "honesty"]]},
+        {"mechanism_share": 6.0, "placebo": 0, "mechanism_pairs": 0, "orders": [["helpfulness", "honesty"]]},
     ),
 }
 
@@ -118,7 +118,7 @@ def learned_policy(
 ) -> Iterator[PeftModel]:
     with trainable_policy(base, study, None, seed=0) as policy:
         if learned:
-            part = TrainingPairs(pairs.pair_ids[:learned], pairs.tokens[:learned], pairs.offsets[:learned])
+            part = pairs.take(range(learned))
             train_stage(policy, part, study.model_copy(update={"learning_rate": rate}), 0, lambda step: None)
         yield policy
 
@@ -129,14 +129,8 @@ def tokens_of(pairs: Sequence[PreparedPair]) -> list[PairTokens]:
 
 def half_gradients(policy: PeftModel, pairs: TrainingPairs, study: Study) -> list[Tensor]:
     """The mean gradients of every second pair, and of the others."""
-    parameters = [parameter for parameter in policy.parameters() if parameter.requires_grad]
-    found = []
-    for start in (0, 1):
-        accumulate_gradients(policy, pairs, range(start, len(pairs.tokens), 2), study)
-        found.append(torch.cat([parameter.grad.double().flatten() for parameter in parameters]))
-        for parameter in parameters:
-            parameter.grad = None
-    return found
+    halves = (mean_vector(policy, pairs.take(range(start, pairs.n_pairs, 2)), study) for start in (0, 1))
+    return [torch.cat([gradient.double().flatten() for gradient in half]) for half in halves]
 
 
 def full_cosines(one: Sequence[Tensor], other: Sequence[Tensor]) -> tuple[float, float]:
@@ -157,8 +151,7 @@ def small_batches(
         generator = np.random.default_rng(draw)
         halves = [_halves(pairs, generator) for pairs in (earlier, current)]
         trace = GradientTrace(policy, halves[1], {"at0": halves[0]}, still, SIZE, SIZE.n_points)
-        few = TrainingPairs(current.pair_ids[:20], current.tokens[:20], current.offsets[:20])
-        train_stage(policy, few, still, 0, lambda step: None, trace)
+        train_stage(policy, current.take(range(20)), still, 0, lambda step: None, [trace])
         points = trace_of(trace.table.filter(pa.compute.field("module") == "(all)"))
         raw.append(
             float(np.sum(points.dot) / np.sqrt(points.current_squared_norm.sum() * points.earlier_squared_norm.sum()))

@@ -26,8 +26,7 @@ from seqdpo.preferences.tokens import PairTokens
 from seqdpo.run.inputs import read_preferences
 from seqdpo.study.config import Study
 from seqdpo.study.objectives import HhRlhfObjective
-from seqdpo.training.loss import reference_offsets
-from seqdpo.training.placebo import TrainingPairs
+from seqdpo.training.pairs import TrainingPairs
 
 SHAPES: dict[str, dict[str, Any]] = {
     "41M": {"hidden_size": 512, "intermediate_size": 1536, "num_hidden_layers": 8, "num_attention_heads": 8},
@@ -89,7 +88,7 @@ def pairs_of(study: Study) -> list[PreparedPair]:
 def training_pairs(base: PreTrainedModel, tokens: Sequence[PairTokens], study: Study) -> TrainingPairs:
     """Pairs as a stage takes them, the base their reference."""
     logps = pair_logps(base, tokens, study.tokens_per_batch)
-    return TrainingPairs([str(i) for i in range(len(tokens))], tokens, reference_offsets(*logps, study.beta))
+    return TrainingPairs([str(i) for i in range(len(tokens))], tokens, *logps)
 
 
 def made_up_pairs(n: int, prompt: int, response: int, spread: float, seed: int = 0) -> list[PairTokens]:

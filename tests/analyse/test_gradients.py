@@ -10,6 +10,7 @@ from seqdpo.analyse.gradients import corrected_cosine, gradient_records, loss_ch
 from seqdpo.analyse.nodes import NodeKey
 from seqdpo.analyse.schema import to_json
 from seqdpo.errors import DataError
+from seqdpo.study.keys import LossKeys
 from seqdpo.tables import GRADIENTS_SCHEMA, NODE_COLUMNS
 
 SCHEMA = pa.schema([*NODE_COLUMNS, *GRADIENTS_SCHEMA])
@@ -69,7 +70,7 @@ def test_noise_shrinks_the_raw_cosine_and_the_correction_undoes_it(panel):
     """True -0.3 at a reliability of 0.1: raw -0.03 in the mean (cos = true * sqrt(rel * rel)), corrected -0.3."""
     generator = np.random.default_rng(0)
     found = [
-        to_json(gradient_records(table(planted(generator, -0.3, 0.1, 20)), [panel], "base", 0.3, 0.95))[0]
+        to_json(gradient_records(table(planted(generator, -0.3, 0.1, 20)), [panel], LossKeys(), 0.95))[0]
         for _ in range(300)
     ]
     raw = np.array([record["raw_cosine"] for record in found])
@@ -85,7 +86,7 @@ def test_statement_of_orthogonal_gradients_is_wrong_as_often_as_it_says(panel):
     """Planted 0: a statement at all is an error, 5% of the draws; 300 draws, within three standard errors."""
     generator = np.random.default_rng(1)
     found = [
-        to_json(gradient_records(table(planted(generator, 0.0, 0.1, 20)), [panel], "base", 0.3, 0.95))[0]["statement"]
+        to_json(gradient_records(table(planted(generator, 0.0, 0.1, 20)), [panel], LossKeys(), 0.95))[0]["statement"]
         for _ in range(300)
     ]
     assert np.mean([word != "unresolved" for word in found]) <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 300)
@@ -95,9 +96,7 @@ def test_statement_of_orthogonal_gradients_is_wrong_as_often_as_it_says(panel):
 def test_planted_opposition_is_found(cosine, word, panel):
     generator = np.random.default_rng(2)
     found = [
-        to_json(gradient_records(table(planted(generator, cosine, 0.2, 20)), [panel], "base", 0.3, 0.95))[0][
-            "statement"
-        ]
+        to_json(gradient_records(table(planted(generator, cosine, 0.2, 20)), [panel], LossKeys(), 0.95))[0]["statement"]
         for _ in range(50)
     ]
     assert found == [word] * 50
@@ -106,7 +105,7 @@ def test_planted_opposition_is_found(cosine, word, panel):
 def test_signal_that_drowns_is_null(panel):
     """The halves of the earlier objective's gradient disagree: no angle, but the raw numbers stay."""
     rows = [row(step, dot=-0.5, earlier_split_dot=-0.2) for step in range(4)]
-    [record] = to_json(gradient_records(table(rows), [panel], "base", 0.3, 0.95))
+    [record] = to_json(gradient_records(table(rows), [panel], LossKeys(), 0.95))
     assert record["cosine"]["value"] is None
     assert record["raw_cosine"] == -0.5
     assert record["reliability"] == {"current": 1.0, "earlier": -0.2}
@@ -119,7 +118,7 @@ def test_every_number_by_hand(panel):
         row(0, dot=-1.0, current_squared_norm=4.0, current_split_dot=2.0, update_dot=0.5),
         row(8, dot=-3.0, current_squared_norm=4.0, current_split_dot=2.0, earlier_squared_norm=4.0, update_dot=0.3),
     ]
-    [record] = to_json(gradient_records(table(rows), [panel], "base", 0.3, 0.95))
+    [record] = to_json(gradient_records(table(rows), [panel], LossKeys(), 0.95))
     assert record["raw_cosine"] == pytest.approx(-4 / math.sqrt(8 * 5))
     assert record["reliability"] == {"current": 0.5, "earlier": pytest.approx(2 / 5)}
     assert record["cosine"]["value"] == pytest.approx(-4 / math.sqrt(4 * 2))
@@ -149,7 +148,7 @@ def test_layers_and_modules_have_their_own(panel):
             row(step, "model.layers.0.k", 0, dot=0.2, update_dot=0.1),
         )
     ]
-    [record] = to_json(gradient_records(table(rows), [panel], "base", 0.3, 0.95))
+    [record] = to_json(gradient_records(table(rows), [panel], LossKeys(), 0.95))
     assert [(layer["layer"], layer["cosine"]["value"]) for layer in record["layers"]] == [(0, -0.5)]
     assert [(one["module"], one["cosine"]["value"]) for one in record["modules"]] == [
         ("model.layers.0.q", pytest.approx(-0.7)),
@@ -175,10 +174,27 @@ def test_account_counts_the_loss_of_the_stage_that_taught(reference, z_before, z
     """Objective b of the order a>b>c, margins 0.5, -1 after a; 3, 1 after b; 2, -1 after c; beta 0.5."""
     margins = {(1, 0): [0.5, -1.0], (2, 0): [3.0, 1.0], (3, 0): [2.0, -1.0]}
     panel = make_panel(margins, objective="b", order="a>b>c")
-    found = loss_change(NodeKey(0, "a>b>c", 0, "a>b"), panel, reference, 0.5)
+    found = loss_change(NodeKey(0, "a>b>c", 0, "a>b"), panel, LossKeys(reference=reference, beta=0.5))
     expected = np.mean([loss(after) - loss(before) for before, after in zip(z_before, z_after, strict=True)])
     assert found.value == pytest.approx(expected)
     assert found.n == 2
+
+
+def test_account_counts_the_loss_that_trained(make_panel):
+    """hinge: margins 2, 1 then 1, -1 at beta 0.5: relu(1 - 1), relu(1 - 0.5), then relu(1 - 0.5), relu(1 + 0.5)."""
+    panel = make_panel({(1, 0): [2.0, 1.0], (2, 0): [1.0, -1.0]})
+    name = panel.objective
+    node = NodeKey(0, panel.names[max(panel.names)], 0, name)
+    found = loss_change(node, panel, LossKeys(loss_type="hinge", beta=0.5))
+    assert found.value == pytest.approx((0.5 + 1.5) / 2 - (0 + 0.5) / 2)
+
+
+def test_account_of_a_loss_that_weighs_tokens_is_undefined(make_panel):
+    """Scores are sums over all tokens; with a weight of 1 they are what the loss sees."""
+    panel = make_panel({(1, 0): [2.0, 1.0], (2, 0): [1.0, -1.0]})
+    node = NodeKey(0, panel.names[max(panel.names)], 0, panel.objective)
+    assert math.isnan(loss_change(node, panel, LossKeys(ld_alpha=0.5)).value)
+    assert loss_change(node, panel, LossKeys(ld_alpha=1.0)) == loss_change(node, panel, LossKeys())
 
 
 @pytest.mark.parametrize(("update", "statement"), [(0.2, "confirmed"), (-0.2, "contradicted"), (None, "unresolved")])
@@ -187,14 +203,14 @@ def test_books(update, statement, make_panel):
     panel = make_panel({(1, 0): [2.0, 2.1, 1.9, 2.0], (2, 0): [1.0, 1.1, 1.0, 0.9]})
     updates = [0.1, -0.1, 0.2, -0.15] if update is None else [update, update * 1.1, update * 0.9, update]
     rows = [row(step, update_dot=value) for step, value in enumerate(updates)]
-    [record] = to_json(gradient_records(table(rows), [panel], "base", 0.3, 0.95))
+    [record] = to_json(gradient_records(table(rows), [panel], LossKeys(), 0.95))
     assert record["account"]["statement"] == statement
     assert record["account"]["share"] == pytest.approx(sum(updates) / record["account"]["actual"]["value"])
 
 
 def test_share_of_a_change_that_may_be_none_is_null(make_panel):
     panel = make_panel({(1, 0): [2.0, 1.0, 2.0, 1.0], (2, 0): [1.0, 2.0, 1.0, 2.0]})
-    [record] = to_json(gradient_records(table([row(step) for step in range(3)]), [panel], "base", 0.3, 0.95))
+    [record] = to_json(gradient_records(table([row(step) for step in range(3)]), [panel], LossKeys(), 0.95))
     assert record["account"]["share"] is None
 
 
@@ -207,9 +223,9 @@ def test_a_point_without_its_modules_is_refused():
 def test_other_scores_are_refused(make_panel):
     panel = make_panel({(1, 0): [2.0]}, order="a>c")
     with pytest.raises(DataError, match="no checkpoint 'a>b' of seed 0"):
-        to_json(gradient_records(table([row()]), [panel], "base", 0.3, 0.95))
+        to_json(gradient_records(table([row()]), [panel], LossKeys(), 0.95))
 
 
 def test_no_points_no_records(panel):
-    assert to_json(gradient_records(SCHEMA.empty_table(), [panel], "base", 0.3, 0.95)) == []
+    assert to_json(gradient_records(SCHEMA.empty_table(), [panel], LossKeys(), 0.95)) == []
     assert corrected_cosine(trace_of(table([row(0), row(1)]))).value.tolist() == [0.0]

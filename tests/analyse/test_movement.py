@@ -5,6 +5,7 @@ import pyarrow as pa
 from seqdpo.analyse.movement import movement_records
 from seqdpo.analyse.results import MechanismTables, mechanism_record, results
 from seqdpo.analyse.schema import to_json
+from seqdpo.study.keys import LossKeys
 from seqdpo.tables import GRADIENTS_SCHEMA, KL_AND_PATH_SCHEMA, MOVEMENT_SCHEMA, NODE_COLUMNS
 
 MOVEMENT = pa.schema([*NODE_COLUMNS, *MOVEMENT_SCHEMA])
@@ -43,4 +44,4 @@ def test_nothing_measured_is_empty_and_no_tables_are_null(make_scores, score_row
         "movement": [],
         "kl_and_path": [],
     }
-    assert to_json(mechanism_record(tables, [], "base", 0.3, 0.95))["gradients"] == []
+    assert to_json(mechanism_record(tables, [], LossKeys(), 0.95))["gradients"] == []

@@ -12,7 +12,7 @@ from torch.nn import Parameter
 
 from seqdpo.measure.gradients import GradientTrace, Halves, TraceSize, trace_size
 from seqdpo.policy.adapters import trainable_policy
-from seqdpo.training.placebo import TrainingPairs
+from seqdpo.training.pairs import TrainingPairs
 from seqdpo.training.stage import train_stage
 
 N = 12  # held-out pairs of an objective; two halves of six
@@ -36,9 +36,8 @@ def parameters(policy) -> dict[str, Tensor]:
 @pytest.fixture
 def make_pairs(random_pairs):
     def make(n, seed):
-        return TrainingPairs(
-            [f"{seed}-{i}" for i in range(n)], random_pairs(n, seed=seed), np.random.default_rng(seed).normal(0, 1, n)
-        )
+        chosen = np.random.default_rng(seed).normal(0, 1, n) / 0.3
+        return TrainingPairs([f"{seed}-{i}" for i in range(n)], random_pairs(n, seed=seed), chosen, np.zeros(n))
 
     return make
 
@@ -52,14 +51,15 @@ def halves(make_pairs):
 
 
 def pair_loss(policy, pairs, i, beta) -> Tensor:
-    """-log sigmoid(beta * (logp(chosen) - logp(rejected)) - offset), each response in a plain forward pass."""
+    """-log sigmoid(beta * (difference of logps less the reference's)), each response in a plain forward pass."""
     prompt, chosen, rejected, _ = pairs.tokens[i]
     logps = []
     for response in (chosen, rejected):
         ids = torch.as_tensor(np.concatenate([prompt, response])).long()
         rows = policy(input_ids=ids[None], use_cache=False).logits[0, len(prompt) - 1 : -1].log_softmax(-1)
         logps.append(rows.gather(1, ids[len(prompt) :, None]).sum())
-    return torch.log1p(torch.exp(-(beta * (logps[0] - logps[1]) - pairs.offsets[i])))
+    reference = pairs.reference_chosen[i] - pairs.reference_rejected[i]
+    return torch.log1p(torch.exp(-beta * (logps[0] - logps[1] - reference)))
 
 
 def oracle(policy, pairs, indices, beta) -> dict[str, Tensor]:
@@ -83,7 +83,7 @@ def test_every_number_equals_one_backward_per_pair(tiny_model, make_study, make_
     current, earlier = halves(2), halves(3)
     with moved_policy(tiny_model, study) as policy:
         trace = GradientTrace(policy, current, {"helpful": earlier}, study, TraceSize(2, 4), n_steps=2)
-        train_stage(policy, make_pairs(8, 4), study, 0, lambda step: None, trace)
+        train_stage(policy, make_pairs(8, 4), study, 0, lambda step: None, [trace])
     table = trace.table.to_pylist()
     with moved_policy(tiny_model, study) as policy:  # the state at the first point
         c = [
@@ -115,7 +115,7 @@ def test_layers_and_the_whole_are_sums_of_modules(tiny_model, make_study, make_p
     study = make_study(per_device_train_batch_size=4)
     with moved_policy(tiny_model, study) as policy:
         trace = GradientTrace(policy, halves(2), {"helpful": halves(3)}, study, TraceSize(3, 4), n_steps=3)
-        train_stage(policy, make_pairs(12, 4), study, 0, lambda step: None, trace)
+        train_stage(policy, make_pairs(12, 4), study, 0, lambda step: None, [trace])
     for step in (0, 1, 2):
         rows = [row for row in trace.table.to_pylist() if row["step"] == step]
         named = [row for row in rows if not row["module"].startswith("(")]
@@ -140,7 +140,7 @@ def test_the_account_of_each_step_is_the_gradient_times_what_the_step_did(tiny_m
         def keep(step):
             states.append({name: p.detach().clone() for name, p in parameters(policy).items()})
 
-        train_stage(policy, make_pairs(12, 4), study, 0, keep, trace)
+        train_stage(policy, make_pairs(12, 4), study, 0, keep, [trace])
         rows = [row for row in trace.table.to_pylist() if row["module"] == "(all)"]
         for k, row in enumerate(rows):
             with torch.no_grad():
@@ -169,7 +169,7 @@ def test_the_midpoint_account_closes_on_what_really_happened(tiny_model, make_st
     with moved_policy(tiny_model, study) as policy:
         before = mean_loss(policy)
         trace = GradientTrace(policy, halves(2), {"helpful": earlier}, study, TraceSize(6, 6), n_steps=12)
-        train_stage(policy, make_pairs(48, 4), study, 0, lambda step: None, trace)
+        train_stage(policy, make_pairs(48, 4), study, 0, lambda step: None, [trace])
         change = mean_loss(policy) - before
     rows = [row for row in trace.table.to_pylist() if row["module"] == "(all)"]
     assert [(row["from_step"], row["step"], row["to_step"]) for row in rows] == [
@@ -184,7 +184,7 @@ def test_preconditioned_dot_divides_by_adams_own_scale(tiny_model, make_study, m
     study = make_study(per_device_train_batch_size=4, adam_epsilon=1e6)
     with moved_policy(tiny_model, study) as policy:
         trace = GradientTrace(policy, halves(2), {"helpful": halves(3)}, study, TraceSize(3, 4), n_steps=3)
-        train_stage(policy, make_pairs(12, 4), study, 0, lambda step: None, trace)
+        train_stage(policy, make_pairs(12, 4), study, 0, lambda step: None, [trace])
     for row in trace.table.to_pylist():
         if row["step"]:
             assert row["preconditioned_dot"] == pytest.approx(row["dot"] / 1e6, rel=1e-4)
@@ -196,8 +196,8 @@ def test_a_traced_stage_is_the_untraced_one_bit_for_bit(keys, tiny_model, make_s
 
     def trained(size):
         with moved_policy(tiny_model, study) as policy:
-            observer = size and GradientTrace(policy, halves(2), {"helpful": halves(3)}, study, size, n_steps=3)
-            steps = train_stage(policy, make_pairs(12, 4), study, 0, lambda step: None, observer)
+            hooks = [GradientTrace(policy, halves(2), {"helpful": halves(3)}, study, size, n_steps=3)] if size else []
+            steps = train_stage(policy, make_pairs(12, 4), study, 0, lambda step: None, hooks)
             return {name: p.detach().clone() for name, p in parameters(policy).items()}, steps.drop(["seconds"])
 
     (plain, plain_steps), (traced, traced_steps) = trained(None), trained(TraceSize(3, 4))
@@ -228,22 +228,21 @@ def test_memory_is_two_vectors_and_one_for_each_earlier_objective(
             return found
 
         trace._gradient = counted
-        train_stage(policy, make_pairs(12, 4), study, 0, lambda step: None, trace)
+        train_stage(policy, make_pairs(12, 4), study, 0, lambda step: None, [trace])
     # parameters 1, Adam 2, the gradient that was just made 1 (training has it, too); the rest is the trace's
     assert max(alive) - 4 <= 2 + n_earlier
 
 
-def test_size_of_the_trace_keeps_to_its_share(make_study):
-    """600 pairs of a stage, a tenth: 60; one earlier objective, so four batches a point."""
-    study = make_study(gradient_trace_points=20, gradient_trace_share=0.1)
-    assert trace_size(study, 600, 75, 1, 100) == TraceSize(3, 5)  # 60 // 16 = 3 points, 60 // 12 = 5 pairs
-    assert trace_size(study, 43_000, 5375, 1, 500) == TraceSize(20, 53)  # 4300 // 80
-    assert trace_size(study, 43_000, 5375, 1, 30) == TraceSize(20, 30)  # no more than a half has
-    assert trace_size(study, 43_000, 5, 1, 500) == TraceSize(5, 215)  # no more points than steps
-    assert trace_size(study, 400, 50, 1, 100) == TraceSize(0, 0)  # 40 // 16 = 2 points have no spread
-    assert trace_size(study, 43_000, 5375, 1, 3) == TraceSize(0, 0)
-    assert trace_size(make_study(gradient_trace_points=0), 43_000, 5375, 1, 500) == TraceSize(0, 0)
-    for trained in (100, 600, 5000):
+def test_size_of_the_trace_keeps_to_its_budget(make_study):
+    """A budget of 60 pairs forward and backward; one earlier objective, so four batches a point."""
+    study = make_study(gradient_trace_points=20)
+    assert trace_size(study, 60, 75, 1, 100) == TraceSize(3, 5)  # 60 // 16 = 3 points, 60 // 12 = 5 pairs
+    assert trace_size(study, 4300, 5375, 1, 500) == TraceSize(20, 53)  # 4300 // 80
+    assert trace_size(study, 4300, 5375, 1, 30) == TraceSize(20, 30)  # no more than a half has
+    assert trace_size(study, 4300, 5, 1, 500) == TraceSize(5, 215)  # no more points than steps
+    assert trace_size(study, 40, 50, 1, 100) == TraceSize(0, 0)  # 40 // 16 = 2 points have no spread
+    assert trace_size(study, 4300, 5375, 1, 3) == TraceSize(0, 0)
+    assert trace_size(make_study(gradient_trace_points=0), 4300, 5375, 1, 500) == TraceSize(0, 0)
+    for budget in (10, 60, 500):
         for n_earlier in (1, 2, 3):
-            size = trace_size(study, trained, trained // 8, n_earlier, 1000)
-            assert size.gradient_pairs(n_earlier) <= 0.1 * trained
+            assert trace_size(study, budget, 100, n_earlier, 1000).gradient_pairs(n_earlier) <= budget

@@ -8,14 +8,14 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from seqdpo.measure.forecast import SHARE_OF_ADAM_STEP, forecast
-from seqdpo.measure.kl_and_path import HeldOut, kl_and_path_table, line_kl, path_logps
+from seqdpo.measure.kl_and_path import Ends, HeldOut, kl_and_path_table, line_kl, path_logps
 from seqdpo.measure.movement import adapter_factors
-from seqdpo.measure.scores import pair_logps
+from seqdpo.measure.scores import PairLogps, pair_logps
 from seqdpo.policy.adapters import line_between, loaded_adapter, save_adapter, trainable_policy
 from seqdpo.policy.engine import choose_engine
 from seqdpo.tables import KL_AND_PATH_SCHEMA, PATH
-from seqdpo.training.placebo import TrainingPairs
-from seqdpo.training.stage import accumulate_gradients
+from seqdpo.training.pairs import TrainingPairs
+from seqdpo.training.stage import mean_vector
 
 
 @pytest.fixture
@@ -120,21 +120,39 @@ def test_table_has_a_row_a_pair_and_null_where_nothing_was_measured(tiny_model, 
     assert control["chosen_kl"].equals(whole["chosen_kl"])
 
 
+def test_ends_that_are_known_are_taken_as_they_are_and_save_their_passes(tiny_model, checkpoints, pairs):
+    held_out = {"helpful": HeldOut(list("uvwxyz"), pairs)}
+    ends = Ends(*(PairLogps(np.full(6, a), np.full(6, -a)) for a in (1.0, 2.0)))
+    heard: dict[bool, int] = {}
+    tables = {}
+    for known in (False, True):
+        counts: list[int] = []
+        tables[known] = kl_and_path_table(
+            tiny_model, *checkpoints, held_out, 1000, ends={"helpful": ends} if known else None, on_batch=counts.append
+        )
+        heard[known] = sum(counts)
+    assert heard == {False: 6 * (2 + len(PATH)), True: 6 * (2 + len(PATH) - 2)}
+    plain, found = (np.array(tables[known]["path_chosen_logp"].to_pylist()) for known in (False, True))
+    given = [PATH.index(0.0), PATH.index(1.0)]
+    np.testing.assert_array_equal(found[:, given], [[1.0, 2.0]] * 6)
+    others = [i for i in range(len(PATH)) if i not in given]
+    np.testing.assert_array_equal(found[:, others], plain[:, others])
+
+
 def test_forecast_is_the_directional_derivative(tiny_model, make_study, random_pairs, pairs):
     """Against one backward pass for each pair: <grad logp, step>, with the step that the docstring promises.
 
     Large learning rates would bend, so a small one; rounding in float32 stays below 2% of these changes.
     """
     study = make_study(learning_rate=1e-3)
-    training = TrainingPairs(list("abcdefgh"), random_pairs(8, seed=3), np.linspace(-1, 1, 8))
+    training = TrainingPairs(list("abcdefgh"), random_pairs(8, seed=3), np.linspace(-3, 3, 8), np.zeros(8))
     with moved(tiny_model, study, None, 1) as policy:
         parameters = [p for p in policy.parameters() if p.requires_grad]
         before = [p.detach().clone() for p in parameters]
         found = forecast(policy, training, {"helpful": HeldOut(list("uvwxyz"), pairs)}, study)["helpful"]
         assert all(torch.equal(p, start) and p.grad is None for p, start in zip(parameters, before, strict=True))
 
-        accumulate_gradients(policy, training, range(8), study)
-        gradients = [p.grad.clone() for p in parameters]
+        gradients = mean_vector(policy, training, study)
         norm = sum(g.double().square().sum() for g in gradients) ** 0.5
         length = SHARE_OF_ADAM_STEP * 1e-3 * sum(p.numel() for p in parameters) ** 0.5
         for i, (prompt, *responses, _) in enumerate(pairs):
@@ -150,5 +168,5 @@ def test_forecast_is_the_directional_derivative(tiny_model, make_study, random_p
 def test_a_gradient_of_zero_promises_nothing(tiny_model, make_study, random_pairs, pairs):
     """Pairs that the policy is so sure of that the loss is 0 to the last bit."""
     with moved(tiny_model, make_study(), None, 1) as policy:
-        training = TrainingPairs(list("abc"), random_pairs(3, seed=3), np.full(3, -1e6))
+        training = TrainingPairs(list("abc"), random_pairs(3, seed=3), np.full(3, -1e6), np.zeros(3))
         assert forecast(policy, training, {"helpful": HeldOut(list("uvwxyz"), pairs)}, make_study()) == {}

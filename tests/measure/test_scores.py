@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from seqdpo.measure.scores import PairLogps, pair_logps
+from seqdpo.policy.engine import choose_engine
 
 
 def logp(model, prompt, response) -> float:
@@ -22,6 +23,23 @@ def test_scores_are_in_the_order_of_the_pairs(tokens_per_batch, tiny_model, rand
     scores = pair_logps(tiny_model, pairs, tokens_per_batch)
     np.testing.assert_allclose(scores.chosen, [logp(tiny_model, p.prompt, p.chosen) for p in pairs], rtol=1e-5)
     np.testing.assert_allclose(scores.rejected, [logp(tiny_model, p.prompt, p.rejected) for p in pairs], rtol=1e-5)
+
+
+@pytest.mark.parametrize("path", ["padded", "packed"])
+@pytest.mark.parametrize("weight", [0.0, 0.4, 1.0])
+def test_tokens_beyond_the_shorter_response_count_as_much_as_their_weight(weight, path, tiny_model, random_pairs):
+    """By two scores: the longer response whole, and cut to the length of the shorter one."""
+    pairs = random_pairs(12, seed=0)
+    assert len({len(p.chosen) < len(p.rejected) for p in pairs}) == 2
+    shared = [min(len(p.chosen), len(p.rejected)) for p in pairs]
+    cut = [p._replace(chosen=p.chosen[:n], rejected=p.rejected[:n]) for p, n in zip(pairs, shared, strict=True)]
+    if path == "packed":
+        assert choose_engine(tiny_model, 500) == "packed trees (segments)"
+    whole, head = pair_logps(tiny_model, pairs, 200), pair_logps(tiny_model, cut, 200)
+    found = pair_logps(tiny_model, pairs, 200, tail_weight=weight)
+    for one, of_whole, of_head in zip(found, whole, head, strict=True):
+        np.testing.assert_allclose(one, of_head + weight * (of_whole - of_head), rtol=1e-5)
+    assert (np.abs(found.chosen - whole.chosen).max() < 1e-3) == (weight == 1)
 
 
 @pytest.mark.parametrize("tokens_per_batch", [16, 200, 100_000])

@@ -18,7 +18,7 @@ from seqdpo.run import stage as node_stage
 from seqdpo.run.study import run_study
 from seqdpo.study.config import Study
 from seqdpo.study.settings import LAB
-from seqdpo.tables import SCORES_SCHEMA
+from seqdpo.tables import PATH, SCORES_SCHEMA
 
 N_PAIRS, EVAL_PAIRS = 120, 40
 
@@ -60,7 +60,8 @@ def lab_objectives(**values):
 
 def lab_study(output_dir, **values):
     fixed = LAB | {"objectives": lab_objectives(), "max_eval_pairs": EVAL_PAIRS, "output_dir": str(output_dir)}
-    fixed |= {"learning_rate": 3e-3, "eval_fraction": 0.6}  # eight steps a stage have to show
+    # eight steps a stage have to show, and pay for the mechanism
+    fixed |= {"learning_rate": 3e-3, "eval_fraction": 0.6, "mechanism_share": 8.0}
     return Study.model_validate(fixed | values)
 
 
@@ -378,7 +379,7 @@ def test_nothing_is_written_when_the_input_is_wrong(tmp_path):
 
 @pytest.mark.parametrize("setting", ["lab-conflict", "lab-compatible"])
 def test_the_direction_of_the_planted_angle_shows_in_the_earlier_objective(tmp_path, setting):
-    values = {"setting": setting, "max_eval_pairs": 300, "placebo": 0}
+    values = {"setting": setting, "max_eval_pairs": 300, "placebo": 0, "mechanism_pairs": 0, "gradient_trace_points": 0}
     order = {"lab-conflict": ["helpful", "harmless"], "lab-compatible": ["helpfulness", "honesty"]}[setting]
     study = Study.model_validate(LAB | values | {"orders": [order], "output_dir": str(tmp_path / "run")})
     folder = run_study(study, SilentBoard())
@@ -402,11 +403,32 @@ def test_mechanism_of_every_stage(finished):
     scores = {
         (row["checkpoint"], row["pair_id"]): row["chosen_logp"] for row in pq.read_table(folder.scores).to_pylist()
     }
-    assert real["path_chosen_logp"][0] == pytest.approx(scores[real["parent"], real["pair_id"]], abs=1e-3)
-    assert real["path_chosen_logp"][4] == pytest.approx(scores[real["checkpoint"], real["pair_id"]], abs=1e-3)
+    first = next(row for row in function if row["parent"] == "base")
+    for row in (first, real):  # both ends of the path are known from the scores
+        assert row["path_chosen_logp"][PATH.index(0.0)] == scores[row["parent"], row["pair_id"]]
+        assert row["path_chosen_logp"][PATH.index(1.0)] == scores[row["checkpoint"], row["pair_id"]]
+    traced = {(row["checkpoint"], row["placebo"]) for row in pq.read_table(folder.gradients).to_pylist()}
+    assert traced == {("first>second", 0), ("second>first", 0)}
     found = json.loads(folder.results.read_text())["mechanism"]
     assert {(one["to"], one["placebo"]) for one in found["kl_and_path"]} == stages
     assert len(found["movement"]) == len(stages)
+
+
+def test_a_study_with_another_loss_that_weighs_tokens(tmp_path):
+    """Its gradients are traced against references that weigh tokens; what the account asks for, the scores lack."""
+    keys = {"loss_type": "ipo", "ld_alpha": 0.5, "beta": 1.0, "reference": "previous", "orders": [["first", "second"]]}
+    folder, _ = run(tmp_path / "run", **keys)
+    found = json.loads(folder.results.read_text())
+    assert found["study"]["loss_type"] == "ipo"
+    (record,) = found["mechanism"]["gradients"]
+    assert record["account"]["predicted"]["value"] is not None
+    assert record["account"]["actual"]["value"] is None
+    assert record["account"]["statement"] == "unresolved"
+    notes = [json.loads(path.read_text())["notes"] for path in sorted(folder.root.glob("stages/seed*/node.json"))]
+    assert [bool(of) for of in notes] == [False, True, False]  # first, its placebo of second, second
+    # the loss of the first step: policy is reference, so log-ratios are 0 and the loss (0 - 1 / (2 beta))^2
+    for path in folder.root.glob("stages/seed*/train.parquet"):
+        assert pq.read_table(path)["loss"][0].as_py() == pytest.approx(0.25, abs=1e-5)
 
 
 def test_movement_has_every_stage_once_and_starts_where_the_stage_did(finished):

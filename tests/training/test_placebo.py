@@ -1,28 +1,34 @@
 """The labels of a control stage: drawn with the checkpoint's own probability, so that nothing pulls on average."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
-import torch
 
 from seqdpo.measure.scores import pair_logps
 from seqdpo.policy.adapters import save_adapter, trainable_policy
 from seqdpo.policy.load import load_model
-from seqdpo.training.loss import dpo_losses, reference_offsets
-from seqdpo.training.placebo import TrainingPairs, with_own_labels
+from seqdpo.study.keys import LossKeys
+from seqdpo.study.losses import LOSSES, rewards
+from seqdpo.training.pairs import TrainingPairs
+from seqdpo.training.placebo import with_own_labels
 from seqdpo.training.stage import train_stage
 
 BETA = 0.3
+KEYS = LossKeys(beta=BETA)
 
 
 @pytest.fixture
 def make_pairs(random_pairs):
     def make(offsets) -> TrainingPairs:
-        offsets = np.asarray(offsets, dtype=np.float64)
-        return TrainingPairs([f"pair{i}" for i in range(len(offsets))], random_pairs(len(offsets), seed=0), offsets)
+        """Pairs whose reference takes these from the reward margins."""
+        n, chosen = len(offsets), np.asarray(offsets, dtype=np.float64) / BETA
+        return TrainingPairs([f"pair{i}" for i in range(n)], random_pairs(n, seed=0), chosen, np.zeros(n))
 
     return make
+
+
+def own_labels(pairs: TrainingPairs, margins, generator, keys=KEYS) -> TrainingPairs:
+    """Of a checkpoint with these chosen less rejected log-probabilities."""
+    return with_own_labels(pairs, (np.asarray(margins), np.zeros(len(margins))), keys, generator)
 
 
 def kept(before: TrainingPairs, after: TrainingPairs) -> np.ndarray:
@@ -41,7 +47,7 @@ def kept(before: TrainingPairs, after: TrainingPairs) -> np.ndarray:
 def test_a_sure_checkpoint_keeps_its_own_labels(margin, all_kept, make_pairs):
     """At beta * margin = 300 the other label has a probability of 1e-130; far out nothing overflows."""
     before = make_pairs(np.zeros(100))
-    after = with_own_labels(before, np.full(100, margin), BETA, np.random.default_rng(0))
+    after = own_labels(before, np.full(100, margin), np.random.default_rng(0))
     assert (kept(before, after) == all_kept).all()
 
 
@@ -55,7 +61,7 @@ def test_share_of_kept_labels_is_the_sigmoid(probability, offset, make_pairs):
     n = 10_000
     margins = np.full(n, (offset + np.log(probability / (1 - probability))) / BETA)
     before = make_pairs(np.full(n, offset))
-    share = kept(before, with_own_labels(before, margins, BETA, np.random.default_rng(1))).mean()
+    share = kept(before, own_labels(before, margins, np.random.default_rng(1))).mean()
     assert abs(share - probability) < 5 * np.sqrt(probability * (1 - probability) / n)
 
 
@@ -64,52 +70,42 @@ def test_reference_that_agrees_with_the_checkpoint_makes_labels_a_coin_flip(make
     n = 10_000
     margins = np.random.default_rng(2).normal(0, 20, n)
     before = make_pairs(BETA * margins)
-    flags = kept(before, with_own_labels(before, margins, BETA, np.random.default_rng(3)))
+    flags = kept(before, own_labels(before, margins, np.random.default_rng(3)))
     assert abs(flags.mean() - 0.5) < 5 * 0.5 / np.sqrt(n)
     assert abs(np.corrcoef(flags, margins)[0, 1]) < 5 / np.sqrt(n)  # SD of a correlation of nothing: 1 / sqrt(n)
 
 
-def test_offset_turns_with_its_label(make_pairs):
-    offsets = np.linspace(-2, 2, 200)
-    before = make_pairs(offsets)
-    after = with_own_labels(before, np.zeros(200), BETA, np.random.default_rng(4))
+@pytest.mark.parametrize("name", LOSSES)
+def test_share_of_kept_labels_is_the_probability_of_the_loss(name, make_pairs):
+    """One pair many times over: equal rewards, so one probability; tolerance as above."""
+    n, keys = 10_000, LossKeys(loss_type=name, beta=BETA, label_smoothing=0.2 if LOSSES[name].smooths else 0)
+    pair = make_pairs([0.4])
+    pairs = pair.take([0] * n)
+    tokens = pair.response_tokens
+    at_start = rewards(np.array([1.0]), np.array([0.0]), tokens, keys).less(rewards(*pair.reference, tokens, keys))
+    (probability,) = LOSSES[name].keep_probability(at_start, keys)
+    share = kept(pairs, own_labels(pairs, np.ones(n), np.random.default_rng(6), keys)).mean()
+    assert 0.3 < probability < 0.7
+    assert abs(share - probability) < 5 * np.sqrt(probability * (1 - probability) / n)
+
+
+def test_reference_turns_with_its_label(make_pairs):
+    before = make_pairs(np.linspace(-2, 2, 200))
+    after = own_labels(before, np.zeros(200), np.random.default_rng(4))
     flags = kept(before, after)
     assert 0 < flags.sum() < 200
-    np.testing.assert_array_equal(after.offsets, np.where(flags, offsets, -offsets))
+    np.testing.assert_array_equal(after.reference_chosen, np.where(flags, before.reference_chosen, 0))
+    np.testing.assert_array_equal(after.reference_rejected, np.where(flags, 0, before.reference_chosen))
     assert after.pair_ids == before.pair_ids
 
 
 def test_labels_depend_on_the_generator_alone(make_pairs):
     before = make_pairs(np.zeros(200))
     first, again, other = (
-        kept(before, with_own_labels(before, np.zeros(200), BETA, np.random.default_rng(seed))) for seed in (5, 5, 6)
+        kept(before, own_labels(before, np.zeros(200), np.random.default_rng(seed))) for seed in (5, 5, 6)
     )
     np.testing.assert_array_equal(first, again)
     assert (first != other).any()
-
-
-def test_expected_gradient_at_the_start_is_zero(make_pairs):
-    """By hand: with z the logit, d(-log sigmoid(z))/dz = -(1 - p) for the label kept (probability p = sigmoid(z))
-    and d(-log sigmoid(-z))/dz = +p for the label turned (probability 1 - p): -p (1 - p) + (1 - p) p = 0.
-
-    Here through the loss on the pairs as they come out, both labels forced in turn, towards the log-probability of
-    the response that is `chosen` in the data.
-    """
-    margins = np.linspace(-6, 6, 25)
-    before = make_pairs(np.linspace(3, -1, 25))
-    keep = with_own_labels(before, margins, BETA, SimpleNamespace(random=np.zeros))
-    turn = with_own_labels(before, margins, BETA, SimpleNamespace(random=np.ones))
-    assert kept(before, keep).all()
-    assert not kept(before, turn).any()
-
-    first, second = torch.tensor(margins, requires_grad=True), torch.zeros(25, dtype=torch.float64)
-    of_kept = dpo_losses(first, second, torch.tensor(keep.offsets), BETA)
-    of_turned = dpo_losses(second, first, torch.tensor(turn.offsets), BETA)
-    (kept_gradient,) = torch.autograd.grad(of_kept.sum(), first)
-    (turned_gradient,) = torch.autograd.grad(of_turned.sum(), first)
-    p = torch.tensor(1 / (1 + np.exp(-(BETA * margins - before.offsets))))
-    assert kept_gradient.abs().min() > 1e-3  # each alone does pull
-    torch.testing.assert_close(p * kept_gradient + (1 - p) * turned_gradient, torch.zeros(25, dtype=torch.float64))
 
 
 def test_coin_flip_labels_erase_what_was_learned_and_own_labels_do_not(make_study, random_pairs, tmp_path):
@@ -122,23 +118,22 @@ def test_coin_flip_labels_erase_what_was_learned_and_own_labels_do_not(make_stud
     base = load_model(study)
     tokens = random_pairs(24, seed=3)
     at_base = pair_logps(base, tokens, 4096)
-    offsets = reference_offsets(at_base.chosen, at_base.rejected, BETA)
-    pairs = TrainingPairs([f"pair-{i}" for i in range(24)], tokens, offsets)
+    pairs = TrainingPairs([f"pair-{i}" for i in range(24)], tokens, *at_base)
 
     def trained(pairs, parent, epochs):
         folder = tmp_path / f"{len(list(tmp_path.iterdir()))}"
         with trainable_policy(base, study, parent, seed=1) as policy:
             train_stage(policy, pairs, study.model_copy(update={"num_train_epochs": epochs}), 1, lambda step: None)
             save_adapter(policy, study, parent, folder)
-            return folder, pair_logps(policy, tokens, 4096).difference
+            return folder, pair_logps(policy, tokens, 4096)
 
     start, learned = trained(pairs, None, epochs=15)
-    own_labels = with_own_labels(pairs, learned, BETA, np.random.default_rng(0))
+    own = with_own_labels(pairs, learned, KEYS, np.random.default_rng(0))
     # a checkpoint that prefers nothing beyond the reference draws its labels by coin
-    coin_flips = with_own_labels(pairs, at_base.difference, BETA, np.random.default_rng(0))
-    after_own, after_flips = (trained(each, start, epochs=4)[1] for each in (own_labels, coin_flips))
+    coin_flips = with_own_labels(pairs, at_base, KEYS, np.random.default_rng(0))
+    after_own, after_flips = (trained(each, start, epochs=4)[1] for each in (own, coin_flips))
 
-    gain, own, flips = (np.mean(each - at_base.difference) for each in (learned, after_own, after_flips))
+    gain, own, flips = (np.mean(each.difference - at_base.difference) for each in (learned, after_own, after_flips))
     assert gain > 5
     assert own > 0.8 * gain
     assert flips < 0.5 * gain

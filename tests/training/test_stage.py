@@ -5,7 +5,7 @@ the gradient. With 1e-8 it is lr * sign(g), and an entry whose gradient cancels 
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -35,16 +35,23 @@ from seqdpo.errors import RunError
 from seqdpo.measure.scores import pair_logps
 from seqdpo.policy.adapters import trainable_policy
 from seqdpo.policy.load import load_model
+from seqdpo.preferences.tokens import PairTokens
 from seqdpo.study.config import Study
-from seqdpo.training.placebo import TrainingPairs
-from seqdpo.training.stage import Step, accumulate_gradients, n_steps, train_stage
+from seqdpo.training.pairs import TrainingPairs
+from seqdpo.training.stage import StageHook, Step, mean_gradient, mean_vector, n_steps, train_stage
+
+BETA = 0.3  # the default
+
+
+def with_offsets(tokens: Sequence[PairTokens], offsets: np.ndarray) -> TrainingPairs:
+    """Pairs whose reference takes these from the reward margins."""
+    return TrainingPairs([f"pair-{i}" for i in range(len(tokens))], tokens, offsets / BETA, np.zeros(len(tokens)))
 
 
 @pytest.fixture
 def pairs(random_pairs) -> TrainingPairs:
-    """Ten pairs with offsets of their own."""
-    offsets = np.random.default_rng(0).normal(0, 1, 10)
-    return TrainingPairs([f"pair-{i}" for i in range(10)], random_pairs(10, seed=2), offsets)
+    """Ten pairs with references of their own."""
+    return with_offsets(random_pairs(10, seed=2), np.random.default_rng(0).normal(0, 1, 10))
 
 
 @contextmanager
@@ -76,14 +83,15 @@ def trained(
 
 
 def loss_of_one_pair(policy: PeftModel, pairs: TrainingPairs, i: int, beta: float) -> Tensor:
-    """-log sigmoid(beta * (logp(chosen) - logp(rejected)) - offset), each response in a plain forward pass."""
+    """-log sigmoid(beta * (difference of logps less the reference's)), each response in a plain forward pass."""
     prompt, chosen, rejected, _ = pairs.tokens[i]
     logps = []
     for response in (chosen, rejected):
         ids = torch.tensor(np.concatenate([prompt, response]), dtype=torch.long)
         rows = policy(ids[None]).logits[0, len(prompt) - 1 : -1].log_softmax(dim=-1)
         logps.append(rows.gather(1, ids[len(prompt) :, None]).sum())
-    return torch.log1p(torch.exp(-(beta * (logps[0] - logps[1]) - pairs.offsets[i])))
+    reference = pairs.reference_chosen[i] - pairs.reference_rejected[i]
+    return torch.log1p(torch.exp(-beta * (logps[0] - logps[1] - reference)))
 
 
 def one_backward_per_pair(policy: PeftModel, pairs: TrainingPairs, beta: float) -> dict[str, Tensor]:
@@ -133,8 +141,8 @@ def test_gradient_equals_one_backward_per_pair(tokens_per_batch, tiny_model, mak
     study = make_study(tokens_per_batch=tokens_per_batch)
     with moved_policy(tiny_model, study) as policy:
         expected = one_backward_per_pair(policy, pairs, study.beta)
-        accumulate_gradients(policy, pairs, range(10), study)
-        actual = {name: parameter.grad for name, parameter in trainable(policy).items()}
+        actual = dict(zip(trainable(policy), mean_vector(policy, pairs, study), strict=True))
+        assert all(parameter.grad is None for parameter in policy.parameters())
     assert_close_in_norm(actual, expected, 1e-5)
 
 
@@ -198,8 +206,8 @@ def test_every_epoch_trains_every_pair_and_its_short_last_step(tiny_model, make_
 
 
 def test_each_epoch_holds_each_pair_once(tiny_model, make_study, pairs):
-    """Offsets far out give pair i the loss 2^i thousand (its logit is far below 0), so losses name their pairs."""
-    marked = pairs._replace(offsets=1000.0 * 2.0 ** np.arange(10))
+    """References far out give pair i the loss 2^i thousand (its logit is far below 0), so losses name their pairs."""
+    marked = with_offsets(pairs.tokens, 1000.0 * 2.0 ** np.arange(10))
     study = make_study(learning_rate=1e-12, per_device_train_batch_size=4, num_train_epochs=3)
     _, steps = trained(tiny_model, study, marked)
     sums = np.rint(steps["n_pairs"].to_numpy() * steps["loss"].to_numpy() / 1000).astype(int)
@@ -242,7 +250,7 @@ def test_columns_of_a_step_by_hand(tiny_model, make_study, pairs):
     with moved_policy(tiny_model, study) as policy:
         logps = pair_logps(policy.eval(), pairs.tokens, 1000)
         train_stage(policy, pairs, study, 0, heard.append)
-    logits = study.beta * (logps.chosen - logps.rejected) - pairs.offsets
+    logits = study.beta * (logps.difference - pairs.reference_chosen + pairs.reference_rejected)
     (step,) = heard
     assert step.n_tokens == sum(len(p.prompt) + len(p.chosen) + len(p.rejected) for p in pairs.tokens)
     assert step.loss == pytest.approx(np.log1p(np.exp(-logits)).mean(), rel=1e-5)
@@ -258,8 +266,7 @@ def test_columns_of_a_step_by_hand(tiny_model, make_study, pairs):
 def test_a_tie_counts_one_half_in_accuracy(tiny_model, make_study, random_pairs):
     """Equal responses of one pair, which the loss cannot tell apart, and one pair that it is sure of: 3/4."""
     tie, clear = random_pairs(2, seed=3)
-    tokens = [tie._replace(rejected=tie.chosen), clear]
-    pairs = TrainingPairs(["tie", "clear"], tokens, np.array([0.0, -1000.0]))
+    pairs = with_offsets([tie._replace(rejected=tie.chosen), clear], np.array([0.0, -1000.0]))
     _, steps = trained(tiny_model, make_study(per_device_train_batch_size=2), pairs)
     assert steps["accuracy"].to_pylist() == [0.75]
 
@@ -300,7 +307,7 @@ def test_learning_rate_is_that_of_transformers_trainer(
 ):
     """Ten steps, with Trainer's own rule for the number of warm-up steps (1 and 3)."""
     one = random_pairs(1, seed=0, prompt=(2, 2), response=(2, 2))[0]
-    pairs = TrainingPairs([f"pair-{i}" for i in range(10)], [one] * 10, np.zeros(10))
+    pairs = with_offsets([one] * 10, np.zeros(10))
     study = make_study(
         lr_scheduler_type=name, warmup_ratio=warmup_ratio, per_device_train_batch_size=1, learning_rate=1e-3
     )
@@ -317,12 +324,116 @@ def test_learning_rate_is_that_of_transformers_trainer(
     np.testing.assert_allclose(steps["learning_rate"].to_numpy(), expected, rtol=1e-12)
 
 
+# hooks
+
+
+class Replay(StageHook):
+    """Two pairs of a memory beside the own ones of every step."""
+
+    def __init__(self, memory: TrainingPairs) -> None:
+        self.memory = memory
+
+    def pairs_of_step(self, steps_done: int, own: TrainingPairs) -> TrainingPairs:
+        return own.and_also(self.memory.take([2 * steps_done, 2 * steps_done + 1]))
+
+
+class Push(StageHook):
+    """A penalty whose gradient is 1 everywhere."""
+
+    def before_update(self, parameters: Sequence[Tensor]) -> None:
+        for parameter in parameters:
+            parameter.grad += 1
+
+
+class Projection(StageHook):
+    """Takes out of a step's gradient what points against that of a memory."""
+
+    def __init__(self, policy: PeftModel, memory: TrainingPairs, study: Study) -> None:
+        self.given = policy, memory, study
+
+    def before_update(self, parameters: Sequence[Tensor]) -> None:
+        memory = mean_vector(*self.given)
+        dot, square = (
+            sum((one * other).sum() for one, other in zip(first, memory, strict=True))
+            for first in ([parameter.grad for parameter in parameters], memory)
+        )
+        if dot < 0:
+            for parameter, gradient in zip(parameters, memory, strict=True):
+                parameter.grad -= dot / square * gradient
+
+
+def hooked(base: PreTrainedModel, study: Study, pairs: TrainingPairs, make_hook) -> tuple[dict[str, Tensor], pa.Table]:
+    with moved_policy(base, study) as policy:
+        steps = train_stage(policy, pairs, study, 0, lambda step: None, [make_hook(policy)])
+        return snapshot(policy), steps
+
+
+def test_a_hook_that_does_nothing_leaves_the_stage_as_it_is_bit_for_bit(tiny_model, make_study, pairs):
+    study = make_study(per_device_train_batch_size=4, lora_dropout=0.1)
+    plain, plain_steps = trained(tiny_model, study, pairs)
+    weights, steps = hooked(tiny_model, study, pairs, lambda policy: StageHook())
+    assert_bit_identical(weights, plain)
+    assert steps.drop_columns("seconds").equals(plain_steps.drop_columns("seconds"))
+
+
+def test_replayed_pairs_are_trained_on_beside_a_steps_own(tiny_model, make_study, pairs, random_pairs):
+    """One step of ten pairs and two others is that of the twelve; the next steps take the memory's next pairs."""
+    memory = with_offsets(random_pairs(8, seed=9), np.linspace(-1, 1, 8))
+    study = make_study(per_device_train_batch_size=10, num_train_epochs=4, adam_epsilon=1.0)
+    _, steps = hooked(tiny_model, study, pairs, lambda policy: Replay(memory))
+    assert steps["n_pairs"].to_pylist() == [12] * 4
+    with moved_policy(tiny_model, study) as policy:
+        sums, gradients = mean_gradient(policy, pairs.and_also(memory.take([0, 1])), study)
+        norm = math.sqrt(sum(gradient.square().sum().item() for gradient in gradients))
+        losses = [loss_of_one_pair(policy, memory, i, BETA).item() for i in (0, 1)]
+        losses += [loss_of_one_pair(policy, pairs, i, BETA).item() for i in range(10)]
+    assert steps["loss"][0].as_py() == pytest.approx(np.mean(losses), rel=1e-5)
+    assert sums.loss == pytest.approx(sum(losses), rel=1e-5)
+    assert steps["grad_norm"][0].as_py() == pytest.approx(norm, rel=1e-5)  # the order of the ten is another one
+    assert len(set(steps["loss"].to_pylist())) == 4
+
+
+def test_a_penalty_is_added_to_the_gradient_before_the_step(tiny_model, make_study, pairs):
+    """The first step of AdamW by hand, as above, on gradients that are 1 larger; unclipped."""
+    study = make_study(per_device_train_batch_size=10, learning_rate=0.1, adam_epsilon=0.5, max_grad_norm=0)
+    with moved_policy(tiny_model, study) as policy:
+        start = snapshot(policy)
+        gradients = one_backward_per_pair(policy, pairs, BETA)
+    expected = {name: start[name] - 0.1 * (g + 1) / ((g + 1).abs() + 0.5) for name, g in gradients.items()}
+    weights, steps = hooked(tiny_model, study, pairs, lambda policy: Push())
+    assert_trained_alike(weights, expected, start, 1e-5)
+    norm = math.sqrt(sum((g + 1).double().square().sum().item() for g in gradients.values()))
+    assert steps["grad_norm"][0].as_py() == pytest.approx(norm, rel=1e-5)
+
+
+def test_a_gradient_is_projected_off_one_that_it_opposes(tiny_model, make_study, pairs):
+    """A pair and the same pair turned around pull in exactly opposite directions: nothing is left of the step.
+
+    adam_epsilon 1 keeps the rounding that is left of the gradient small.
+    """
+    study = make_study(learning_rate=0.1, adam_epsilon=1.0, max_grad_norm=0)
+    one = pairs.take([0])
+    (tokens,) = one.tokens
+    turned = one._replace(
+        tokens=[tokens._replace(chosen=tokens.rejected, rejected=tokens.chosen)],
+        reference_chosen=one.reference_rejected,
+        reference_rejected=one.reference_chosen,
+    )
+    start = start_of(tiny_model, study)
+    free, _ = trained(tiny_model, study, one)
+    held, _ = hooked(tiny_model, study, one, lambda policy: Projection(policy, turned, study))
+    along, _ = hooked(tiny_model, study, one, lambda policy: Projection(policy, one, study))
+    way = sum((free[name] - start[name]).norm() for name in start)
+    assert sum((held[name] - start[name]).norm() for name in start) < 1e-4 * way
+    assert_bit_identical(along, free)
+
+
 # what stops a stage
 
 
 def test_a_loss_that_is_not_finite_stops_with_the_step_and_its_pairs(tiny_model, make_study, pairs):
-    """A NaN is planted in the offset of one pair; found by its id in the message, with the two beside it."""
-    planted = pairs._replace(offsets=np.where(np.arange(10) == 4, np.nan, pairs.offsets))
+    """A NaN is planted in the reference of one pair; found by its id in the message, with the two beside it."""
+    planted = pairs._replace(reference_chosen=np.where(np.arange(10) == 4, np.nan, pairs.reference_chosen))
     study = make_study(per_device_train_batch_size=3)
     heard: list[Step] = []
     with moved_policy(tiny_model, study) as policy:
@@ -334,7 +445,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_step_and_its_pairs(tiny_model,
 
 
 def test_weights_are_not_touched_by_the_step_that_is_refused(tiny_model, make_study, pairs):
-    planted = pairs._replace(offsets=np.full(10, np.inf))
+    planted = pairs._replace(reference_chosen=np.full(10, np.inf))
     study = make_study()
     with moved_policy(tiny_model, study) as policy:
         start = snapshot(policy)

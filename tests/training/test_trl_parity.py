@@ -19,9 +19,9 @@ from seqdpo.measure.scores import pair_logps
 from seqdpo.policy.adapters import lora_config, save_adapter, trainable_policy
 from seqdpo.preferences.pairs import TEXT_ROLE, Message, Pair
 from seqdpo.preferences.tokens import PairTokens, Tokeniser
-from seqdpo.training.loss import reference_offsets
-from seqdpo.training.placebo import TrainingPairs
-from seqdpo.training.stage import _step_indices, accumulate_gradients, train_stage
+from seqdpo.study.losses import LOSSES
+from seqdpo.training.pairs import TrainingPairs
+from seqdpo.training.stage import _step_indices, mean_gradient, train_stage
 
 trl = pytest.importorskip("trl", reason="TRL is not installed: pip install 'seqdpo[test]'")
 
@@ -116,11 +116,10 @@ def tokenise(tiny_model_folder: Path) -> Callable[[list[Pair]], list[PairTokens]
 def training_pairs(tiny_model, tokenise) -> Callable[[list[Pair]], TrainingPairs]:
     """Tokenised, with the base as the reference; to be made before an adapter is put into the base."""
 
-    def make(pairs: list[Pair]) -> TrainingPairs:
+    def make(pairs: list[Pair], ld_alpha: float | None = None) -> TrainingPairs:
         tokens = tokenise(pairs)
-        reference = pair_logps(tiny_model, tokens, 1000)
-        offsets = reference_offsets(reference.chosen, reference.rejected, BETA)
-        return TrainingPairs([pair.pair_id for pair in pairs], tokens, offsets)
+        reference = pair_logps(tiny_model, tokens, 1000, tail_weight=ld_alpha)
+        return TrainingPairs([pair.pair_id for pair in pairs], tokens, *reference)
 
     return make
 
@@ -168,9 +167,8 @@ def trl_loss_and_gradients(trainer: Any) -> tuple[float, dict[str, Tensor]]:
 
 def our_loss_and_gradients(policy: PeftModel, pairs: TrainingPairs, study) -> tuple[float, dict[str, Tensor]]:
     policy.train()
-    n = len(pairs.tokens)
-    loss = accumulate_gradients(policy, pairs, range(n), study).loss / n
-    return loss, {name: parameter.grad.clone() for name, parameter in adapter_of(policy).items()}
+    sums, gradients = mean_gradient(policy, pairs, study)
+    return sums.loss / pairs.n_pairs, dict(zip(adapter_of(policy), gradients, strict=True))
 
 
 def assert_same_gradients(actual: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
@@ -201,7 +199,7 @@ def test_prompt_that_merges_into_a_response_is_among_the_texts(tiny_model_folder
 def test_new_adapter_has_the_loss_and_gradients_of_trl(
     pairs, tiny_model, make_study, training_pairs, dpo_trainer, fresh_base
 ):
-    """Against the base, which TRL takes from the disabled adapter and seqdpo from its offsets."""
+    """Against the base, which TRL takes from the disabled adapter and seqdpo from numbers it has computed before."""
     study, against_base = make_study(beta=BETA), training_pairs(pairs)
     with trainable_policy(tiny_model, study, None, seed=0) as policy:
         weights = {name: p.detach().clone() for name, p in adapter_of(moved(policy)).items()}
@@ -237,8 +235,7 @@ def test_trl_left_to_itself_refers_a_second_stage_to_the_first_and_seqdpo_to_the
     with trainable_policy(tiny_model, study, first_stage, seed=0) as policy:
         parents = pair_logps(policy.eval(), pairs.tokens, 1000)
         loss, _ = our_loss_and_gradients(policy, pairs, study)
-        policy.zero_grad()
-        to_previous = pairs._replace(offsets=reference_offsets(parents.chosen, parents.rejected, BETA))
+        to_previous = pairs._replace(reference_chosen=parents.chosen, reference_rejected=parents.rejected)
         previous_loss, previous_gradients = our_loss_and_gradients(policy, to_previous, study)
     continued = PeftModel.from_pretrained(fresh_base(), str(first_stage), is_trainable=True)
     trl_loss, trl_gradients = trl_loss_and_gradients(dpo_trainer(continued, CONVERSATIONS))
@@ -246,6 +243,56 @@ def test_trl_left_to_itself_refers_a_second_stage_to_the_first_and_seqdpo_to_the
     assert loss < math.log(2) - 0.1  # the first stage learned these pairs
     assert previous_loss == pytest.approx(trl_loss, rel=TOLERANCE)
     assert_same_gradients(previous_gradients, trl_gradients)
+
+
+#: Every loss, and tokens weighed by length with one whose log-ratios are summed and one whose are averaged.
+EVERY_LOSS = pytest.mark.parametrize(
+    "keys",
+    [
+        *({"loss_type": name} | ({"label_smoothing": 0.1} if loss.smooths else {}) for name, loss in LOSSES.items()),
+        {"ld_alpha": 0.4},
+        {"ld_alpha": 0.0, "loss_type": "sigmoid_norm"},
+    ],
+    ids=lambda keys: "-".join(map(str, keys.values())),
+)
+
+
+@EVERY_LOSS
+def test_first_stage_of_every_loss_is_that_of_trl(
+    keys, tiny_model, make_study, training_pairs, dpo_trainer, fresh_base
+):
+    """The loss and the adapter's gradients, as above."""
+    study = make_study(beta=BETA, **keys)
+    against_base = training_pairs(CONVERSATIONS, study.ld_alpha)
+    with trainable_policy(tiny_model, study, None, seed=0) as policy:
+        weights = {name: p.detach().clone() for name, p in adapter_of(moved(policy)).items()}
+        loss, gradients = our_loss_and_gradients(policy, against_base, study)
+    trainer = dpo_trainer(fresh_base(), CONVERSATIONS, peft_config=lora_config(study), **keys)
+    copy_adapter(weights, trainer.model)
+    trl_loss, trl_gradients = trl_loss_and_gradients(trainer)
+    assert loss == pytest.approx(trl_loss, rel=TOLERANCE)
+    assert_same_gradients(gradients, trl_gradients)
+
+
+@EVERY_LOSS
+def test_second_stage_of_every_loss_is_that_of_trl_with_either_reference(
+    keys, tiny_model, make_study, training_pairs, first_stage, dpo_trainer, fresh_base
+):
+    """The adapter goes on; the base as TRL's `ref_model`, then TRL left to itself, which is `reference: previous`."""
+    study = make_study(beta=BETA, **keys)
+    against_base = training_pairs(CONVERSATIONS, study.ld_alpha)
+    with trainable_policy(tiny_model, study, first_stage, seed=0) as policy:
+        parents = pair_logps(policy.eval(), against_base.tokens, 1000, tail_weight=study.ld_alpha)
+        against_previous = against_base._replace(reference_chosen=parents.chosen, reference_rejected=parents.rejected)
+        moved(policy)
+        found = [our_loss_and_gradients(policy, pairs, study) for pairs in (against_base, against_previous)]
+    for (loss, gradients), ref_model in zip(found, (fresh_base(), None), strict=True):
+        continued = PeftModel.from_pretrained(fresh_base(), str(first_stage), is_trainable=True)
+        trainer = dpo_trainer(continued, CONVERSATIONS, ref_model=ref_model, **keys)
+        moved(trainer.model)
+        trl_loss, trl_gradients = trl_loss_and_gradients(trainer)
+        assert loss == pytest.approx(trl_loss, rel=TOLERANCE)
+        assert_same_gradients(gradients, trl_gradients)
 
 
 @pytest.mark.parametrize("max_grad_norm", [0.5, 100.0])

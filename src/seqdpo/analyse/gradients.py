@@ -32,6 +32,8 @@ from seqdpo.analyse.schema import (
 )
 from seqdpo.errors import DataError
 from seqdpo.study.checkpoints import Node, checkpoint_of, reference_of
+from seqdpo.study.keys import LossKeys
+from seqdpo.study.losses import NUMPY, loss_of, rewards
 
 #: The rows of the whole adapter, and of all modules of a layer.
 ALL, LAYER = "(all)", "(layer)"
@@ -61,11 +63,11 @@ class Trace(NamedTuple):
 
 
 def gradient_records(
-    gradients: pa.Table, panels: Sequence[Panel], reference: str, beta: float, confidence: float
+    gradients: pa.Table, panels: Sequence[Panel], keys: LossKeys, confidence: float
 ) -> list[Gradients]:
     """One record for each later stage and earlier objective of gradients.parquet.
 
-    `panels` are those of the evaluation split; `reference` and `beta` are the study's.
+    `panels` are those of the evaluation split; `keys` are of the loss that the stages minimised.
 
     Raises: DataError if a point lacks a module, or the scores lack a checkpoint.
     """
@@ -74,7 +76,7 @@ def gradient_records(
         for panel in panels:
             own = table.filter(pc.field("objective") == panel.objective)
             if own.num_rows:
-                actual = loss_change(node, panel, reference, beta)
+                actual = loss_change(node, panel, keys)
                 records.append(_record(node, panel.objective, trace_of(own), actual, confidence))
     return records
 
@@ -98,12 +100,15 @@ def trace_of(table: pa.Table) -> Trace:
     return Trace(steps, int(rows["n_pairs"][0].as_py()), groups, *columns)
 
 
-def loss_change(node: NodeKey, panel: Panel, reference: str, beta: float) -> Estimate:
-    """The change of an earlier objective's mean DPO loss over a stage, as the stage that taught it counts it: nats."""
+def loss_change(node: NodeKey, panel: Panel, keys: LossKeys) -> Estimate:
+    """The change of an earlier objective's mean loss over a stage, as the stage that taught it counts it.
+
+    Undefined with `ld_alpha`: the scores are sums over all tokens, and the loss weighs some of them less.
+    """
     teacher = Node(node.seed, node.path[: node.path.index(panel.objective) + 1])
-    at_reference = checkpoint_scores(panel, node.seed, checkpoint_of(reference_of(teacher, reference)))
+    at_reference = checkpoint_scores(panel, node.seed, checkpoint_of(reference_of(teacher, keys.reference)))
     before, after = (
-        _losses(checkpoint_scores(panel, node.seed, name), at_reference, beta)
+        _losses(checkpoint_scores(panel, node.seed, name), at_reference, keys)
         for name in (node.parent, node.checkpoint)
     )
     return mean(after - before, panel.clusters)
@@ -225,12 +230,13 @@ def _share(part: float, whole: float) -> float | None:
     return defined(part / whole) if whole else None
 
 
-def _losses(policy: PairScores, reference: PairScores, beta: float) -> Column:
-    """-log sigmoid(beta * (policy difference - reference difference)) of each pair; NaN stays NaN.
-
-    The one place of the analysis that knows which loss was trained.
-    """
-    difference = policy.chosen_logp - policy.rejected_logp
-    with np.errstate(invalid="ignore"):  # of NaN
-        losses: Column = np.logaddexp(0, -beta * (difference - (reference.chosen_logp - reference.rejected_logp)))
+def _losses(policy: PairScores, reference: PairScores, keys: LossKeys) -> Column:
+    """The study's loss of each pair; the one place of the analysis that knows which loss was trained."""
+    if keys.ld_alpha not in (None, 1):
+        return np.full(len(policy.chosen_logp), np.nan)
+    here, there = (
+        rewards(of.chosen_logp, of.rejected_logp, (of.chosen_tokens, of.rejected_tokens), keys)
+        for of in (policy, reference)
+    )
+    losses: Column = loss_of(keys).losses(here.less(there), keys, NUMPY)
     return losses

@@ -21,7 +21,7 @@ from seqdpo.analyse.score_matrix import score_matrix
 from seqdpo.analyse.slices import slice_records
 from seqdpo.analyse.transfer import transfer_records
 from seqdpo.analyse.verdicts import verdicts
-from seqdpo.study.checkpoints import BASE
+from seqdpo.study.keys import LossKeys
 
 
 class MechanismTables(NamedTuple):
@@ -43,7 +43,7 @@ def results(
     """The findings of a run or of scores from elsewhere; `schema.to_json` makes results.json of them.
 
     `scores` has the columns of scores.parquet; `pairs` those of data/pairs.parquet, for prompts and slices. `study` is
-    repeated as it is; its `reference` says what the losses of `mechanism` are against.
+    repeated as it is; its keys of the loss say what the stages of `mechanism` minimised.
 
     Raises: DataError as `seqdpo.analyse.panel.panels`, and for mechanism tables of other scores.
     """
@@ -59,23 +59,27 @@ def results(
         length=tuple(_lengths(side_by_side, confidence)),
         mechanism=None
         if mechanism is None
-        else mechanism_record(mechanism, side_by_side, (study or {}).get("reference", BASE), beta, confidence),
+        else mechanism_record(mechanism, side_by_side, _loss_keys(study or {}, beta), confidence),
     )
 
 
 def mechanism_record(
-    tables: MechanismTables, of: Sequence[Panel], reference: str, beta: float, confidence: float
+    tables: MechanismTables, of: Sequence[Panel], keys: LossKeys, confidence: float
 ) -> schema.Mechanism:
-    """`mechanism` of results.json.
+    """`mechanism` of results.json; `keys` say what the stages minimised.
 
     Raises: DataError for tables that do not belong to the scores.
     """
     evaluated = [panel for panel in of if panel.split == "eval"]
     return schema.Mechanism(
-        gradients=tuple(gradient_records(tables.gradients, evaluated, reference, beta, confidence)),
+        gradients=tuple(gradient_records(tables.gradients, evaluated, keys, confidence)),
         movement=tuple(movement_records(tables.movement)),
         kl_and_path=tuple(kl_and_path_records(tables.kl_and_path, evaluated, confidence)),
     )
+
+
+def _loss_keys(study: Mapping[str, Any], beta: float) -> LossKeys:
+    return LossKeys(**{name: study[name] for name in LossKeys.model_fields if name in study} | {"beta": beta})
 
 
 def cell_records(of: Sequence[Cell], tolerances: Tolerances) -> list[schema.Cell]:

@@ -15,8 +15,8 @@ from torch import Tensor
 from seqdpo.measure.kl_and_path import HeldOut
 from seqdpo.measure.scores import PairLogps, pair_logps
 from seqdpo.study.keys import StageKeys
-from seqdpo.training.placebo import TrainingPairs
-from seqdpo.training.stage import accumulate_gradients
+from seqdpo.training.pairs import TrainingPairs
+from seqdpo.training.stage import mean_vector
 
 #: The step's length as a share of that of an Adam step, learning_rate * sqrt(parameters): short enough that the
 #: curve does not count, long enough that float32 rounding does not.
@@ -38,7 +38,7 @@ def forecast(
     """
     parameters = [parameter for parameter in policy.parameters() if parameter.requires_grad]
     step = _step(policy, parameters, training, keys)
-    on_gradient(len(training.tokens))
+    on_gradient(training.n_pairs)
     if step is None:
         return {}
     with _moved(parameters, step, 1):
@@ -55,10 +55,7 @@ def _step(
     policy: PeftModel, parameters: Sequence[Tensor], training: TrainingPairs, keys: StageKeys
 ) -> list[Tensor] | None:
     """A step down the mean gradient of the loss, one tensor for each parameter."""
-    accumulate_gradients(policy, training, range(len(training.tokens)), keys)
-    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
-    for parameter in parameters:
-        parameter.grad = None
+    gradients = mean_vector(policy, training, keys)
     norm = math.sqrt(sum(gradient.double().square().sum().item() for gradient in gradients))
     if not (math.isfinite(norm) and norm > 0):
         return None

@@ -19,10 +19,12 @@ from torch import Tensor
 from torch.optim import AdamW
 
 from seqdpo.measure.movement import ALL, layer_of
+from seqdpo.preferences.pairs import content_hash
+from seqdpo.preferences.prepare import PreparedPair
 from seqdpo.study.keys import MechanismKeys, StageKeys
 from seqdpo.tables import GRADIENTS_SCHEMA
-from seqdpo.training.placebo import TrainingPairs
-from seqdpo.training.stage import accumulate_gradients
+from seqdpo.training.pairs import TrainingPairs
+from seqdpo.training.stage import StageHook, mean_vector
 
 #: The rows of all modules of a layer together.
 LAYER = "(layer)"
@@ -45,7 +47,7 @@ class TraceSize(NamedTuple):
 
 
 class Halves(NamedTuple):
-    """Held-out pairs of one objective with the offsets of its loss, in two disjoint halves."""
+    """Held-out pairs of one objective with the reference of its loss, in two disjoint halves."""
 
     pairs: TrainingPairs
     first: Sequence[int]
@@ -66,18 +68,31 @@ class _Point(NamedTuple):
         return {"step": self.step, "objective": self.objective, "n_pairs": self.n_pairs}
 
 
-def trace_size(keys: MechanismKeys, n_trained: int, n_steps: int, n_earlier: int, smallest_half: int) -> TraceSize:
-    """As many points as the study asks for, within its share of the `n_trained` pairs that the stage reads."""
+def trace_size(keys: MechanismKeys, budget: int, n_steps: int, n_earlier: int, smallest_half: int) -> TraceSize:
+    """As many points as the study asks for, within a budget of pairs that are read forward and backward."""
     at_a_point = 2 * (1 + n_earlier)
-    budget = int(keys.gradient_trace_share * n_trained)
     points = min(keys.gradient_trace_points, n_steps, budget // (SMALLEST_BATCH * at_a_point))
     if points < FEWEST_POINTS or smallest_half < SMALLEST_BATCH:
         return TraceSize(0, 0)
     return TraceSize(points, min(budget // (points * at_a_point), smallest_half))
 
 
-class GradientTrace:
-    """An observer of a stage (`seqdpo.training.stage.Observer`); `table` has what it saw.
+def prompt_halves(prepared: Sequence[PreparedPair], place: int, n_objectives: int) -> tuple[list[int], list[int]]:
+    """Two halves of an objective's held-out pairs, the `place`-th of `n_objectives`: places of the pairs.
+
+    They share no prompt with each other or another objective's halves. The prompts are parted by their hash:
+    objectives may label the same pairs, and noise that two gradients share would pass for an angle between them.
+    """
+    halves: tuple[list[int], list[int]] = [], []
+    for i, one in enumerate(prepared):
+        part = int(content_hash(["half", one.pair.prompt_id]), 16) % (2 * n_objectives) - 2 * place
+        if part in (0, 1):
+            halves[part].append(i)
+    return halves
+
+
+class GradientTrace(StageHook):
+    """Looks at a stage while it trains; `table` has what it saw.
 
     Beside what training holds it keeps at most 2 + (earlier objectives) vectors of the adapter's size: the parameters
     at the start of the interval, the mean gradient of each earlier objective, and one half of the current objective's.
@@ -117,7 +132,6 @@ class GradientTrace:
             self._close(steps_done)
             self._began, self._start = steps_done, [parameter.detach().clone() for parameter in self._parameters]
         if steps_done in self._middles:
-            optimizer.zero_grad(set_to_none=True)  # the gradient of the step before is still there
             with _evaluating(self._policy), torch.random.fork_rng():
                 self._measure(self._middles[steps_done], steps_done, optimizer)
 
@@ -161,11 +175,8 @@ class GradientTrace:
         """The mean gradient of the loss over the half's k-th batch; batches go round the half's pairs."""
         n = self._size.n_pairs
         indices = [half[(k * n + i) % len(half)] for i in range(n)]
-        accumulate_gradients(self._policy, halves.pairs, indices, self._keys)
+        gradients = mean_vector(self._policy, halves.pairs.take(indices), self._keys)
         self._on_batch(n)
-        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in self._parameters]
-        for parameter in self._parameters:
-            parameter.grad = None
         return gradients
 
     def _dots(self, one: Iterable[Tensor], other: Iterable[Tensor]) -> Tensor:

@@ -25,6 +25,13 @@ class HeldOut(NamedTuple):
     tokens: Sequence[PairTokens]
 
 
+class Ends(NamedTuple):
+    """What is known of held-out pairs before the line is walked: their log-probabilities at a = 0 and a = 1."""
+
+    previous: PairLogps
+    new: PairLogps
+
+
 class PairKl(NamedTuple):
     """KL(previous || new) of the next token, summed along each response; nats."""
 
@@ -40,18 +47,22 @@ def kl_and_path_table(
     tokens_per_batch: int | None,
     forecasts: Mapping[str, PairLogps] | None = None,
     with_path: bool = True,
+    ends: Mapping[str, Ends] | None = None,
     on_batch: Callable[[int], None] = lambda n_pairs: None,
 ) -> pa.Table:
     """KL_AND_PATH_SCHEMA: the held-out pairs of every objective between two checkpoints of one base.
 
     `previous` and `new` are PEFT LoRA adapter folders (None: the base itself); `forecasts` come from
-    `seqdpo.measure.forecast` and stay null without. `on_batch` hears the pairs of each forward pass.
+    `seqdpo.measure.forecast` and stay null without. `ends` are the pairs' scores under the two checkpoints, which are
+    then not computed again: the same numbers but for their last bits, which depend on the batch, and in bfloat16 on
+    the rounding of one adapter or two. `on_batch` hears the pairs of each forward pass.
     """
     tables = []
     with line_between(base, previous, new) as line:
         for name, pairs in held_out.items():
             kl = line_kl(line, pairs.tokens, tokens_per_batch, on_batch)
-            path = path_logps(line, pairs.tokens, tokens_per_batch, on_batch) if with_path else None
+            known = (ends or {}).get(name)
+            path = path_logps(line, pairs.tokens, tokens_per_batch, known, on_batch) if with_path else None
             tables.append(_table(name, pairs.pair_ids, kl, (forecasts or {}).get(name), path))
     return pa.concat_tables(tables) if tables else KL_AND_PATH_SCHEMA.empty_table()
 
@@ -80,13 +91,17 @@ def path_logps(
     line: Line,
     pairs: Sequence[PairTokens],
     tokens_per_batch: int | None,
+    ends: Ends | None = None,
     on_batch: Callable[[int], None] = lambda n_pairs: None,
 ) -> list[PairLogps]:
-    """Log-probabilities at each place of PATH, in the order of `pairs`."""
+    """Log-probabilities at each place of PATH, in the order of `pairs`; those of `ends` as they are."""
+    known = {} if ends is None else {0.0: ends.previous, 1.0: ends.new}
     found = []
     for a in PATH:
-        line.move_to(a)
-        found.append(pair_logps(line.policy, pairs, tokens_per_batch, on_batch))
+        if a not in known:
+            line.move_to(a)
+            known[a] = pair_logps(line.policy, pairs, tokens_per_batch, on_batch)
+        found.append(known[a])
     return found
 
 

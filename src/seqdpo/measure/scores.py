@@ -31,15 +31,17 @@ def pair_logps(
     pairs: Sequence[PairTokens],
     tokens_per_batch: int | None,
     on_batch: Callable[[int], None] = lambda n_pairs: None,
+    tail_weight: float | None = None,
 ) -> PairLogps:
     """Scores pairs without gradients; results are in the order of `pairs`. `on_batch` hears the pairs done.
 
-    Batches are sorted over all pairs, and depend only on the pairs and the budget.
+    Batches are sorted over all pairs, and depend only on the pairs and the budget. `tail_weight` as in
+    `seqdpo.policy.logps.response_logps`: a loss with `ld_alpha` weighs tokens so.
     """
     logps = PairLogps(np.empty(len(pairs)), np.empty(len(pairs)))
 
     def score(batch: list[int]) -> None:
-        result = response_logps(model, [pairs[i] for i in batch])
+        result = response_logps(model, [pairs[i] for i in batch], tail_weight)
         logps.chosen[batch] = as_column(result.chosen)
         logps.rejected[batch] = as_column(result.rejected)
         on_batch(len(batch))

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from peft import PeftModel
 from torch import Tensor, nn
@@ -23,16 +24,29 @@ class ResponseLogps(NamedTuple):
     rejected: Tensor  # (n_pairs,) float32
 
 
-def response_logps(model: nn.Module, pairs: Sequence[PairTokens]) -> ResponseLogps:
-    """log p(response | prompt) of every pair; differentiable. One forward pass."""
+def response_logps(model: nn.Module, pairs: Sequence[PairTokens], tail_weight: float | None = None) -> ResponseLogps:
+    """log p(response | prompt) of every pair; differentiable. One forward pass.
+
+    `tail_weight`: of a response's tokens beyond the length of the pair's shorter response, Liu et al. 2024 (LD-DPO,
+    arXiv 2409.06411); None: 1.
+    """
     device = next(model.parameters()).device
     base = base_of(model)
+    weights = None if tail_weight is None else _tail_weights(pairs, tail_weight, device)
     if is_tree_attention(base):
-        logps = packed_logps(base, packed_batch(pairs, device))
+        logps = packed_logps(base, packed_batch(pairs, device), weights)
     else:
-        logps = padded_logps(model, padded_pairs(pairs, device))
+        logps = padded_logps(model, padded_pairs(pairs, device), weights)
     chosen, rejected = logps.chunk(2)
     return ResponseLogps(chosen, rejected)
+
+
+def _tail_weights(pairs: Sequence[PairTokens], tail_weight: float, device: torch.device) -> Tensor:
+    """(n_response_tokens,) float32, response after response, the chosen ones first."""
+    shared = [min(len(pair.chosen), len(pair.rejected)) for pair in pairs]
+    lengths = [len(pair.chosen) for pair in pairs] + [len(pair.rejected) for pair in pairs]
+    weights = [np.where(np.arange(n) < common, 1.0, tail_weight) for n, common in zip(lengths, shared * 2, strict=True)]
+    return torch.as_tensor(np.concatenate(weights), dtype=torch.float32, device=device)
 
 
 def packed_batch(pairs: Sequence[PairTokens], device: torch.device) -> PackedPairs:
@@ -40,10 +54,12 @@ def packed_batch(pairs: Sequence[PairTokens], device: torch.device) -> PackedPai
     return packed_pairs(pairs, device, multiple=1 if device.type == "cpu" else BUCKET)
 
 
-def packed_logps(model: PreTrainedModel, batch: PackedPairs) -> Tensor:
+def packed_logps(model: PreTrainedModel, batch: PackedPairs, weights: Tensor | None = None) -> Tensor:
     """(2 n_pairs,) as `padding.padded_logps`, each distinct token computed once, the head on response tokens only."""
     head = head_of(model)
     logps = token_logps(packed_states(model, batch), batch.targets, head)
+    if weights is not None:
+        logps = logps * weights
     return torch.zeros(2 * len(batch.trees), device=logps.device).index_add(0, batch.responses, logps)
 
 

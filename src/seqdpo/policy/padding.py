@@ -33,16 +33,19 @@ def padded_pairs(pairs: Sequence[PairTokens], device: torch.device) -> PaddedPai
     )
 
 
-def padded_logps(model: nn.Module, batch: PaddedPairs) -> Tensor:
+def padded_logps(model: nn.Module, batch: PaddedPairs, weights: Tensor | None = None) -> Tensor:
     """(2 n_pairs,) log p(response | prompt) in nats, the chosen responses first; differentiable.
 
-    The head runs only on the last positions, those that can predict a response token; the normaliser is taken in
-    float32 whatever the model's dtype.
+    `weights` (n_response_tokens,) of the tokens, response after response; None: 1 each. The head runs only on the last
+    positions, those that can predict a response token; the normaliser is taken in float32 whatever the model's dtype.
     """
     logits = padded_logits(model, batch)
     targets = batch.input_ids[:, -logits.shape[1] :]
     token_logps = logits.gather(2, targets.unsqueeze(2)).squeeze(2) - torch.logsumexp(logits, dim=2)
-    return torch.where(batch.response_mask.bool(), token_logps, 0.0).sum(dim=1)
+    of_responses = batch.response_mask.bool()
+    if weights is not None:
+        token_logps = token_logps * torch.zeros_like(token_logps).masked_scatter(of_responses, weights)
+    return torch.where(of_responses, token_logps, 0.0).sum(dim=1)
 
 
 def padded_logits(model: nn.Module, batch: PaddedPairs) -> Tensor:

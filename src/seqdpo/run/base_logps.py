@@ -36,13 +36,15 @@ class BaseLogps:
     say: Callable[[str], None] = lambda text: None
     folder: Path = field(default_factory=lambda: cache_dir() / "base_logps")
 
-    def of(self, pairs: Sequence[PreparedPair], on_batch: Callable[[int], None]) -> PairLogps:
-        """In the order of `pairs`; `on_batch` hears of the pairs that had to be scored.
+    def of(
+        self, pairs: Sequence[PreparedPair], on_batch: Callable[[int], None], tail_weight: float | None = None
+    ) -> PairLogps:
+        """In the order of `pairs`; `on_batch` hears of the pairs that had to be scored. `tail_weight`: of `pair_logps`.
 
         A split is kept as a whole, not pair by pair: the last bits of a log-probability depend on the batch it was
         computed in, and the same study must give the same bytes whatever ran before it.
         """
-        key = self._key(pairs)
+        key = self._key(pairs, tail_weight)
         path = self.folder / f"{key}.parquet"
         kept = _read(path, key, len(pairs))
         if kept is not None:
@@ -51,12 +53,13 @@ class BaseLogps:
             self.say(f"{path}: is not what was written there. It is set aside and computed again.")
             with suppress(OSError):
                 set_aside(path)
-        logps = pair_logps(self.model, [pair.tokens for pair in pairs], self.tokens_per_batch, on_batch)
+        tokens = [pair.tokens for pair in pairs]
+        logps = pair_logps(self.model, tokens, self.tokens_per_batch, on_batch, tail_weight)
         with suppress(OSError):  # a folder that cannot be written to costs time, not results
             write_table(path, _stamped(logps, key))
         return logps
 
-    def _key(self, pairs: Sequence[PreparedPair]) -> str:
+    def _key(self, pairs: Sequence[PreparedPair], tail_weight: float | None) -> str:
         """Everything that changes a bit of the numbers."""
         return content_hash(
             [
@@ -71,6 +74,7 @@ class BaseLogps:
                 torch.__version__,
                 transformers.__version__,
                 tokens_hash(pairs),
+                tail_weight,
             ]
         )
 

@@ -18,6 +18,7 @@ from seqdpo.preferences.prepare import Preferences, PreparedPair
 from seqdpo.run.base_logps import BaseLogps
 from seqdpo.run.environment import environment
 from seqdpo.run.folder import RunFolder
+from seqdpo.run.mechanism import scored_logps
 from seqdpo.run.work import Work
 from seqdpo.study.checkpoints import Node, checkpoint_of
 from seqdpo.study.keys import NodeKeys
@@ -46,29 +47,36 @@ class Bench:
     def __post_init__(self) -> None:
         self.weight_norms = weight_norms(self.base)
 
-    def scored(self, policy: nn.Module, pairs: list[PreparedPair], node: Node) -> PairLogps:
-        """The log-probabilities of pairs under the policy of a stage's checkpoint.
+    def scored(
+        self, policy: nn.Module, pairs: list[PreparedPair], node: Node, tail_weight: float | None = None
+    ) -> PairLogps:
+        """The log-probabilities of pairs under the policy of a stage's checkpoint; `tail_weight` as in `pair_logps`.
 
         Raises: RunError if one of them is not finite.
         """
-        tokens = [pair.tokens for pair in pairs]
-        logps = pair_logps(policy, tokens, self.keys.tokens_per_batch, self.on_scored)
-        return _finite(logps, pairs, checkpoint_of(node))
+        tokens, budget = [pair.tokens for pair in pairs], self.keys.tokens_per_batch
+        return _finite(pair_logps(policy, tokens, budget, self.on_scored, tail_weight), pairs, checkpoint_of(node))
 
-    def scored_by_base(self, pairs: list[PreparedPair]) -> PairLogps:
-        return _finite(self.base_logps.of(pairs, self.on_scored), pairs, checkpoint_of(None))
+    def scored_by_base(self, pairs: list[PreparedPair], tail_weight: float | None = None) -> PairLogps:
+        return _finite(self.base_logps.of(pairs, self.on_scored, tail_weight), pairs, checkpoint_of(None))
 
     def train_logps(self, node: Node | None, objective: str) -> PairLogps:
-        """A checkpoint's log-probabilities of an objective's training pairs; computed once."""
+        """What a checkpoint makes of an objective's training pairs, as the loss weighs tokens; computed once."""
         if (node, objective) not in self._train_logps:
-            pairs = self.preferences.objectives[objective].train
-            if node is None:
-                logps = self.scored_by_base(pairs)
-            else:
-                with loaded_adapter(self.base, self.folder.adapter(node)) as policy:
-                    logps = self.scored(policy, pairs, node)
-            self._train_logps[node, objective] = logps
+            self._train_logps[node, objective] = self._weighed(node, self.preferences.objectives[objective].train)
         return self._train_logps[node, objective]
+
+    def held_out_logps(self, node: Node | None, objective: str, pairs: list[PreparedPair]) -> PairLogps:
+        """The same of some evaluation pairs; the scores have them unless the loss weighs tokens."""
+        if self.keys.ld_alpha is None:
+            return scored_logps(self.folder, node, objective, pairs)
+        return self._weighed(node, pairs)
+
+    def _weighed(self, node: Node | None, pairs: list[PreparedPair]) -> PairLogps:
+        if node is None:
+            return self.scored_by_base(pairs, self.keys.ld_alpha)
+        with loaded_adapter(self.base, self.folder.adapter(node)) as policy:
+            return self.scored(policy, pairs, node, self.keys.ld_alpha)
 
     def on_scored(self, n_pairs: int) -> None:
         """Pairs were read without gradients."""

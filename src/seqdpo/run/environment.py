@@ -2,9 +2,9 @@
 
 import os
 import platform
-import resource
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ PACKAGES = (
     *("torch", "transformers", "peft", "accelerate", "datasets", "tokenizers", "safetensors"),
     *("pyarrow", "numpy", "scipy", "statsmodels"),
 )
+
+_CLEAR_REFS, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
 
 
 def environment() -> dict[str, Any]:
@@ -42,12 +44,25 @@ def processor() -> str | None:
     return torch.cpu.get_capabilities().get("cpu_name")
 
 
-def peak_memory_bytes() -> int:
-    """The most memory that this process has held so far: on the accelerator where there is one, else resident."""
+def peak_memory_meter() -> Callable[[], int | None]:
+    """Begins to watch; the function says the most bytes held since: on the accelerator if there is one, else resident.
+
+    It gives None where the system only tells the peak of the whole process. A new meter resets an earlier one.
+    """
     if device().type == "cuda":
-        return torch.cuda.max_memory_allocated()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024  # kilobytes on Linux, bytes on macOS
+        torch.cuda.reset_peak_memory_stats()
+        return torch.cuda.max_memory_allocated
+    try:
+        _CLEAR_REFS.write_text("5")  # resets VmHWM: proc(5)
+    except OSError:  # not Linux, or a container that does not allow it
+        return lambda: None
+    return _peak_resident
+
+
+def _peak_resident() -> int | None:
+    lines = _STATUS.read_text(encoding="utf-8").splitlines()
+    kilobytes = next((line.split()[1] for line in lines if line.startswith("VmHWM:")), None)
+    return None if kilobytes is None else int(kilobytes) * 1024
 
 
 def _version(package: str) -> str | None:

@@ -15,13 +15,16 @@ from seqdpo.layout import NODE_FILE, check_manifest_hash, check_run_folder
 from seqdpo.run.folder import RunFolder
 from seqdpo.run.stored_study import read_study
 from seqdpo.study.checkpoints import Node, checkpoint_of, order_name
-from seqdpo.study.keys import TreeKeys, VerdictKeys
+from seqdpo.study.keys import LossKeys, TreeKeys, VerdictKeys
 from seqdpo.study.tree import stage_tree
 from seqdpo.tables import NODE_COLUMNS, SCORES_SCHEMA, STAGE_TABLES
 
 MANIFEST_VERSION = 1
 #: The keys of the study that results.json repeats, for readers who have only that file.
-STUDY_FACTS = ("model_name_or_path", "setting", "reference", "adapter_mode", "beta", "learning_rate", "lora_r", "seeds")
+STUDY_FACTS = (
+    *("model_name_or_path", "setting", "adapter_mode", "learning_rate", "lora_r", "seeds"),
+    *LossKeys.model_fields,
+)
 
 
 def write_findings(folder: RunFolder) -> None:

@@ -8,10 +8,11 @@ import torch
 from seqdpo.policy.batches import default_tokens
 from seqdpo.policy.load import ParameterCount, count_parameters, device, load_config
 from seqdpo.preferences.prepare import Preferences, PreparedPair
-from seqdpo.run.work import Work, base_work, mechanism_work, stage_work
+from seqdpo.run.work import Work, base_work, mechanism_work, stage_notes, stage_work
 from seqdpo.study.checkpoints import Node
 from seqdpo.study.config import Study
 from seqdpo.study.tree import stage_tree
+from seqdpo.training.pairs import pairs_of
 from seqdpo.training.stage import n_steps
 
 #: The share of the measured matrix-multiplication rate that a pass reaches; a rough assumption, and said so.
@@ -30,6 +31,7 @@ class StagePlan:
     tokens: int  # that pass through the model, a pair's prompt once
     seconds: float
     mechanism_seconds: float  # of these, for gradients, KL, forecast and path
+    notes: list[str]  # what will not be measured, and control stages whose labels pull
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,21 +70,17 @@ def _stage_plan(
     held_out = [pair for objective in preferences.objectives.values() for pair in objective.eval]
     if node is None:
         trained = [pair for name in study.trained_objectives() for pair in preferences.objectives[name].train]
-        work, steps, mean = (
-            base_work(preferences, study.trained_objectives()),
-            0,
-            _tokens_per_pair([*held_out, *trained]),
-        )
-        mechanism = Work(0, 0)
+        work, steps, mean = base_work(preferences, study), 0, _tokens_per_pair([*held_out, *trained])
+        mechanism, notes = Work(0, 0), []
     else:
-        train = preferences.objectives[node.objective].train
+        train = pairs_of(node, preferences)
         work, steps, mean = stage_work(node, preferences, study), n_steps(len(train), study), _tokens_per_pair(train)
-        mechanism = mechanism_work(node, preferences, study)
+        mechanism, notes = mechanism_work(node, preferences, study), stage_notes(node, preferences, study)
     tokens = round(mean * (work.trained + work.scored))
     # 2 FLOPs for each parameter and token of a forward pass
     seconds_a_unit = 2 * parameters.total * mean / (rate * ASSUMED_EFFICIENCY)
     of_all, of_mechanism = (seconds_a_unit * one.units(study) for one in (work, mechanism))
-    return StagePlan(node, work, steps, tokens, of_all, of_mechanism)
+    return StagePlan(node, work, steps, tokens, of_all, of_mechanism, notes)
 
 
 def _tokens_per_pair(pairs: list[PreparedPair]) -> float:

@@ -15,13 +15,14 @@ from seqdpo.policy.adapters import loaded_adapter, save_adapter, trainable_polic
 from seqdpo.preferences.pairs import content_hash
 from seqdpo.preferences.prepare import Preferences
 from seqdpo.run.bench import Bench
-from seqdpo.run.environment import peak_memory_bytes
-from seqdpo.run.mechanism import gradient_trace, stage_forecast, stage_kl_and_path
+from seqdpo.run.environment import peak_memory_meter
+from seqdpo.run.mechanism import gradient_trace, stage_forecast, stage_kl_and_path, trace_halves
 from seqdpo.run.records import adapter_hash, place_in_tree, read_record
+from seqdpo.run.work import stage_notes
 from seqdpo.study.checkpoints import BASE, Node, reference_of
 from seqdpo.tables import GRADIENTS_SCHEMA
-from seqdpo.training.loss import reference_offsets
-from seqdpo.training.placebo import TrainingPairs, with_own_labels
+from seqdpo.training.pairs import TrainingPairs, pairs_of, training_pairs
+from seqdpo.training.placebo import with_own_labels
 from seqdpo.training.stage import Step, train_stage
 
 
@@ -52,48 +53,44 @@ def score_base(bench: Bench) -> None:
 
 def train(bench: Bench, node: Node) -> None:
     """Trains a stage and leaves its folder with the adapter, the steps, the gradients and, in it, trained.json."""
-    began = perf_counter()
-    parent = bench.folder.adapter(node.parent)
-    seed = stage_seed(node)
+    began, peak = perf_counter(), peak_memory_meter()
+    parent, given = bench.folder.adapter(node.parent), (bench.preferences, bench.keys)
     with folder_written_whole(bench.folder.stage(node)) as path:
-        pairs = training_pairs(bench, node)
-        with trainable_policy(bench.base, bench.keys, parent, seed) as policy:
-            trace = gradient_trace(policy, node, bench.preferences, bench.keys, bench.folder, bench.on_gradient)
-            steps = train_stage(policy, pairs, bench.keys, seed, lambda step: _on_step(bench, step), trace)
+        pairs = stage_pairs(bench, node)
+        halves = trace_halves(node, *given, bench.held_out_logps)
+        with trainable_policy(bench.base, bench.keys, parent, stage_seed(node)) as policy:
+            trace = gradient_trace(policy, node, halves, *given, bench.on_gradient)
+            hooks = [] if trace is None else [trace]
+            steps = train_stage(policy, pairs, bench.keys, stage_seed(node), lambda step: _on_step(bench, step), hooks)
             save_adapter(policy, bench.keys, parent, path / "adapter")
         write_table(path / "train.parquet", steps)
         write_table(path / "gradients.parquet", GRADIENTS_SCHEMA.empty_table() if trace is None else trace.table)
-        record = _record(bench, node) | {"seconds": round(perf_counter() - began, 3)}
-        write_json(path / TRAINED_FILE, record | {"files": file_hashes(path)})
+        details = {"train_seconds": _since(began), "train_peak_memory_bytes": peak()}
+        write_json(path / TRAINED_FILE, _record(bench, node) | details | {"files": file_hashes(path)})
 
 
 def measure(bench: Bench, node: Node) -> None:
     """Scores every objective under a stage's checkpoint, and measures what the stage did; node.json comes last."""
-    began = perf_counter()
+    began, peak = perf_counter(), peak_memory_meter()
     path, parent = bench.folder.stage(node), bench.folder.adapter(node.parent)
     with loaded_adapter(bench.base, path / "adapter") as policy:
         scores = {
             name: bench.scored(policy, objective.eval, node) for name, objective in bench.preferences.objectives.items()
         }
-    write_table(path / "kl_and_path.parquet", _kl_and_path(bench, node))
+    write_table(path / "kl_and_path.parquet", _kl_and_path(bench, node, scores))
     write_table(path / "movement.parquet", movement_table(parent, path / "adapter", bench.weight_norms))
-    _write_node(bench, node, scores, {"score_seconds": round(perf_counter() - began, 3)})
+    details = {"measure_seconds": _since(began), "measure_peak_memory_bytes": peak()}
+    _write_node(bench, node, scores, details)
 
 
-def training_pairs(bench: Bench, node: Node) -> TrainingPairs:
+def stage_pairs(bench: Bench, node: Node) -> TrainingPairs:
     """What a stage trains on: its pairs, the reference's say of them and, for a control stage, labels of its own."""
-    prepared = bench.preferences.objectives[node.objective].train
     reference = bench.train_logps(reference_of(node, bench.keys.reference), node.objective)
-    pairs = TrainingPairs(
-        [pair.pair.pair_id for pair in prepared],
-        [pair.tokens for pair in prepared],
-        reference_offsets(reference.chosen, reference.rejected, bench.keys.beta),
-    )
+    pairs = training_pairs(pairs_of(node, bench.preferences), reference)
     if not node.placebo:
         return pairs
-    start = bench.train_logps(node.parent, node.objective)
     labels = np.random.default_rng([stage_seed(node), 1])  # another stream than that of the order of the pairs
-    return with_own_labels(pairs, start.difference, bench.keys.beta, labels)
+    return with_own_labels(pairs, bench.train_logps(node.parent, node.objective), bench.keys, labels)
 
 
 def stage_seed(node: Node) -> int:
@@ -104,6 +101,11 @@ def stage_seed(node: Node) -> int:
 def title(node: Node | None) -> str:
     """A node's name on the board."""
     return BASE if node is None else f"{node.checkpoint} (seed {node.seed})"
+
+
+def notes(bench: Bench, node: Node | None) -> list[str]:
+    """What a reader of a node's results has to know beforehand."""
+    return [] if node is None else stage_notes(node, bench.preferences, bench.keys)
 
 
 def scores_of(scores: dict[str, PairLogps], preferences: Preferences) -> pa.Table:
@@ -125,12 +127,14 @@ def scores_of(scores: dict[str, PairLogps], preferences: Preferences) -> pa.Tabl
     return pa.concat_tables(tables)
 
 
-def _kl_and_path(bench: Bench, node: Node) -> pa.Table:
+def _kl_and_path(bench: Bench, node: Node, scores: dict[str, PairLogps]) -> pa.Table:
+    """Between a stage's two checkpoints; the forecast is made from its start, which its seed brings back."""
     parent, given = bench.folder.adapter(node.parent), (bench.preferences, bench.keys)
+    heard = (bench.on_scored, bench.on_gradient)
     with trainable_policy(bench.base, bench.keys, parent, stage_seed(node)) as start:
-        forecasts = stage_forecast(start, training_pairs(bench, node), *given, bench.on_scored, bench.on_gradient)
+        forecasts = stage_forecast(start, node, stage_pairs(bench, node), *given, *heard)
     adapter = bench.folder.stage(node) / "adapter"
-    return stage_kl_and_path(bench.base, node, adapter, *given, bench.folder, forecasts, bench.on_scored)
+    return stage_kl_and_path(bench.base, node, adapter, scores, *given, bench.folder, forecasts, bench.on_scored)
 
 
 def _on_step(bench: Bench, step: Step) -> None:
@@ -154,6 +158,10 @@ def _of_stage(bench: Bench, node: Node) -> dict[str, Any]:
     return {
         "stage_seed": stage_seed(node),
         "parent_adapter": adapter_hash(bench.folder, node.parent),
-        "n_train_pairs": len(bench.preferences.objectives[node.objective].train),
-        "peak_memory_bytes": peak_memory_bytes(),
+        "n_train_pairs": len(pairs_of(node, bench.preferences)),
+        "notes": stage_notes(node, bench.preferences, bench.keys),
     }
+
+
+def _since(began: float) -> float:
+    return round(perf_counter() - began, 3)

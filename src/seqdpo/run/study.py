@@ -97,7 +97,7 @@ def _run_nodes(bench: Bench, inputs: Inputs, left: list[Node | None], board: Boa
 def _units(inputs: Inputs, node: Node | None) -> float:
     study, preferences = inputs.study, inputs.preferences
     if node is None:
-        return base_work(preferences, study.trained_objectives()).units(study)
+        return base_work(preferences, study).units(study)
     return stage_work(node, preferences, study).units(study)
 
 

@@ -43,6 +43,8 @@ def print_plan(console: Console, study: Study, preferences: Preferences, plan: P
         console.print(f"control stages: {plan.placebo_seconds / plan.seconds:.0%} of the time", highlight=False)
     if plan.mechanism_seconds:
         console.print(f"mechanism: {plan.mechanism_seconds / plan.seconds:.0%} of the time", highlight=False)
+    for note in dict.fromkeys(note for stage in stages for note in stage.notes):
+        console.print(f"note: {note}", highlight=False)
     console.print(
         f"Times are estimates: FLOPs of the passes at 40% of the {plan.flops_per_second / 1e12:.2f} TFLOP/s that a "
         f"matrix multiplication in {study.dtype} reached just now. Memory is a rough upper estimate.",

@@ -1,21 +1,28 @@
-"""How much work each stage is, in pair-passes: the unit of the progress board and of `seqdpo plan`."""
+"""How much work each stage is, in pair-passes: the unit of the progress board, of `seqdpo plan` and of the bound on the
+mechanism."""
 
-from collections.abc import Sequence
+import math
 from typing import NamedTuple
 
+from seqdpo.measure.gradients import FEWEST_POINTS, SMALLEST_BATCH, TraceSize, prompt_halves, trace_size
 from seqdpo.preferences.prepare import Preferences
-from seqdpo.run.mechanism import size_of_trace
 from seqdpo.study.checkpoints import Node, reference_of
-from seqdpo.study.keys import NodeKeys, OptimiserKeys
+from seqdpo.study.keys import MechanismKeys, OptimiserKeys, TreeKeys
+from seqdpo.study.losses import loss_of
 from seqdpo.tables import PATH
+from seqdpo.training.pairs import pairs_of
+from seqdpo.training.stage import n_steps
 
 #: A training pass reads a pair forward and backward; the weights are frozen, so the backward pass costs no more
 #: than the forward one, and activation checkpointing adds a second forward pass.
 FORWARD_COST = 1.0
 TRAINING_COST = 2.0
 CHECKPOINTED_TRAINING_COST = 3.0
-#: Both checkpoints, and a short step ahead and back.
-KL_PASSES, FORECAST_PASSES = 2, 2
+#: Both checkpoints; a short step ahead and back; the places between the checkpoints and beyond, for the scores have
+#: those at both ends.
+KL_PASSES, FORECAST_PASSES, PATH_PASSES = 2, 2, len(PATH) - 2
+#: Held-out pairs of an objective below which KL, forecast and path say too little to be worth their passes.
+FEWEST_HELD_OUT = 10
 
 
 class Work(NamedTuple):
@@ -26,33 +33,130 @@ class Work(NamedTuple):
 
     def units(self, keys: OptimiserKeys) -> float:
         """Relative cost; one unit is one pair read forward."""
-        training = CHECKPOINTED_TRAINING_COST if keys.gradient_checkpointing else TRAINING_COST
-        return self.trained * training + self.scored * FORWARD_COST
+        return self.trained * _training_cost(keys) + self.scored * FORWARD_COST
 
 
-def base_work(preferences: Preferences, trained: Sequence[str]) -> Work:
+class MechanismSize(NamedTuple):
+    """How much of the mechanism of a stage is measured, within `mechanism_share` of its training passes."""
+
+    trace: TraceSize
+    n_held_out: int  # pairs of each objective for KL, forecast and path, and training pairs for the forecast
+    notes: list[str]  # what is not measured, and why
+
+
+def base_work(preferences: Preferences, keys: TreeKeys) -> Work:
     """The base scores every pair once: evaluation pairs, and the training pairs of the objectives in the tree."""
-    references = sum(len(preferences.objectives[name].train) for name in trained)
-    return Work(0, _eval_pairs(preferences) + references)
+    trained = sum(len(preferences.objectives[name].train) for name in keys.trained_objectives())
+    return Work(0, _eval_pairs(preferences) + trained)
 
 
-def mechanism_work(node: Node, preferences: Preferences, keys: NodeKeys) -> Work:
-    """What a stage's mechanism costs: the gradients of its trace; KL, forecast and, of a real stage, the path."""
-    traced = size_of_trace(node, preferences, keys).gradient_pairs(node.stage - 1)
-    held_out = sum(min(len(objective.eval), keys.mechanism_pairs) for objective in preferences.objectives.values())
-    trained = min(len(preferences.objectives[node.objective].train), keys.mechanism_pairs)
-    places = 0 if node.placebo else len(PATH)
-    return Work(traced + trained, held_out * (KL_PASSES + FORECAST_PASSES + places))
-
-
-def stage_work(node: Node, preferences: Preferences, keys: NodeKeys) -> Work:
+def stage_work(node: Node, preferences: Preferences, keys: MechanismKeys) -> Work:
     """One stage: its training pairs, all evaluation pairs, and what its reference, labels and mechanism need."""
-    pairs = len(preferences.objectives[node.objective].train)
+    pairs = len(pairs_of(node, preferences))
     checkpoints = {reference_of(node, keys.reference)} | ({node.parent} if node.placebo else set())
     references = sum(checkpoint is not None for checkpoint in checkpoints)
     mechanism = mechanism_work(node, preferences, keys)
     trained = pairs * keys.num_train_epochs + mechanism.trained
     return Work(trained, _eval_pairs(preferences) + references * pairs + mechanism.scored)
+
+
+def mechanism_work(node: Node, preferences: Preferences, keys: MechanismKeys) -> Work:
+    """What a stage's mechanism costs: the gradients of its trace; KL, forecast and, of a real stage, the path."""
+    size = mechanism_size(node, preferences, keys)
+    of_held_out = _held_out_work(node, preferences, size.n_held_out)
+    traced = size.trace.gradient_pairs(node.stage - 1)
+    references = 0 if keys.ld_alpha is None else traced  # where the loss weighs tokens, scores do not have them
+    return Work(traced + of_held_out.trained, references + of_held_out.scored)
+
+
+def mechanism_size(node: Node, preferences: Preferences, keys: MechanismKeys) -> MechanismSize:
+    """What `mechanism_share` pays for: half of it for held-out pairs where there is a trace, to which the rest goes.
+
+    A control stage reads the held-out pairs of the real stage beside it. There is no trace of a first stage, which has
+    no earlier objective, and none of a control stage.
+    """
+    n_held_out, of_held_out = _held_out_size(node, preferences, keys)
+    trace, of_trace = TraceSize(0, 0), None
+    if _may_be_traced(node, keys) and not node.placebo:
+        left = _budget(node, preferences, keys) - _held_out_work(node, preferences, n_held_out).units(keys)
+        trace, of_trace = _trace_size(node, preferences, keys, left)
+    return MechanismSize(trace, n_held_out, [note for note in (of_held_out, of_trace) if note])
+
+
+def stage_notes(node: Node, preferences: Preferences, keys: MechanismKeys) -> list[str]:
+    """What a reader of the stage's results has to know beforehand: what is not measured, and labels that do pull."""
+    null_note = loss_of(keys).null_note
+    of_labels = [f"no exact null of control stages: {null_note}"] if node.placebo and null_note else []
+    return mechanism_size(node, preferences, keys).notes + of_labels
+
+
+def _held_out_size(node: Node, preferences: Preferences, keys: MechanismKeys) -> tuple[int, str | None]:
+    """Held-out pairs of each objective; what to say where these are none for want of passes."""
+    one = len(preferences.objectives) * (KL_PASSES + FORECAST_PASSES + PATH_PASSES) * FORWARD_COST
+    one += _training_cost(keys)
+    parts = 2 if _may_be_traced(node, keys) else 1
+    affordable = int(_budget(node, preferences, keys) / parts // one)
+    fewest = min(FEWEST_HELD_OUT, keys.mechanism_pairs)
+    if affordable >= fewest:
+        return min(affordable, keys.mechanism_pairs), None
+    found = f"{affordable} held-out pairs an objective; expected at least {fewest}"
+    return 0, _too_small("KL, forecast and path", found, fewest * one * parts, node, preferences, keys)
+
+
+def _trace_size(
+    node: Node, preferences: Preferences, keys: MechanismKeys, units: float
+) -> tuple[TraceSize, str | None]:
+    """The trace that so many units pay for; what to say where there is none."""
+    one = _training_cost(keys) + (0 if keys.ld_alpha is None else FORWARD_COST)
+    affordable, half = int(units // one), _smallest_half(node, preferences)
+    steps = n_steps(len(pairs_of(node, preferences)), keys)
+    size = trace_size(keys, affordable, steps, node.stage - 1, half)
+    if size.n_points:
+        return size, None
+    if half < SMALLEST_BATCH or min(steps, keys.gradient_trace_points) < FEWEST_POINTS:
+        return size, (
+            f"no gradients: {half} held-out pairs in half an objective, {steps} steps; expected at least "
+            f"{SMALLEST_BATCH} pairs, and {FEWEST_POINTS} points"
+        )
+    fewest = TraceSize(FEWEST_POINTS, SMALLEST_BATCH).gradient_pairs(node.stage - 1)
+    found = f"{affordable} pairs; expected at least {fewest}"
+    return size, _too_small("gradients", found, 2 * fewest * one, node, preferences, keys)
+
+
+def _too_small(what: str, found: str, needed: float, node: Node, preferences: Preferences, keys: MechanismKeys) -> str:
+    enough = math.ceil(100 * keys.mechanism_share * needed / _budget(node, preferences, keys)) / 100
+    return f"no {what}: mechanism_share = {keys.mechanism_share:g} pays for {found}. {enough:g} would do"
+
+
+def _budget(node: Node, preferences: Preferences, keys: MechanismKeys) -> float:
+    """Units that the mechanism of a stage may take."""
+    trained = len(pairs_of(node, preferences)) * keys.num_train_epochs
+    return keys.mechanism_share * Work(trained, 0).units(keys)
+
+
+def _may_be_traced(node: Node, keys: MechanismKeys) -> bool:
+    """Of a control stage: the real one beside it."""
+    return node.parent is not None and keys.gradient_trace_points > 0
+
+
+def _held_out_work(node: Node, preferences: Preferences, n_held_out: int) -> Work:
+    held_out = sum(min(len(objective.eval), n_held_out) for objective in preferences.objectives.values())
+    places = 0 if node.placebo else PATH_PASSES
+    trained = min(len(pairs_of(node, preferences)), n_held_out)
+    return Work(trained, held_out * (KL_PASSES + FORECAST_PASSES + places))
+
+
+def _smallest_half(node: Node, preferences: Preferences) -> int:
+    """Pairs of the smallest half of held-out pairs among the stage's objective and those before it."""
+    return min(
+        len(half)
+        for place, name in enumerate(node.path)
+        for half in prompt_halves(preferences.objectives[name].eval, place, node.stage)
+    )
+
+
+def _training_cost(keys: OptimiserKeys) -> float:
+    return CHECKPOINTED_TRAINING_COST if keys.gradient_checkpointing else TRAINING_COST
 
 
 def _eval_pairs(preferences: Preferences) -> int:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
+from seqdpo.study.losses import LOSSES
 from seqdpo.study.objectives import Name, Objective
 from seqdpo.study.settings import SETTINGS
 from seqdpo.wording import did_you_mean
@@ -33,6 +34,13 @@ def _objective_name(name: str) -> str:
 def _reference(value: str) -> str:
     if not REFERENCE.fullmatch(value):
         raise ValueError("expected 'base', 'previous' or 'stage:<k>' with k from 1")
+    return value
+
+
+def _loss_type(value: str) -> str:
+    if value not in LOSSES:
+        near = did_you_mean(value, LOSSES)
+        raise ValueError(f"expected one of {', '.join(LOSSES)}" + (f".{near}" if near else ""))
     return value
 
 
@@ -92,12 +100,32 @@ class PolicyKeys(AdapterKeys, ModelKeys):
 
 
 class LossKeys(Keys):
-    """What a stage minimises."""
+    """What a stage minimises; named as in TRL's DPOConfig."""
 
-    beta: float = Field(default=0.3, gt=0, description="strength of the pull towards the reference")
+    loss_type: Annotated[str, AfterValidator(_loss_type)] = Field(default="sigmoid", description=", ".join(LOSSES))
+    beta: float = Field(default=0.3, gt=0, description="strength of the pull towards the reference; tau of ipo")
+    label_smoothing: float = Field(
+        default=0.0, ge=0, lt=0.5, description="of robust: the probability that a label is turned around"
+    )
+    ld_alpha: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="weight of a response's tokens beyond the length of the pair's shorter one (LD-DPO); null: 1",
+    )
     reference: Annotated[str, AfterValidator(_reference)] = Field(
         default="base", description="the policy in DPO's denominator: base, previous, or stage:<k>"
     )
+
+    @model_validator(mode="after")
+    def _check_smoothing(self) -> Self:
+        if self.label_smoothing and not LOSSES[self.loss_type].smooths:
+            smoothing = ", ".join(repr(name) for name, loss in LOSSES.items() if loss.smooths)
+            raise ValueError(
+                f"label_smoothing = {self.label_smoothing} with loss_type = {self.loss_type!r}, which does not read it "
+                f"(nor does TRL's); expected label_smoothing 0, or loss_type {smoothing}"
+            )
+        return self
 
     def reference_stage(self) -> int:
         """The k of `reference: stage:<k>`."""
@@ -238,17 +266,17 @@ class TreeKeys(DataKeys):
         return list(dict.fromkeys(name for order in self.all_orders() for name in order))
 
 
-class MechanismKeys(Keys):
-    """What is measured beside the scores."""
+class MechanismKeys(StageKeys):
+    """What is measured beside the scores, of the loss and the steps that train."""
 
-    gradient_trace_points: int = Field(
-        default=20, ge=0, description="points of a later stage at which objectives' gradients are compared; 0: none"
+    mechanism_share: float = Field(
+        default=0.1, gt=0, description="at most so many passes for all of it, as a share of a stage's training passes"
     )
-    gradient_trace_share: float = Field(
-        default=0.1, gt=0, description="at most so many passes for them, as a share of the stage's training passes"
+    gradient_trace_points: int = Field(
+        default=20, ge=0, description="at most so many points at which objectives' gradients are compared; 0: none"
     )
     mechanism_pairs: int = Field(
-        default=200, ge=0, description="held-out pairs an objective for KL, forecast and the path between checkpoints"
+        default=200, ge=0, description="at most so many held-out pairs an objective for KL, forecast and path; 0: none"
     )
 
 

@@ -31,7 +31,7 @@ LAB = {
     "max_length": 128,
     "eval_fraction": 0.5,
     "max_eval_pairs": 1000,
-    "gradient_trace_share": 0.5,  # its stages are short
+    "mechanism_share": 1.0,  # its stages are short
 }
 
 

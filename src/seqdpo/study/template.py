@@ -25,7 +25,7 @@ from seqdpo.study.settings import SETTINGS
 SECTIONS: dict[type[Keys], str] = {
     ModelKeys: "the model",
     AdapterKeys: "the adapter",
-    LossKeys: "the loss",
+    LossKeys: "the loss, named as in TRL's DPOConfig",
     OptimiserKeys: "the optimiser, named as in transformers.TrainingArguments",
     TextKeys: "the text",
     DataKeys: "the preferences",

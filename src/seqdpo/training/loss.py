@@ -1,29 +1,34 @@
-"""The DPO loss in its general form, with one precomputed scalar a pair for the reference."""
+"""The study's loss in torch; `seqdpo.study.losses` has what each is."""
 
-import numpy as np
-from numpy.typing import NDArray
+import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from seqdpo.policy.logps import ResponseLogps
+from seqdpo.study.keys import LossKeys
+from seqdpo.study.losses import Ops, Rewards, loss_of, rewards
+from seqdpo.training.pairs import TrainingPairs
 
-def dpo_losses(chosen_logp: Tensor, rejected_logp: Tensor, offset: Tensor, beta: float) -> Tensor:
-    """-log sigmoid(beta * (chosen_logp - rejected_logp) - offset), for each pair.
+TORCH = Ops(logsigmoid, torch.sigmoid, torch.relu)
 
-    With offset = beta * (the reference's chosen_logp - rejected_logp) this is the loss of Rafailov et al. 2023
-    (arXiv 2305.18290), eq. 7, against that reference; which reference it is only changes the offset.
 
-    Shapes: all (n_pairs,); returns (n_pairs,).
+def pair_rewards(policy: ResponseLogps, pairs: TrainingPairs, keys: LossKeys) -> Rewards:
+    """Rewards of the policy against the reference of the pairs, each (n_pairs,) float32; differentiable.
+
+    What the reference adds is worked out in float64, and rounded once.
     """
-    return -logsigmoid(preference_logits(chosen_logp, rejected_logp, offset, beta))
+    chosen, rejected = policy
+    lengths = pairs.response_tokens
+    here = rewards(chosen, rejected, (_like(chosen, lengths[0]), _like(chosen, lengths[1])), keys)
+    reference = rewards(*pairs.reference, lengths, keys)
+    return here.less(Rewards(*(_like(chosen, column) for column in reference)))
 
 
-def preference_logits(chosen_logp: Tensor, rejected_logp: Tensor, offset: Tensor, beta: float) -> Tensor:
-    """The log-odds that the loss gives to the chosen response; above 0 favours it. Shapes: all (n_pairs,)."""
-    return beta * (chosen_logp - rejected_logp) - offset
+def pair_losses(of: Rewards, keys: LossKeys) -> Tensor:
+    """(n_pairs,)"""
+    losses: Tensor = loss_of(keys).losses(of, keys, TORCH)
+    return losses
 
 
-def reference_offsets(
-    chosen_logp: NDArray[np.float64], rejected_logp: NDArray[np.float64], beta: float
-) -> NDArray[np.float64]:
-    """The offset of each pair for the reference whose log-probabilities these are. Shapes: all (n_pairs,)."""
-    return beta * (chosen_logp - rejected_logp)
+def _like(tensor: Tensor, column: object) -> Tensor:
+    return torch.as_tensor(column, dtype=tensor.dtype, device=tensor.device)

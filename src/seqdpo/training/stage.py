@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -18,9 +17,9 @@ from transformers import PreTrainedModel, get_scheduler
 from seqdpo.errors import RunError
 from seqdpo.policy.batches import for_each_batch
 from seqdpo.policy.logps import response_logps
-from seqdpo.study.keys import StageKeys
-from seqdpo.training.loss import dpo_losses, preference_logits
-from seqdpo.training.placebo import TrainingPairs
+from seqdpo.study.keys import OptimiserKeys, StageKeys
+from seqdpo.training.loss import pair_losses, pair_rewards
+from seqdpo.training.pairs import TrainingPairs
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,26 +31,37 @@ class Step:
     n_pairs: int
     n_tokens: int  # of prompts (once a pair) and responses
     loss: float
-    accuracy: float  # share of pairs that the loss's own logits favour; a tie counts one half
-    reward_margin: float  # mean of those logits: beta x (margin against the stage's reference)
-    chosen_logp: float  # mean, nats
+    accuracy: float  # share of pairs whose reward margin is above 0; a tie counts one half
+    reward_margin: float  # mean, the loss's own: beta x (margin against the stage's reference), a token for some losses
+    chosen_logp: float  # mean, nats, as the loss weighs tokens
     rejected_logp: float  # mean, nats
     grad_norm: float  # before clipping
     learning_rate: float  # that this step used
     seconds: float
 
 
-class Observer(Protocol):
-    """Looks at a stage while it trains, and leaves no trace in it: not in parameters, random states or modes."""
+class StageHook:
+    """What looks at a stage while it trains, or changes its steps; here it does neither.
+
+    One that only looks leaves no trace: not in parameters, random states or modes. What a hook draws comes from a
+    generator of its own, for torch's belongs to dropout.
+    """
 
     def before_step(self, steps_done: int, optimizer: AdamW) -> None:
-        """Called before every step; gradients are there to be used, and are discarded after."""
+        """Called before every step."""
+
+    def pairs_of_step(self, steps_done: int, own: TrainingPairs) -> TrainingPairs:
+        """The pairs that the step trains on, in place of its own; those of an earlier stage beside them, say."""
+        return own
+
+    def before_update(self, parameters: Sequence[Tensor]) -> None:
+        """Called with the step's gradient in `parameter.grad`, before it is clipped: to add to it, or project it."""
 
     def after_stage(self, steps_done: int) -> None:
         """Called once, after the last step."""
 
 
-def n_steps(n_pairs: int, keys: StageKeys) -> int:
+def n_steps(n_pairs: int, keys: OptimiserKeys) -> int:
     """Optimiser steps of a stage; the final short batch of an epoch is a step."""
     return keys.num_train_epochs * math.ceil(n_pairs / keys.pairs_per_step)
 
@@ -62,11 +72,12 @@ def train_stage(
     keys: StageKeys,
     seed: int,
     on_step: Callable[[Step], None],
-    observer: Observer | None = None,
+    hooks: Sequence[StageHook] = (),
 ) -> pa.Table:
     """Trains the policy in place; returns one row a step (the fields of `Step`).
 
-    The order of the pairs and any LoRA dropout depend on `seed` alone, with an observer as without.
+    The order of the pairs and any LoRA dropout depend on `seed` alone, with hooks as without. `hooks` are called in
+    their order.
 
     Raises: RunError at the first loss or gradient that is not finite, with the step and its pairs.
     """
@@ -78,21 +89,24 @@ def train_stage(
         eps=keys.adam_epsilon,
         weight_decay=keys.weight_decay,
     )
-    total = n_steps(len(pairs.tokens), keys)
+    total = n_steps(pairs.n_pairs, keys)
     warmup = keys.warmup_steps or math.ceil(total * keys.warmup_ratio)
     scheduler = get_scheduler(keys.lr_scheduler_type, optimizer, warmup, total)
     steps: list[Step] = []
     with _training_mode(policy, keys), torch.random.fork_rng():
         torch.manual_seed(seed)
-        for epoch, indices in _step_indices(len(pairs.tokens), keys, seed):
-            if observer is not None:
-                observer.before_step(len(steps), optimizer)
-            step = _train_step(policy, parameters, optimizer, pairs, indices, keys, len(steps) + 1, epoch)
+        for epoch, indices in _step_indices(pairs.n_pairs, keys, seed):
+            for hook in hooks:
+                hook.before_step(len(steps), optimizer)
+            own = pairs.take(indices)
+            for hook in hooks:
+                own = hook.pairs_of_step(len(steps), own)
+            step = _train_step(policy, parameters, optimizer, own, keys, hooks, len(steps) + 1, epoch)
             scheduler.step()
             steps.append(step)
             on_step(step)
-        if observer is not None:
-            observer.after_stage(len(steps))
+        for hook in hooks:
+            hook.after_stage(len(steps))
     return pa.Table.from_pylist([asdict(step) for step in steps])
 
 
@@ -101,28 +115,32 @@ def _train_step(
     parameters: Sequence[Tensor],
     optimizer: AdamW,
     pairs: TrainingPairs,
-    indices: Sequence[int],
     keys: StageKeys,
+    hooks: Sequence[StageHook],
     number: int,
     epoch: int,
 ) -> Step:
     began = time.perf_counter()
     learning_rate = optimizer.param_groups[0]["lr"]
-    optimizer.zero_grad(set_to_none=True)
-    sums = accumulate_gradients(policy, pairs, indices, keys)
-    grad_norm = _clipped_norm(parameters, keys.max_grad_norm)
+    sums, gradients = mean_gradient(policy, pairs, keys)
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.grad = gradient
+    del gradients
+    for hook in hooks:
+        hook.before_update(parameters)
+    n, grad_norm = pairs.n_pairs, _clipped_norm(parameters, keys.max_grad_norm)
     if not (math.isfinite(sums.loss) and math.isfinite(grad_norm)):
-        raise RunError(_not_finite(number, sums.loss / len(indices), grad_norm, [pairs.pair_ids[i] for i in indices]))
+        raise RunError(_not_finite(number, sums.loss / n, grad_norm, pairs.pair_ids))
     optimizer.step()
-    n = len(indices)
+    optimizer.zero_grad(set_to_none=True)
     return Step(
         step=number,
         epoch=epoch,
         n_pairs=n,
-        n_tokens=sum(pairs.tokens[i].n_tokens for i in indices),
+        n_tokens=sum(pair.n_tokens for pair in pairs.tokens),
         loss=sums.loss / n,
         accuracy=sums.correct / n,
-        reward_margin=sums.logits / n,
+        reward_margin=sums.margin / n,
         chosen_logp=sums.chosen / n,
         rejected_logp=sums.rejected / n,
         grad_norm=grad_norm,
@@ -132,41 +150,52 @@ def _train_step(
 
 
 @dataclass(slots=True)
-class _Sums:
-    """Sums over the pairs of one step."""
+class Sums:
+    """Sums over pairs."""
 
     loss: float = 0.0
     correct: float = 0.0
-    logits: float = 0.0
+    margin: float = 0.0
     chosen: float = 0.0
     rejected: float = 0.0
 
 
-def accumulate_gradients(policy: PeftModel, pairs: TrainingPairs, indices: Sequence[int], keys: StageKeys) -> _Sums:
-    """Adds up the gradient of the step's mean loss, however the pairs fall into batches."""
-    device = next(policy.parameters()).device
+def mean_gradient(policy: PeftModel, pairs: TrainingPairs, keys: StageKeys) -> tuple[Sums, list[Tensor | None]]:
+    """The gradient of the pairs' mean loss, however they fall into batches, for each parameter that is trained.
+
+    None where no pair reaches the parameter, as an expert that no token was sent to. `parameter.grad` is left alone.
+    """
     parameters = [parameter for parameter in policy.parameters() if parameter.requires_grad]
-    tokens = [pairs.tokens[i] for i in indices]
-    sums = _Sums()
+    total: list[Tensor | None] = [None] * len(parameters)
+    sums = Sums()
 
     def add(batch: list[int]) -> None:
-        logps = response_logps(policy, [tokens[i] for i in batch])
-        offset = torch.as_tensor([pairs.offsets[indices[i]] for i in batch], dtype=torch.float32, device=device)
-        loss = dpo_losses(logps.chosen, logps.rejected, offset, keys.beta).sum()
+        some = pairs.take(batch)
+        logps = response_logps(policy, some.tokens, keys.ld_alpha)
+        rewards = pair_rewards(logps, some, keys)
+        loss = pair_losses(rewards, keys).sum()
         # all gradients or none: a batch that the memory does not hold comes again
-        gradients = torch.autograd.grad(loss / len(indices), parameters, allow_unused=True)
-        for parameter, gradient in zip(parameters, gradients, strict=True):
+        gradients = torch.autograd.grad(loss / pairs.n_pairs, parameters, allow_unused=True)
+        for i, gradient in enumerate(gradients):
             if gradient is not None:
-                parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
-        logits = preference_logits(logps.chosen.detach(), logps.rejected.detach(), offset, keys.beta)
+                so_far = total[i]
+                total[i] = gradient if so_far is None else so_far.add_(gradient)
+        margin = rewards.margin.detach()
         sums.loss += loss.item()
-        sums.correct += ((logits > 0).float() + 0.5 * (logits == 0).float()).sum().item()
-        sums.logits += logits.sum().item()
+        sums.correct += ((margin > 0).float() + 0.5 * (margin == 0).float()).sum().item()
+        sums.margin += margin.sum().item()
         sums.chosen += logps.chosen.sum().item()
         sums.rejected += logps.rejected.sum().item()
 
-    for_each_batch(policy, tokens, keys.tokens_per_batch, add)
-    return sums
+    for_each_batch(policy, pairs.tokens, keys.tokens_per_batch, add)
+    return sums, total
+
+
+def mean_vector(policy: PeftModel, pairs: TrainingPairs, keys: StageKeys) -> list[Tensor]:
+    """`mean_gradient` as a vector to measure with: 0 where no pair reaches."""
+    parameters = [parameter for parameter in policy.parameters() if parameter.requires_grad]
+    _, gradients = mean_gradient(policy, pairs, keys)
+    return [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, gradients, strict=True)]
 
 
 def _clipped_norm(parameters: Sequence[Tensor], max_grad_norm: float) -> float:

@@ -7,7 +7,7 @@ import numpy as np
 from seqdpo.run.bench import Bench
 from seqdpo.run.board import Board
 from seqdpo.run.schedule import ready
-from seqdpo.run.stage import run_node, title
+from seqdpo.run.stage import notes, run_node, title
 from seqdpo.study.checkpoints import Node
 
 
@@ -17,6 +17,8 @@ def execute(bench: Bench, left: Sequence[Node | None], board: Board) -> None:
     while waiting:
         node = ready(waiting)[0]
         board.start(title(node))
+        for note in notes(bench, node):
+            board.message(f"{title(node)}: {note}")
         steps = run_node(bench, node)
         board.finish("scored" if steps is None else f"loss {np.mean(steps['loss'].to_numpy()[-10:]):.3f}")
         waiting.remove(node)
