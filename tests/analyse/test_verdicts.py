@@ -2,13 +2,16 @@
 
 import itertools
 import math
+from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 import pytest
 from scipy import stats
 
 from seqdpo.analyse.cells import cells
-from seqdpo.analyse.schema import to_json
+from seqdpo.analyse.schema import Class, Excess, Word, to_json
+from seqdpo.analyse.sentences import sentence
 from seqdpo.analyse.verdicts import Tolerances, evidence, verdict_word, verdicts
 
 #: 400 pairs that learned a mean margin of 4 with an SD of 1, none of them near 0: the tolerance is 0.4 nats.
@@ -179,3 +182,22 @@ def test_the_verdict_does_not_depend_on_the_unit(make_panel, factor):
     one, other = judge(make_panel, after), judge(make_panel, factor * after, taught=factor * TAUGHT)
     assert (one["verdict"], one["degree"]) == (other["verdict"], other["degree"])
     assert one["reasons"]["retention"]["low"] == pytest.approx(other["reasons"]["retention"]["low"])
+
+
+def judgements():
+    """Every word that the rule can say, with what decided it."""
+    asked = itertools.product(get_args(Class), get_args(Class), get_args(Excess), (True, False))
+    return sorted({verdict_word(*one) for one in asked})
+
+
+def test_the_rule_says_every_word_but_undefined():
+    assert {word for word, _ in judgements()} == set(get_args(Word)) - {"UNDEFINED"}
+
+
+@pytest.mark.parametrize(("word", "decided_by"), judgements())
+def test_every_judgement_has_its_sentence(make_panel, word, decided_by):
+    """A word without a sentence would end a run that took hours."""
+    (found,) = verdicts(cells([make_panel({(1, 0): TAUGHT, (2, 0): TAUGHT + NOISE - 1})]), Tolerances())
+    verdict = replace(found, verdict=word, decided_by=decided_by)
+    text = sentence(verdict, verdict.reasons, "a", ("b", "c"))
+    assert "after b and c" in text and "n = 400 pairs of 400 prompts" in text

@@ -10,7 +10,7 @@ FORMATS = ("svg", "png", "pdf")
 
 
 def figures(pictures: Iterable[Picture]) -> Iterator[tuple[str, str, bytes]]:
-    """(name, format, content) of every picture; the same run gives the same bytes.
+    """(name, format, content) of every picture; the same run gives the same bytes, but of PDF.
 
     Raises: ConfigError if vl-convert-python is not installed.
     """
