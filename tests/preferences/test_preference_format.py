@@ -6,8 +6,8 @@ import json
 import pytest
 
 from seqdpo.errors import DataError
+from seqdpo.preferences.datasets.preference import candidates
 from seqdpo.preferences.pairs import TEXT_ROLE, Drop, Message, Pair
-from seqdpo.preferences.preference import candidates
 from seqdpo.study.objectives import PreferenceObjective
 
 

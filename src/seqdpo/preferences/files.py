@@ -10,9 +10,6 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from seqdpo.errors import DataError
 from seqdpo.wording import brief, did_you_mean, listed
 
@@ -162,6 +159,9 @@ def _check_header(header: list[str], path: Path) -> None:
 
 
 def _parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
+    import pyarrow as pa  # late: a study file is checked without it
+    import pyarrow.parquet as pq
+
     try:
         with pq.ParquetFile(path) as file:
             for batch in file.iter_batches(batch_size=1024):

@@ -14,6 +14,11 @@ class Reading:
 
     pairs: list[Pair] = field(default_factory=list)
     dropped: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, str] = field(default_factory=dict)  # the first drop of each reason: where it was, and what
+
+    def drop(self, drop: Drop) -> None:
+        self.dropped[drop.reason] += 1
+        self.examples.setdefault(drop.reason, drop.example)
 
     @property
     def read(self) -> int:
@@ -29,12 +34,12 @@ def collect(objective: str, candidates: Candidates) -> Reading:
     seen: dict[str, Pair] = {}
     for candidate in candidates:
         if isinstance(candidate, Drop):
-            reading.dropped[candidate.reason] += 1
+            reading.drop(candidate)
         elif not _is_unicode(candidate):
-            reading.dropped["not_unicode"] += 1
+            reading.drop(Drop("not_unicode"))
         elif candidate.pair_id in seen:
             _check_same_content(objective, candidate, seen[candidate.pair_id])
-            reading.dropped["duplicate"] += 1
+            reading.drop(Drop("duplicate"))
         else:
             seen[candidate.pair_id] = candidate
             reading.pairs.append(candidate)
@@ -65,7 +70,7 @@ def _split_reading(
     for pair in sorted(reading.pairs, key=lambda pair: content_hash(["draw", pair.pair_id])):
         split = split_of[groups[pair.prompt_hash]]
         if split == "train" and pair.upstream_split == "eval":
-            reading.dropped["eval_prompt_in_train"] += 1
+            reading.drop(Drop("eval_prompt_in_train"))
         else:
             splits[split].append(pair)
     reading.pairs = [*splits["train"], *splits["eval"]]
@@ -100,10 +105,8 @@ def _prompt_groups(pairs: Iterable[Pair]) -> dict[str, str]:
 
 def _is_unicode(pair: Pair) -> bool:
     """False for lone surrogates, which neither a tokenizer nor a Parquet file can hold."""
-    given = [pair.given_pair_id or "", pair.given_prompt_id or ""]
-    texts = [pair.chosen, pair.rejected, *given, *(text for message in pair.prompt for text in message)]
     try:
-        for text in texts:
+        for text in (pair.given_pair_id or "", pair.given_prompt_id or "", *pair.texts()):
             text.encode()
     except UnicodeEncodeError:
         return False
@@ -111,7 +114,7 @@ def _is_unicode(pair: Pair) -> bool:
 
 
 def _check_same_content(objective: str, pair: Pair, earlier: Pair) -> None:
-    if (pair.prompt, pair.chosen, pair.rejected) != (earlier.prompt, earlier.chosen, earlier.rejected):
+    if (pair.prompt, pair.texts()) != (earlier.prompt, earlier.texts()):
         raise DataError(
             f"objective {objective!r}: pair_id = {pair.pair_id!r} names two different pairs; expected one id a pair. "
             "Make the ids unique, or leave the column out and ids are made from the content."

@@ -5,6 +5,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from seqdpo.preferences.pairs import as_json
 from seqdpo.preferences.prepare import Preferences, PreparedPair
 from seqdpo.tables import PAIRS_SCHEMA, SLICE_PREFIX
 
@@ -31,7 +32,7 @@ def _row(objective: str, split: str, prepared: PreparedPair) -> dict[str, Any]:
         "prompt_id": pair.prompt_id,
         "objective": objective,
         "split": split,
-        "prompt": [message._asdict() for message in pair.prompt],
+        "prompt": [{"role": message.role, "content": message.content} for message in pair.prompt],
         "chosen": pair.chosen,
         "rejected": pair.rejected,
         "strength": pair.strength,
@@ -39,6 +40,7 @@ def _row(objective: str, split: str, prepared: PreparedPair) -> dict[str, Any]:
         "chosen_tokens": len(tokens.chosen),
         "rejected_tokens": len(tokens.rejected),
         "truncated": tokens.truncated,
+        "template_extras": as_json(extras) if (extras := pair.extras()) else None,
     }
 
 

@@ -5,18 +5,15 @@ from pathlib import Path
 
 from seqdpo.cache import cache_dir
 from seqdpo.errors import ConfigError, DataError, Problems
-from seqdpo.lab import preferences as lab_preferences
 from seqdpo.lab.model import lab_model_path
 from seqdpo.policy.checks import check_weight_files
 from seqdpo.policy.load import count_parameters, load_config, load_tokenizer
-from seqdpo.preferences.pairs import Candidates
 from seqdpo.preferences.prepare import Preferences, prepare
 from seqdpo.preferences.sources import read_candidates
 from seqdpo.preferences.tokens import Tokeniser
 from seqdpo.run.continuation import check_continuation
 from seqdpo.run.folder import RunFolder, check_output_dir
 from seqdpo.study.config import Study
-from seqdpo.study.objectives import LabObjective, Objective
 
 #: The model_name_or_path of the built-in model.
 LAB = "lab"
@@ -50,7 +47,7 @@ def read_preferences(study: Study, progress: Progress) -> tuple[Preferences, Tok
     candidates = {}
     for name, objective in study.objectives.items():
         with problems.collected():
-            candidates[name] = _candidates(name, objective)
+            candidates[name] = read_candidates(name, objective)
     problems.raise_all()
     preferences = prepare(study, candidates, tokeniser, progress)
     _check_vocabulary(study, preferences, tokeniser)
@@ -81,12 +78,6 @@ def _check_vocabulary(study: Study, preferences: Preferences, tokeniser: Tokenis
                     f"id {highest}, but the model of {study.model_name_or_path!r} has {size} tokens; expected ids "
                     "below that. Give the tokenizer that belongs to the model, or a model with room for its tokens."
                 )
-
-
-def _candidates(name: str, objective: Objective) -> Candidates:
-    if isinstance(objective, LabObjective):
-        return lab_preferences.candidates(name, objective)
-    return read_candidates(objective)
 
 
 def check_study(study: Study, progress: Progress) -> tuple[Preferences, Tokeniser]:
