@@ -46,15 +46,18 @@ def collect(objective: str, candidates: Candidates) -> Reading:
     return reading
 
 
-def assign_splits(readings: Mapping[str, Reading], eval_fraction: float) -> dict[str, dict[Split, list[Pair]]]:
+def assign_splits(
+    readings: Mapping[str, Reading], eval_fraction: float, prompts_read: Iterable[tuple[str, str]] = ()
+) -> dict[str, dict[Split, list[Pair]]]:
     """Splits every objective's pairs so that no prompt is trained on by one and evaluated by another.
 
+    `prompts_read` are (prompt_hash, what the model reads of it): prompts that read alike are one prompt here.
     A prompt in any upstream training split is a training prompt for the whole study; else one in an upstream
     test split is an evaluation prompt; the rest are drawn by hash. Upstream test pairs whose prompt is trained
     on are dropped and counted as `eval_prompt_in_train`. Every list is in the order of hashed pair ids, so its
     first n are a draw of n that depends neither on the order of the rows nor on n.
     """
-    groups = _prompt_groups(pair for reading in readings.values() for pair in reading.pairs)
+    groups = _prompt_groups((pair for reading in readings.values() for pair in reading.pairs), prompts_read)
     upstream: dict[str, set[Split | None]] = {}
     for reading in readings.values():
         for pair in reading.pairs:
@@ -85,8 +88,8 @@ def _split_of_group(group: str, upstream: set[Split | None], eval_fraction: floa
     return "eval" if int(content_hash(["split", group]), 16) / 2**64 < eval_fraction else "train"
 
 
-def _prompt_groups(pairs: Iterable[Pair]) -> dict[str, str]:
-    """For each prompt's hash the name of its group: prompts of one given prompt_id belong together."""
+def _prompt_groups(pairs: Iterable[Pair], prompts_read: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """For each prompt's hash the name of its group: those of one given prompt_id, or that read alike, together."""
     parent: dict[str, str] = {}
 
     def root(key: str) -> str:
@@ -95,11 +98,17 @@ def _prompt_groups(pairs: Iterable[Pair]) -> dict[str, str]:
             key = parent[key]
         return key
 
+    def join(one: str, other: str) -> None:
+        a, b = root(one), root(other)
+        parent[max(a, b)] = min(a, b)  # the smallest name wins, so the order of the rows does not matter
+
     hashes = set()
     for pair in pairs:
         hashes.add(pair.prompt_hash)
-        a, b = root(pair.prompt_hash), root(pair.prompt_id)
-        parent[max(a, b)] = min(a, b)  # the smallest name wins, so the order of the rows does not matter
+        join(pair.prompt_hash, pair.prompt_id)
+    first: dict[str, str] = {}
+    for prompt_hash, read in prompts_read:
+        join(prompt_hash, first.setdefault(read, prompt_hash))
     return {prompt_hash: root(prompt_hash) for prompt_hash in hashes}
 
 

@@ -1,6 +1,7 @@
 """Everything a study needs before a weight is loaded: its preferences, read, split and tokenised."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from seqdpo.cache import cache_dir
@@ -8,6 +9,7 @@ from seqdpo.errors import ConfigError, DataError, Problems
 from seqdpo.lab.model import lab_model_path
 from seqdpo.policy.checks import check_weight_files
 from seqdpo.policy.load import count_parameters, load_config, load_tokenizer
+from seqdpo.preferences.advice import advice
 from seqdpo.preferences.prepare import Preferences, prepare
 from seqdpo.preferences.sources import read_candidates
 from seqdpo.preferences.tokens import Tokeniser
@@ -43,7 +45,12 @@ def read_preferences(study: Study, progress: Progress) -> tuple[Preferences, Tok
     with problems.collected():
         check_max_length(study)
     with problems.collected():
-        tokeniser = Tokeniser(load_tokenizer(study), study.max_length, study.excess_length_strategy)
+        tokeniser = Tokeniser(
+            load_tokenizer(study),
+            study.max_length,
+            study.excess_length_strategy,
+            chat_template_kwargs=study.chat_template_kwargs,
+        )
     candidates = {}
     for name, objective in study.objectives.items():
         with problems.collected():
@@ -51,7 +58,7 @@ def read_preferences(study: Study, progress: Progress) -> tuple[Preferences, Tok
     problems.raise_all()
     preferences = prepare(study, candidates, tokeniser, progress)
     _check_vocabulary(study, preferences, tokeniser)
-    return preferences, tokeniser
+    return replace(preferences, advice=tuple(advice(preferences, tokeniser, study))), tokeniser
 
 
 def check_max_length(study: Study) -> None:
@@ -70,7 +77,7 @@ def _check_vocabulary(study: Study, preferences: Preferences, tokeniser: Tokenis
     if size is None:
         return
     for name, objective in preferences.objectives.items():
-        for pair, tokens in [*objective.train, *objective.eval]:
+        for pair, tokens in objective.pairs:
             highest = max(int(ids.max()) for ids in tokens[:3])
             if highest >= size:
                 raise DataError(

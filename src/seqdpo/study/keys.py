@@ -66,6 +66,9 @@ class ModelKeys(Keys):
         default=None,
         description="Jinja file, or a tokenizer folder, whose chat template replaces the model's",
     )
+    chat_template_kwargs: dict[str, Any] = Field(
+        default_factory=dict, description="arguments for the chat template, as {enable_thinking: false}"
+    )
 
 
 class AdapterKeys(Keys):
