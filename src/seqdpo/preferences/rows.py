@@ -10,6 +10,7 @@ from seqdpo.errors import DataError
 from seqdpo.preferences.pairs import Drop, Message, Pair
 from seqdpo.wording import brief, did_you_mean, listed
 
+_MAX_SHOWN = 200  # characters of a row in a message
 _WRONG_ACTION = "Correct this row or remove it."
 
 
@@ -52,7 +53,9 @@ class Row:
 
     def dropped(self, reason: str, found: object = None) -> Drop:
         """A drop that says where it was; `found` is what to show of the row, if not all of it."""
-        return Drop(reason, f"{self.where}, row {self.number}: {brief(self.values if found is None else found)}")
+        shown = brief(self.values if found is None else found)
+        shown = shown if len(shown) <= _MAX_SHOWN else shown[:_MAX_SHOWN] + "…"
+        return Drop(reason, f"{self.where}, row {self.number}: {shown}")
 
     def explained(self, candidate: Pair | Drop) -> Pair | Drop:
         """The candidate, a drop with this row as its example where it has none."""

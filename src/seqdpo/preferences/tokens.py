@@ -173,6 +173,8 @@ class Tokeniser:
                 if not isinstance(text, Drop) and is_plain_text(pair.prompt) is plain
             ]
             if chosen:
+                if plain:
+                    self._check_adds_nothing_behind(pairs[chosen[0][0]])
                 flat = [part for _, text in chosen for part in text]
                 encoded = iter(self.tokenizer(flat, add_special_tokens=plain)["input_ids"])
                 yield from ((i, list(islice(encoded, len(text)))) for i, text in chosen)
@@ -184,7 +186,6 @@ class Tokeniser:
 
         A prompt that is no token prefix of both sequences ends where they part, as in TRL 1.16.
         """
-        self._check_no_eos_of_its_own(pair, prompt)
         bos, eos = self.tokenizer.bos_token_id, self.tokenizer.eos_token_id
         if bos is not None and prompt[:2] == [bos, bos]:
             raise DataError(
@@ -205,17 +206,16 @@ class Tokeniser:
             return Drop("response_without_tokens")
         return tokens
 
-    def _check_no_eos_of_its_own(self, pair: Pair, prompt: list[int]) -> None:
-        """Raises: DataError if the tokenizer ends plain text in EOS, which then stands behind every prompt, and twice
-        behind every response."""
-        eos = self.tokenizer.eos_token
-        if not is_plain_text(pair.prompt) or eos is None or prompt[-1:] != [self.tokenizer.eos_token_id]:
-            return
-        if not pair.prompt[0].content.rstrip().endswith(eos):
+    def _check_adds_nothing_behind(self, pair: Pair) -> None:
+        """Raises: DataError if the tokenizer ends plain text in a token of its own, such as EOS, which would stand
+        behind every prompt and, with the response's own, twice behind every response."""
+        text = pair.prompt[0].content
+        with_specials, without = (self.tokenizer(text, add_special_tokens=add)["input_ids"] for add in (True, False))
+        if without and with_specials[-1] != without[-1]:
             raise DataError(
-                f"{_named(pair)}: its prompt ends in the token {eos!r}, which the tokenizer adds by itself; expected "
-                "it behind responses alone. Set add_eos_token: false in tokenizer_config.json, or take it out of the "
-                "post_processor in tokenizer.json."
+                f"{_named(pair)}: the tokenizer ends its prompt in {self.tokenizer.decode(with_specials[-1:])!r} by "
+                "itself; expected plain text as it stands, responses end in EOS anyway. Set add_eos_token: false in "
+                "tokenizer_config.json, or take the token out of the post_processor in tokenizer.json."
             )
 
     def _fitted(self, pair: Pair, tokens: PairTokens) -> PairTokens | Drop:

@@ -17,6 +17,8 @@ FORMATS = {
     "preference": "preference",
     "lab": "lab",
 }
+#: Arguments of a chat template that are set where it is applied, whatever a study or a row says.
+RESERVED_TEMPLATE_ARGUMENTS = {"tokenize", "add_generation_prompt", "continue_final_message", "chat_template"}
 
 
 def _name(path: str) -> str:

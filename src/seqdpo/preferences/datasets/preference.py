@@ -17,7 +17,7 @@ from seqdpo.preferences.messages import Conversation, calls_tools, cell, message
 from seqdpo.preferences.pairs import TEXT_ROLE, Candidates, Drop, Message, Pair, SliceValue, Split, as_json
 from seqdpo.preferences.rows import Row, as_number, kept, numbered
 from seqdpo.preferences.sources.folders import subset_folder
-from seqdpo.study.objectives import SourcedObjective
+from seqdpo.study.objectives import RESERVED_TEMPLATE_ARGUMENTS, SourcedObjective
 from seqdpo.wording import brief
 
 _Column: TypeAlias = Literal[
@@ -27,8 +27,6 @@ _COLUMNS: tuple[_Column, ...] = get_args(_Column)
 _IMAGES = ("image", "images")
 _SCALARS = str | int | float | date | time  # a null says no more than a column that is not there
 _MAX_INT = 2**63  # Parquet integers end here
-#: Keys of chat_template_kwargs that the tokeniser sets itself.
-RESERVED = {"tokenize", "add_generation_prompt", "continue_final_message", "chat_template", "conversation"}
 #: Rows at the beginning of a file that are looked through for a prompt in another column.
 _LOOKED_THROUGH = 100
 #: Names under which others keep prompts.
@@ -231,15 +229,16 @@ def _json(row: Row, column: str, kind: type, expected: str, required: bool) -> s
     value = row.value(column, expected) if required else row.values.get(column)
     try:
         value = json.loads(value) if isinstance(value, str) and value.strip() else value
-        if not value:
-            return ""
-        if not isinstance(value, kind):
-            raise row.wrong(column, value, expected)
-        if isinstance(value, dict) and RESERVED & value.keys():
-            raise row.wrong(column, value, f"no {' or '.join(sorted(RESERVED & value.keys()))} among them")
-        return as_json(value)
+        text = as_json(value)
     except (TypeError, ValueError, RecursionError) as error:
-        raise error if isinstance(error, DataError) else row.wrong(column, value, f"{expected}, as JSON") from error
+        raise row.wrong(column, value, f"{expected}, as JSON") from error
+    if value is None or value in ("", {}):
+        return ""
+    if not isinstance(value, kind):
+        raise row.wrong(column, value, expected)
+    if isinstance(value, dict) and (reserved := sorted(RESERVED_TEMPLATE_ARGUMENTS & value.keys())):
+        raise row.wrong(column, value, f"no {' or '.join(reserved)} among them")
+    return text
 
 
 def _check_text_only(row: Row) -> None:

@@ -10,7 +10,7 @@ from seqdpo.preferences.datasets import Made, Sourced
 from seqdpo.preferences.files import explained
 from seqdpo.preferences.pairs import Candidates, Split
 from seqdpo.preferences.sources.card import card_splits
-from seqdpo.preferences.sources.folders import file_table, files_by_split, some_data_files
+from seqdpo.preferences.sources.folders import file_table, files_by_split, folders_by_split, some_data_files
 from seqdpo.preferences.sources.library import hub_splits, saved_splits
 from seqdpo.preferences.sources.sides import Splits, Table, side_of, sides_of
 from seqdpo.study.objectives import BaseObjective, SourcedObjective, SplitPaths, format_of
@@ -83,4 +83,6 @@ def _folder_splits(form: Sourced[Any], objective: SourcedObjective, folder: Path
     if form.carded and (splits := card_splits(folder, form.hub(objective).get("name"))) is not None:
         return splits
     folders = form.folders(folder, objective)
+    if len(folders) == 1 and (splits := folders_by_split(folders[0])):
+        return splits
     return files_by_split([file for each in folders for file in some_data_files(each)], folder)

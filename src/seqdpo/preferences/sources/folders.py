@@ -65,6 +65,15 @@ def subfolders(folder: Path) -> list[str]:
     return sorted(child.name for child in folder.iterdir() if child.is_dir() and not child.name.startswith("."))
 
 
+def folders_by_split(folder: Path) -> Splits:
+    """The files of folders that have splits' names, train/ and test/, where no data files lie beside them."""
+    known = {word for of_side in WORDS.values() for word in of_side}
+    named = [folder / name for name in subfolders(folder) if not known.isdisjoint(words(name))]
+    if data_files(folder):
+        return {}
+    return {each.name: [file_table(file) for file in files] for each in named if (files := data_files(each))}
+
+
 def files_by_split(files: Sequence[Path], folder: Path) -> Splits:
     """Files under the split that their name says; all in one where no name says any."""
     _check_no_twins(files)
