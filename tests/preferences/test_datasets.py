@@ -10,7 +10,7 @@ from seqdpo.preferences.datasets import Made, Sourced
 from seqdpo.preferences.drops import REMEDIES
 from seqdpo.study.objectives import FORMATS, format_of, objective_models
 
-THROW_AWAY = '''
+THROW_AWAY = """
 from typing import Literal
 
 from seqdpo.preferences.datasets import Sourced
@@ -30,7 +30,7 @@ def candidates(rows, objective, split, where):
 
 
 FORMAT = Sourced(VotesObjective, candidates, folders=lambda folder, objective: [folder / "ballots"])
-'''
+"""
 #: What a line in FORMATS and a file beside the others do; then a study of it is read, and a wrong key refused.
 USE = """
 import sys, seqdpo.preferences.datasets as datasets

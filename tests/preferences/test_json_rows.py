@@ -72,7 +72,9 @@ def test_lines_are_read_one_by_one():
 
 
 def test_several_lists_are_named_with_what_to_do():
-    with pytest.raises(DataError, match=r"x.json: one object with a list of rows under each of 'train', 'test'.*train: "):
+    with pytest.raises(
+        DataError, match=r"x.json: one object with a list of rows under each of 'train', 'test'.*train: "
+    ):
         read(json.dumps({"train": ROWS, "test": ROWS}))
 
 

@@ -52,8 +52,8 @@ class Row:
         return int(number)
 
     def dropped(self, reason: str, found: object = None) -> Drop:
-        """A drop that says where it was; `found` is what to show of the row, if not all of it."""
-        shown = brief(self.values if found is None else found)
+        """A drop that says where it was; `found` is what to show of it, or the words for it."""
+        shown = found if isinstance(found, str) else brief(self.values if found is None else found)
         shown = shown if len(shown) <= _MAX_SHOWN else shown[:_MAX_SHOWN] + "…"
         return Drop(reason, f"{self.where}, row {self.number}: {shown}")
 
