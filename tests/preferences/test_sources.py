@@ -8,6 +8,7 @@ import os
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from seqdpo.errors import ConfigError, DataError, SeqdpoError
 from seqdpo.preferences.pairs import Drop, Message, Pair
@@ -320,6 +321,141 @@ def test_damaged_saved_folder_is_explained(tmp_path, datasets):
     (tmp_path / "saved" / "data-00000-of-00001.arrow").unlink()
     with pytest.raises(DataError, match=r"saved: cannot be loaded .*Save it again"):
         read_candidates("one", preference(tmp_path / "saved"))
+
+
+# Folders with a dataset card
+
+
+def card(folder, *configs):
+    folder.mkdir(exist_ok=True)
+    head = yaml.safe_dump({"license": "mit", "configs": list(configs)}, sort_keys=False)
+    (folder / "README.md").write_text(f"---\n{head}---\n# Pairs\n\n---\n", encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("data_files", "pairs"),
+    [
+        ("good.jsonl", [(None, "good")]),
+        (["good.jsonl", "sub/more.jsonl"], [(None, "good"), (None, "more")]),
+        ("sub/*", [(None, "more")]),
+        (
+            [{"split": "train", "path": "good.jsonl"}, {"split": "test", "path": ["sub/*.jsonl"]}],
+            [("train", "good"), ("eval", "more")],
+        ),
+        ({"train": "good.jsonl", "validation": "sub/more.jsonl"}, [("train", "good"), ("eval", "more")]),
+        ([{"split": "train", "path": "**/*.jsonl"}], [(None, "draft"), (None, "good"), (None, "more")]),
+    ],
+)
+def test_a_dataset_card_says_which_files_are_data(tmp_path, data_files, pairs):
+    for name in ("good", "draft", "sub/more"):
+        write(tmp_path / f"{name}.jsonl", brief(name.removeprefix("sub/")))
+    card(tmp_path, {"config_name": "default", "data_files": data_files})
+    assert found(preference(tmp_path)) == pairs
+
+
+def test_a_configuration_of_a_card_is_a_subset(tmp_path):
+    for name in ("a", "b"):
+        write(tmp_path / f"{name}.jsonl", brief(name))
+    configs = [{"config_name": name, "data_files": f"{name}.jsonl"} for name in ("a", "b")]
+    card(tmp_path, *configs)
+    assert found(preference(tmp_path, subset="b")) == [(None, "b")]
+    with pytest.raises(ConfigError, match=r"configurations 'a', 'b' and no default; .* Set subset: a"):
+        read_candidates("one", preference(tmp_path))
+    card(tmp_path, configs[0], configs[1] | {"default": True})
+    assert found(preference(tmp_path)) == [(None, "b")]
+
+
+def test_a_configuration_may_lie_in_a_folder_of_its_own(tmp_path):
+    write(tmp_path / "v2" / "x.jsonl", brief("new")), write(tmp_path / "x.jsonl", brief("old"))
+    card(tmp_path, {"config_name": "default", "data_dir": "v2"})
+    assert found(preference(tmp_path)) == [(None, "new")]
+
+
+def test_a_card_reads_the_files_that_the_datasets_library_reads(tmp_path, datasets):
+    for name in ("good", "draft"):
+        write(tmp_path / f"{name}.jsonl", brief(name))
+    card(tmp_path, {"config_name": "default", "data_files": [{"split": "train", "path": "good*"}]})
+    theirs = datasets.load_dataset(str(tmp_path), cache_dir=str(tmp_path / "cache"))["train"]["chosen"]
+    assert [chosen for _, chosen in found(preference(tmp_path))] == list(theirs) == ["good"]
+
+
+def test_a_file_that_a_card_names_must_be_there(tmp_path):
+    write(tmp_path / "x.jsonl", brief("a"))
+    card(tmp_path, {"data_files": "gone.jsonl"})
+    with pytest.raises(
+        ConfigError, match=r"README.md: names the data file 'gone.jsonl', but .* has 'README.md', 'x.jsonl'"
+    ):
+        read_candidates("one", preference(tmp_path))
+
+
+@pytest.mark.parametrize("text", ["# Pairs\n\n---\n", "---\nlicense: mit\n---\n", "---\nconfigs: none\n---\n", "---\n"])
+def test_a_card_that_names_no_files_leaves_them_all(tmp_path, text):
+    write(tmp_path / "a.jsonl", brief("a")), write(tmp_path / "b.jsonl", brief("b"))
+    (tmp_path / "README.md").write_text(text)
+    assert found(preference(tmp_path)) == [(None, "a"), (None, "b")]
+
+
+def test_a_card_whose_head_is_no_yaml_is_said(tmp_path):
+    write(tmp_path / "a.jsonl", brief("a"))
+    (tmp_path / "README.md").write_text("---\nconfigs: [\n---\n")
+    with pytest.raises(ConfigError, match=r"README.md: its head cannot be read as YAML"):
+        read_candidates("one", preference(tmp_path))
+
+
+# Splits by name
+
+
+def test_folders_with_splits_names_are_the_splits(tmp_path):
+    write(tmp_path / "train" / "0000.jsonl", brief("a")), write(tmp_path / "test" / "0000.jsonl", brief("b"))
+    (tmp_path / "images").mkdir()
+    assert found(preference(tmp_path)) == [("train", "a"), ("eval", "b")]
+
+
+@pytest.fixture
+def oddly_split(tmp_path, datasets):
+    splits = {name: datasets.Dataset.from_list([brief(name)]) for name in ("gpt4", "human", "test_a", "test_b")}
+    datasets.DatasetDict(splits).save_to_disk(str(tmp_path / "saved"))
+    return tmp_path / "saved"
+
+
+def test_splits_may_be_named(oddly_split):
+    both = preference(oddly_split, dataset_train_split="human", dataset_test_split="test_b")
+    assert found(both) == [("train", "human"), ("eval", "test_b")]
+    assert found(preference(oddly_split, dataset_train_split="gpt4")) == [(None, "gpt4")]
+
+
+def test_a_named_split_that_is_not_there_is_said(oddly_split):
+    with pytest.raises(ConfigError, match=r"dataset_train_split = 'humans': .* splits 'gpt4', .* Did you mean 'human'"):
+        read_candidates("one", preference(oddly_split, dataset_train_split="humans"))
+
+
+def test_unclear_splits_are_answered_with_the_keys_that_name_them(oddly_split):
+    with pytest.raises(ConfigError, match="dataset_train_split and dataset_test_split"):
+        read_candidates("one", preference(oddly_split))
+
+
+def test_files_of_one_source_are_of_one_kind(tmp_path):
+    write(tmp_path / "a.jsonl", brief("a"))
+    write(tmp_path / "b.jsonl", {"chosen": "p more", "rejected": "p less"})
+    with pytest.raises(DataError, match=r"b.jsonl: without a column 'prompt', but .*a.jsonl: with a column 'prompt'"):
+        list(read_candidates("one", preference(tmp_path)))
+    sides = {"train": str(tmp_path / "a.jsonl"), "eval": str(tmp_path / "b.jsonl")}
+    with pytest.raises(DataError, match="one kind of rows in all files"):
+        list(read_candidates("one", PreferenceObjective(format="preference", dataset_name=sides)))
+
+
+@pytest.mark.parametrize("nested", [False, True], ids=["a picture", "a list of pictures"])
+def test_pictures_beside_the_text_need_no_library_that_decodes_them(tmp_path, datasets, monkeypatch, nested):
+    picture = {"bytes": b"no picture", "path": "a.png"}
+    rows = datasets.Dataset.from_list([brief("a", avatar=[picture] if nested else picture)])
+    rows.save_to_disk(str(tmp_path / "saved"))
+    info = tmp_path / "saved" / "dataset_info.json"
+    facts = json.loads(info.read_text())
+    image = {"_type": "Image"}
+    facts["features"]["avatar"] = {"feature": image, "_type": "List"} if nested else image
+    info.write_text(json.dumps(facts))
+    monkeypatch.setattr(datasets.config, "PIL_AVAILABLE", False)
+    assert found(preference(tmp_path / "saved")) == [(None, "a")]
 
 
 # The hub

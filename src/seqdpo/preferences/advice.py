@@ -42,7 +42,8 @@ def _few_prompts(objective: PreparedObjective, keys: VerdictKeys) -> str:
         return ""
     return (
         f"{prompts} held-out prompts, fewer than the {needed} that a verdict needs at least: one of them moves "
-        "accuracy by more than accuracy_tolerance. Raise eval_fraction or max_eval_pairs, or bring more pairs."
+        "accuracy or the share of flips by more than their tolerances. Raise eval_fraction or max_eval_pairs, or bring "
+        "more pairs."
     )
 
 

@@ -12,6 +12,7 @@ from seqdpo.preferences.files import data_extension, first_line, nonempty, not_f
 from seqdpo.preferences.sources.sides import Splits, Table
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_ROWS_AT_ONCE = 256
 _MEDIA = ("Image", "Audio", "Video", "Pdf")  # features that want libraries of their own to be decoded
 
 
@@ -64,15 +65,14 @@ def _dataset_splits(splits: Mapping[str, Iterable[dict[str, Any]]], name: str) -
     return result
 
 
-def _undecoded(rows: Any) -> Any:
-    """Pictures and sounds as the bytes they are: whoever trains on text need not have what decodes them."""
-    features = getattr(rows, "features", None) or {}
-    media = {name: feature for name, feature in features.items() if type(feature).__name__ in _MEDIA}
-    if not media:
-        return rows
-    for name, feature in media.items():
-        rows = rows.cast_column(name, type(feature)(decode=False))
-    return rows
+def _undecoded(rows: Any) -> Iterable[dict[str, Any]]:
+    """The rows, pictures and sounds in them as they are stored: who trains on text need not have what decodes them."""
+    features = repr(getattr(rows, "features", None))
+    if not any(f"{media}(" in features for media in _MEDIA):
+        yield from rows
+        return
+    for table in rows.with_format("arrow").iter(_ROWS_AT_ONCE):
+        yield from table.to_pylist()
 
 
 def _hub_reason(error: BaseException) -> str:
