@@ -174,13 +174,6 @@ def test_what_a_message_has_beside_role_and_content_goes_along_and_nulls_do_not(
     assert (pair.chosen, json.loads(pair.chosen_more), pair.rejected_more) == ("a", {"reasoning_content": "hm"}, "")
 
 
-def test_parts_of_text_are_a_message_and_the_template_gets_the_parts():
-    parts = [{"type": "text", "text": "a "}, {"type": "text", "text": "b"}]
-    pair = read({"prompt": [user(parts)], "chosen": [assistant("c")], "rejected": [assistant("d")]})
-    assert pair.prompt[0].content == "a b"
-    assert pair.prompt[0].as_dict() == user(parts)
-
-
 @pytest.mark.parametrize("spelt", [lambda value: value, json.dumps], ids=["values", "JSON"])
 def test_tools_and_template_arguments_of_a_row_are_kept(spelt):
     tools, arguments = [{"type": "function", "function": {"name": "f"}}], {"enable_thinking": False}
@@ -220,7 +213,10 @@ def test_responses_that_differ_in_their_reasoning_alone_are_a_pair():
         ({"chat_template_kwargs": [1]}, r"column 'chat_template_kwargs' = \[1\]; expected named arguments"),
         ({"chat_template_kwargs": {"tokenize": True}}, "expected no tokenize among them"),
         ({"prompt": [{"from": "human", "value": "q"}]}, "ShareGPT's keys: rename from to role"),
-        ({"prompt": [user([{"type": "image"}, {"type": "text", "text": "q"}])]}, "Only text is read: take pictures"),
+        (
+            {"prompt": [user([{"type": "image"}, {"type": "text", "text": "q"}])]},
+            "Only text is read: write the content as one",
+        ),
         ({"prompt": [user("q") | {"when": datetime.date(2024, 1, 2)}]}, "expected values that JSON can hold"),
     ],
 )

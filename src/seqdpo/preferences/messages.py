@@ -69,10 +69,7 @@ def _message(row: Row, path: str, item: object) -> Message:
         raise _no_message(row, path, item)
     more = {key: value for key, value in item.items() if key not in ("role", "content") and value is not None}
     content = item.get("content")
-    if isinstance(content, list) and all(_is_text_part(part) for part in content):
-        more["content"] = content
-        content = "".join(part["text"] for part in content)
-    elif content is None and any(more.get(key) for key in _TOOL_CALLS):
+    if content is None and any(more.get(key) for key in _TOOL_CALLS):
         more["content"] = None
         content = ""
     if not isinstance(content, str):
@@ -83,14 +80,12 @@ def _message(row: Row, path: str, item: object) -> Message:
         raise row.wrong(path, item, "values that JSON can hold") from error
 
 
-def _is_text_part(part: object) -> bool:
-    return isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str)
-
-
 def _no_message(row: Row, path: str, item: object) -> DataError:
     if isinstance(item, dict) and {"from", "value"} <= item.keys():
         action = "These are ShareGPT's keys: rename from to role (human: user, gpt: assistant) and value to content."
         return row.wrong(path, item, _MESSAGE, action)
     if isinstance(item, dict) and isinstance(item.get("content"), list):
-        return row.wrong(path, item, _MESSAGE, "Only text is read: take pictures and sounds out, or remove the row.")
+        return row.wrong(
+            path, item, _MESSAGE, "Only text is read: write the content as one text, without pictures and sounds."
+        )
     return row.wrong(path, item, _MESSAGE)
