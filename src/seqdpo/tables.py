@@ -18,9 +18,10 @@ PAIRS_SCHEMA = pa.schema(
         ("chosen_tokens", pa.int32()),
         ("rejected_tokens", pa.int32()),
         ("truncated", pa.bool_()),
-        ("template_extras", pa.string()),  # what the chat template was given beside these texts, as JSON; else null
     ]
 )
+#: What the chat template was given beside these texts, as JSON, null for most; a column only where some pair has it.
+TEMPLATE_EXTRAS = "template_extras"
 #: Columns of metadata begin with this, so that no name of a dataset can hide a column of ours.
 SLICE_PREFIX = "slice_"
 

@@ -169,3 +169,4 @@ def test_the_table_has_what_else_the_template_was_given_and_prompts_of_role_and_
         "tools": '[{"name": "f"}]',
     }
     assert table["template_extras"].null_count == table.num_rows - 1
+    assert "template_extras" not in pairs_table(prepared(pairs("a"))).column_names
