@@ -73,3 +73,11 @@ def test_most_pairs_over_max_length_are_said(strategy, lost):
 def test_a_template_argument_that_the_template_does_not_know_is_said():
     [text] = advised({"a": ENOUGH}, chat_template_kwargs={"enable_thinking": False})
     assert "the chat template has no 'enable_thinking'" in text
+
+
+def test_a_column_that_others_read_as_part_of_the_prompt_is_said():
+    with_system = [
+        Pair(p.prompt, p.chosen, p.rejected, p.upstream_split, slices={"system": "Be brief."}) for p in ENOUGH
+    ]
+    [text] = advised({"a": with_system})
+    assert text.startswith("a: the column 'system' is metadata and no part of any prompt")

@@ -247,8 +247,15 @@ def test_empty_columns_for_the_template_are_as_good_as_absent(nothing):
     ],
 )
 def test_a_prompt_that_lies_in_another_column_is_refused_with_the_line_to_write(row, column):
-    with pytest.raises(DataError, match=rf"columns: {{prompt: {column}}}\."):
+    with pytest.raises(DataError, match=rf"columns: {{prompt: {column}}}[.,]"):
         read(row)
+
+
+def test_a_prompt_that_responses_repeat_is_refused_and_one_of_a_few_letters_is_not():
+    rows = [{"prompt": f"what is {i}?", "chosen": f"what is {i}? yes", "rejected": f"what is {i}? no"} for i in "abc"]
+    with pytest.raises(DataError, match=r"'chosen' and 'rejected' begin with the prompt, as in 'what is a\? yes'"):
+        read_all(*rows)
+    assert len(read_all(*rows[:1], *({"prompt": "I", "chosen": "I do", "rejected": "I don't"} for _ in range(2)))) == 3
 
 
 @pytest.mark.parametrize(

@@ -610,7 +610,7 @@ GOOD = json.dumps(brief("a")).encode() + b"\n"
         ("cut.jsonl", GOOD + b"\n" + b'{"prompt": "p",\n', "cut.jsonl, line 3: not JSON"),
         ("word.jsonl", GOOD + b"hello\n", r"word.jsonl, line 2: not JSON \(Expecting value at column 1\)"),
         ("list.json", b'[{"a": 1},\n{"b": }]', "list.json, line 2: not JSON"),
-        ("pretty.json", b'{\n"prompt": "p",\n}', "pretty.json, line 3: not JSON .*one list of objects"),
+        ("pretty.json", b'{\n"prompt": \n}', "pretty.json, line 3: not JSON .*one list of objects"),
         ("scalar.jsonl", GOOD + b"3\n", "scalar.jsonl, line 2: 3; expected an object with named columns"),
         ("scalars.json", b"[3]", "scalars.json, row 1: 3; expected an object with named columns"),
         ("latin.jsonl", GOOD + b'{"prompt": "\xe9"}\n', "latin.jsonl, line 2: byte 13 is not UTF-8"),

@@ -7,6 +7,10 @@ from seqdpo.preferences.pairs import is_plain_text
 from seqdpo.preferences.prepare import Preferences, PreparedObjective
 from seqdpo.preferences.tokens import Tokeniser
 from seqdpo.study.keys import VerdictKeys
+from seqdpo.wording import listed
+
+#: Columns in which others keep what the model reads before the question.
+_PARTS_OF_PROMPTS = {"system", "system_prompt", "system_message", "context", "history", "input"}
 
 
 def advice(preferences: Preferences, tokeniser: Tokeniser, keys: VerdictKeys) -> Iterator[str]:
@@ -16,6 +20,7 @@ def advice(preferences: Preferences, tokeniser: Tokeniser, keys: VerdictKeys) ->
             _plain_text(objective, tokeniser, preferences),
             _few_prompts(objective, keys),
             _too_long(objective, tokeniser),
+            _unread_column(objective),
         ):
             if text:
                 yield f"{name}: {text}"
@@ -44,6 +49,17 @@ def _few_prompts(objective: PreparedObjective, keys: VerdictKeys) -> str:
         f"{prompts} held-out prompts, fewer than the {needed} that a verdict needs at least: one of them moves "
         "accuracy or the share of flips by more than their tolerances. Raise eval_fraction or max_eval_pairs, or bring "
         "more pairs."
+    )
+
+
+def _unread_column(objective: PreparedObjective) -> str:
+    names = {name for pair, _ in objective.pairs for name, value in pair.slices.items() if isinstance(value, str)}
+    found = sorted(names & _PARTS_OF_PROMPTS)
+    if not found:
+        return ""
+    return (
+        f"the column {listed(found)} is metadata and no part of any prompt. If the model should read it, write "
+        "prompts as messages with it in: [{'role': 'system', 'content': ...}, ...]."
     )
 
 

@@ -21,7 +21,7 @@ def pairs_table(preferences: Preferences) -> pa.Table:
     ]
     table = pa.Table.from_pylist([_row(*row) for row in rows], schema=PAIRS_SCHEMA)
     pairs = [prepared for _, _, prepared in rows]
-    extras = [as_json(extras) if (extras := prepared.pair.extras()) else None for prepared in pairs]
+    extras = [as_json(found) if (found := prepared.pair.extras()) else None for prepared in pairs]
     if any(extras):
         table = table.append_column(TEMPLATE_EXTRAS, pa.array(extras, pa.string()))
     for key in sorted({key for prepared in pairs for key in prepared.pair.slices}):

@@ -75,7 +75,9 @@ def candidates(
     rest = iter(rows)
     first = list(islice(rest, _LOOKED_THROUGH))
     explicit = bool(first) and _has_prompt(first[0], objective)
-    if not explicit:
+    if explicit:
+        _check_prompt_stands_once(first, columns, where)
+    else:
         _check_prompt_is_nowhere_else(first, columns, where)
     for row in numbered(chain(first, rest), where):
         if _has_prompt(row.values, objective) != explicit:
@@ -198,12 +200,32 @@ def _check_prompt_is_nowhere_else(rows: Sequence[dict[str, Any]], columns: Mappi
     for name, n in found.most_common(1):
         if 2 * n > len(rows):
             shared = _shared_beginning(rows[0].get(columns["chosen"]), rows[0].get(columns["rejected"]))
+            is_text = isinstance(rows[0].get(columns["chosen"]), str)
+            as_messages = "" if is_text else ", with messages in it: [{'role': 'user', 'content': the text}]"
             raise DataError(
                 f"{where}: no column {columns['prompt']!r}, and what 'chosen' and 'rejected' share, in row 1 "
                 f"{brief(shared)}, hardly is the prompt beside the column {name!r} = {brief(rows[0].get(name))}; "
                 f"expected the prompt in a column or at the beginning of both. Write under this objective: "
-                f"columns: {{prompt: {name}}}. If it is no prompt, rename or remove that column."
+                f"columns: {{prompt: {name}}}{as_messages}. If it is no prompt, rename or remove that column."
             )
+
+
+def _check_prompt_stands_once(rows: Sequence[dict[str, Any]], columns: Mapping[str, str], where: str) -> None:
+    """Raises: DataError if text responses begin with the prompt that a column gives: the model would read it twice."""
+    prompt, chosen, rejected = (columns[name] for name in ("prompt", "chosen", "rejected"))
+    twice = [values for values in rows if _begin_with(values.get(prompt), values.get(chosen), values.get(rejected))]
+    if twice and 2 * len(twice) > len(rows):
+        raise DataError(
+            f"{where}: {chosen!r} and {rejected!r} begin with the prompt, as in {brief(twice[0][chosen])}; expected "
+            f"it in the column {prompt!r} alone. Cut it off both, or remove that column: the prompt is then what both "
+            "begin with."
+        )
+
+
+def _begin_with(prompt: object, *responses: object) -> bool:
+    if not isinstance(prompt, str) or len(prompt) < _FEW_CHARACTERS // 2:
+        return False
+    return all(isinstance(response, str) and response.startswith(prompt) for response in responses)
 
 
 def _shared_beginning(chosen: object, rejected: object) -> str | None:
