@@ -167,8 +167,8 @@ def _reasons(dropped: Mapping[str, int]) -> str:
 
 
 def _explanations(objective: PreparedObjective, examples: Mapping[str, str]) -> Iterator[str]:
-    """The first row of each frequent reason, with what to do; of the split where most pairs were kept."""
-    frequent = [reason for reason, n in Counter(objective.dropped).most_common(_MAX_EXPLAINED) if n]
+    """The first row of each frequent reason, with what to do."""
+    frequent = [reason for reason, _ in Counter(objective.dropped).most_common(_MAX_EXPLAINED)]
     for reason in frequent:
         example = examples.get(reason)
         yield f"  {reason}{f', first {example}' if example else ''}. {remedy(reason)}"

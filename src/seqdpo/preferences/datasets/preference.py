@@ -2,8 +2,7 @@
 
 import json
 import math
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from datetime import date, time
 from itertools import chain, islice
 from pathlib import Path
@@ -11,14 +10,13 @@ from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 from pydantic import Field
 
-from seqdpo.errors import DataError
 from seqdpo.preferences.datasets import Sourced
 from seqdpo.preferences.messages import Conversation, calls_tools, cell, messages
 from seqdpo.preferences.pairs import TEXT_ROLE, Candidates, Drop, Message, Pair, SliceValue, Split, as_json
+from seqdpo.preferences.prompts import check_prompt_is_nowhere_else, check_prompt_stands_once, n_shared, shared_text
 from seqdpo.preferences.rows import Row, as_number, kept, numbered
 from seqdpo.preferences.sources.folders import subset_folder
 from seqdpo.study.objectives import RESERVED_TEMPLATE_ARGUMENTS, SourcedObjective
-from seqdpo.wording import brief
 
 _Column: TypeAlias = Literal[
     "prompt", "chosen", "rejected", "pair_id", "prompt_id", "strength", "tools", "chat_template_kwargs"
@@ -29,13 +27,6 @@ _SCALARS = str | int | float | date | time  # a null says no more than a column 
 _MAX_INT = 2**63  # Parquet integers end here
 #: Rows at the beginning of a file that are looked through for a prompt in another column.
 _LOOKED_THROUGH = 100
-#: Names under which others keep prompts.
-_PROMPT_NAMES = set(
-    "prompts question questions query instruction instructions input inputs problem request user user_prompt "
-    "user_input user_message user_query input_text prompt_text text_prompt context post human conversation history "
-    "dialogue".split()
-)
-_FEW_CHARACTERS = 20  # shared by chance rather than as a prompt
 
 
 class PreferenceObjective(SourcedObjective):
@@ -76,9 +67,9 @@ def candidates(
     first = list(islice(rest, _LOOKED_THROUGH))
     explicit = bool(first) and _has_prompt(first[0], objective)
     if explicit:
-        _check_prompt_stands_once(first, columns, where)
+        check_prompt_stands_once(first, columns, where)
     else:
-        _check_prompt_is_nowhere_else(first, columns, where)
+        check_prompt_is_nowhere_else(first, columns, where)
     for row in numbered(chain(first, rest), where):
         if _has_prompt(row.values, objective) != explicit:
             raise row.wrong(
@@ -136,7 +127,7 @@ def _parts(row: Row, columns: Mapping[str, str], explicit: bool) -> _Parts | Dro
     histories = messages(row, columns["chosen"], chosen), messages(row, columns["rejected"], rejected)
     if isinstance(prompt, list):
         return _conversation_parts(row, messages(row, columns["prompt"], prompt), *histories)
-    shared = _n_shared(*histories)
+    shared = n_shared(*histories)
     if isinstance(prompt, str) and not shared:
         expected = "a list of messages, because 'chosen' and 'rejected' are lists that share no beginning"
         raise row.wrong(
@@ -149,7 +140,7 @@ def _text_parts(prompt: str | None, chosen: str, rejected: str) -> _Parts | Drop
     if prompt is None:
         if chosen == rejected:
             return Drop("identical_responses")
-        shared = _shared_text(chosen, rejected)
+        shared = shared_text(chosen, rejected)
         if not shared:
             return Drop("no_shared_prompt")
         prompt, chosen, rejected = shared, chosen[len(shared) :], rejected[len(shared) :]
@@ -178,72 +169,6 @@ def _conversation_parts(row: Row, prompt: Conversation, chosen: Conversation, re
         if calls_tools(response[0]):
             return row.dropped("tool_calls", response[0].as_dict())
     return _Parts(prompt, chosen[0], rejected[0])
-
-
-def _shared_text(chosen: str, rejected: str) -> str:
-    shared = chosen[: _n_shared(chosen, rejected)]
-    return shared[:-1] if shared.endswith(" ") else shared
-
-
-def _n_shared(first: Sequence[object], second: Sequence[object]) -> int:
-    """The length of the longest common beginning."""
-    differing = (i for i, (a, b) in enumerate(zip(first, second, strict=False)) if a != b)
-    return next(differing, min(len(first), len(second)))
-
-
-def _check_prompt_is_nowhere_else(rows: Sequence[dict[str, Any]], columns: Mapping[str, str], where: str) -> None:
-    """Raises: DataError if responses share too little to be a prompt, beside a column of text that could be one."""
-    found: Counter[str] = Counter()
-    for values in rows:
-        shared = _shared_beginning(values.get(columns["chosen"]), values.get(columns["rejected"]))
-        found.update(name for name in values if name not in columns.values() and _is_prompt(name, values[name], shared))
-    for name, n in found.most_common(1):
-        if 2 * n > len(rows):
-            shared = _shared_beginning(rows[0].get(columns["chosen"]), rows[0].get(columns["rejected"]))
-            is_text = isinstance(rows[0].get(columns["chosen"]), str)
-            as_messages = "" if is_text else ", with messages in it: [{'role': 'user', 'content': the text}]"
-            raise DataError(
-                f"{where}: no column {columns['prompt']!r}, and what 'chosen' and 'rejected' share, in row 1 "
-                f"{brief(shared)}, hardly is the prompt beside the column {name!r} = {brief(rows[0].get(name))}; "
-                f"expected the prompt in a column or at the beginning of both. Write under this objective: "
-                f"columns: {{prompt: {name}}}{as_messages}. If it is no prompt, rename or remove that column."
-            )
-
-
-def _check_prompt_stands_once(rows: Sequence[dict[str, Any]], columns: Mapping[str, str], where: str) -> None:
-    """Raises: DataError if text responses begin with the prompt that a column gives: the model would read it twice."""
-    prompt, chosen, rejected = (columns[name] for name in ("prompt", "chosen", "rejected"))
-    twice = [values for values in rows if _begin_with(values.get(prompt), values.get(chosen), values.get(rejected))]
-    if twice and 2 * len(twice) > len(rows):
-        raise DataError(
-            f"{where}: {chosen!r} and {rejected!r} begin with the prompt, as in {brief(twice[0][chosen])}; expected "
-            f"it in the column {prompt!r} alone. Cut it off both, or remove that column: the prompt is then what both "
-            "begin with."
-        )
-
-
-def _begin_with(prompt: object, *responses: object) -> bool:
-    if not isinstance(prompt, str) or len(prompt) < _FEW_CHARACTERS // 2:
-        return False
-    return all(isinstance(response, str) and response.startswith(prompt) for response in responses)
-
-
-def _shared_beginning(chosen: object, rejected: object) -> str | None:
-    """What both have in common; None where they are no two texts or two lists."""
-    if isinstance(chosen, str) and isinstance(rejected, str):
-        return _shared_text(chosen, rejected)
-    if isinstance(chosen, list) and isinstance(rejected, list):
-        return as_json([str(item) for item in chosen[: _n_shared(chosen, rejected)]]).strip("[]")
-    return None
-
-
-def _is_prompt(name: str, value: object, shared: str | None) -> bool:
-    """Whether a column's text could be the prompt that is not in `shared`."""
-    if shared is None or not isinstance(value, str) or len(value.split()) < 2 or value.strip() in shared:
-        return False
-    if name.lower() in _PROMPT_NAMES:
-        return True
-    return len(shared) < min(_FEW_CHARACTERS, len(value)) and len(value.split()) >= 3
 
 
 def _json(row: Row, column: str, kind: type, expected: str, required: bool) -> str:
