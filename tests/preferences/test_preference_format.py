@@ -244,6 +244,14 @@ def test_empty_columns_for_the_template_are_as_good_as_absent(nothing):
         ),
         ({"what_they_ask": "which one is it?", "chosen": "The a", "rejected": "The b"}, "what_they_ask"),
         ({"question": "what is it?", "chosen": [assistant("a")], "rejected": [assistant("b")]}, "question"),
+        (
+            {
+                "question": "what is it?",
+                "chosen": [{"role": "system", "content": "s"}, assistant("a")],
+                "rejected": [{"role": "system", "content": "s"}, assistant("b")],
+            },
+            "question",
+        ),
     ],
 )
 def test_a_prompt_that_lies_in_another_column_is_refused_with_the_line_to_write(row, column):
@@ -271,6 +279,19 @@ def test_other_columns_do_not_make_a_shared_prompt_doubtful(extra):
     shared = "Human: What is the sky?\n\nAssistant:"
     row = {"chosen": f"{shared} Blue.", "rejected": f"{shared} Green.", **extra}
     assert sides(read(row)) == ([shared], " Blue.", " Green.")
+
+
+def test_a_long_shared_beginning_is_the_prompt_whatever_stands_beside_it():
+    shared = f"Human: {'why ' * 30}\n\nAssistant:"
+    row = {"chosen": f"{shared} a", "rejected": f"{shared} b", "context": "another text"}
+    assert sides(read(row)) == ([shared], " a", " b")
+
+
+@pytest.mark.parametrize("spelt", [lambda value: value, json.dumps], ids=["messages", "JSON"])
+def test_messages_that_share_a_question_are_not_doubtful_however_short_it_is(spelt):
+    row = {"chosen": [user("a\n'b'"), assistant("c")], "rejected": [user("a\n'b'"), assistant("d")]}
+    pair = read({name: spelt(cell) for name, cell in row.items()} | {"question": "a\n'b' and more", "note": "x y z"})
+    assert pair.prompt == (Message("user", "a\n'b'"),)
 
 
 def test_one_odd_row_does_not_make_all_prompts_doubtful():

@@ -22,7 +22,16 @@ def cell(row: Row, column: str) -> str | list[Any]:
     """
     value = row.value(column, EXPECTED)
     if isinstance(value, str):
-        return _messages_in_text(row, column, value) or value
+        found = messages_in_text(value)
+        if found is None and _LOOKS_LIKE_MESSAGES.match(value) and not _is_json(value):
+            raise row.wrong(
+                column,
+                value,
+                "text, or messages as JSON",
+                "This is a print of messages, not JSON: write the cell with json.dumps, or save the rows as JSON lines "
+                "or Parquet.",
+            )
+        return found or value
     if not isinstance(value, list):
         raise row.wrong(column, value, EXPECTED)
     return value
@@ -38,26 +47,26 @@ def calls_tools(message: Message) -> bool:
     return any(message.as_dict().get(key) for key in _TOOL_CALLS)
 
 
-def _messages_in_text(row: Row, column: str, text: str) -> list[Any] | None:
+def messages_in_text(text: str) -> list[Any] | None:
     """The list of messages that a cell of a CSV file can only hold as JSON."""
-    if not text.lstrip().startswith(("[", "array([")):
+    if not text.lstrip().startswith("["):
         return None
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
-        if _LOOKS_LIKE_MESSAGES.match(text):
-            raise row.wrong(
-                column,
-                text,
-                "text, or messages as JSON",
-                "This is a print of messages, not JSON: write the cell with json.dumps, or save the rows as JSON lines "
-                "or Parquet.",
-            ) from None
         return None
     is_messages = isinstance(value, list) and all(
         isinstance(m, dict) and {"role", "content"} <= m.keys() for m in value
     )
     return value if is_messages else None
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _message(row: Row, path: str, item: object) -> Message:

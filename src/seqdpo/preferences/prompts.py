@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from seqdpo.errors import DataError
-from seqdpo.preferences.pairs import as_json
+from seqdpo.preferences.messages import messages_in_text
 from seqdpo.wording import brief
 
 #: Names under which others keep prompts.
@@ -15,6 +15,7 @@ _PROMPT_NAMES = set(
     "dialogue".split()
 )
 _FEW_CHARACTERS = 20  # shared by chance rather than as a prompt
+_MANY_CHARACTERS = 100  # hardly shared by chance
 
 
 def shared_text(chosen: str, rejected: str) -> str:
@@ -67,12 +68,16 @@ def _begin_with(prompt: object, *responses: object) -> bool:
 
 
 def _shared_beginning(chosen: object, rejected: object) -> str | None:
-    """What both have in common; None where they are no two texts or two lists."""
+    """What both have in common; None where that is a question in messages, or they are no two texts or two lists."""
+    chosen, rejected = (
+        messages_in_text(cell) or cell if isinstance(cell, str) else cell for cell in (chosen, rejected)
+    )
     if isinstance(chosen, str) and isinstance(rejected, str):
         return shared_text(chosen, rejected)
-    if isinstance(chosen, list) and isinstance(rejected, list):
-        return as_json([str(item) for item in chosen[: n_shared(chosen, rejected)]]).strip("[]")
-    return None
+    if not isinstance(chosen, list) or not isinstance(rejected, list):
+        return None
+    shared = chosen[: n_shared(chosen, rejected)]
+    return None if any(isinstance(message, dict) and message.get("role") != "system" for message in shared) else ""
 
 
 def _is_prompt(name: str, value: object, shared: str | None) -> bool:
@@ -80,5 +85,5 @@ def _is_prompt(name: str, value: object, shared: str | None) -> bool:
     if shared is None or not isinstance(value, str) or len(value.split()) < 2 or value.strip() in shared:
         return False
     if name.lower() in _PROMPT_NAMES:
-        return True
+        return len(shared) < max(_MANY_CHARACTERS, len(value))
     return len(shared) < min(_FEW_CHARACTERS, len(value)) and len(value.split()) >= 3
