@@ -152,6 +152,6 @@ def _tokenizer(data: str) -> PreTrainedTokenizerFast:
 
 
 def _texts(data: str) -> Iterator[str]:
-    for pair in read_candidates(objective(data)):
+    for pair in read_candidates("one", objective(data)):
         if isinstance(pair, Pair):
             yield from (*(turn.content for turn in pair.prompt), pair.chosen, pair.rejected)

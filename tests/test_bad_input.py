@@ -23,7 +23,7 @@ import yaml
 from filelock import FileLock
 
 from seqdpo import cli, hub
-from seqdpo.preferences import sources
+from seqdpo.preferences.sources import library
 
 MAX_LINES = 24  # one screen
 MAX_LINE = 500  # characters; seven lines of a narrow terminal
@@ -495,7 +495,7 @@ def dataset_is_not_on_the_hub(bench):
     def load(*args, **options):
         raise DatasetNotFoundError("Dataset 'someone/pairs' doesn't exist on the Hub or cannot be accessed.")
 
-    bench.monkeypatch.setattr(sources, "load_from_hub", load)
+    bench.monkeypatch.setattr(library, "load_from_hub", load)
     return ["run", bench.objective("someone/pairs")]
 
 

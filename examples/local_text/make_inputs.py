@@ -18,7 +18,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from seqdpo.preferences.hh_rlhf import candidates
+from seqdpo.preferences.datasets.hh_rlhf import candidates
 from seqdpo.preferences.pairs import Pair
 from seqdpo.study.objectives import HhRlhfObjective
 

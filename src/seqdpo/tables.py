@@ -20,6 +20,8 @@ PAIRS_SCHEMA = pa.schema(
         ("truncated", pa.bool_()),
     ]
 )
+#: What the chat template was given beside these texts, as JSON, null for most; a column only where some pair has it.
+TEMPLATE_EXTRAS = "template_extras"
 #: Columns of metadata begin with this, so that no name of a dataset can hide a column of ours.
 SLICE_PREFIX = "slice_"
 

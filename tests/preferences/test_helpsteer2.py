@@ -3,7 +3,7 @@
 import pytest
 
 from seqdpo.errors import DataError
-from seqdpo.preferences.helpsteer2 import candidates
+from seqdpo.preferences.datasets.helpsteer2 import candidates
 from seqdpo.preferences.pairs import Drop, Message, Pair
 from seqdpo.study.objectives import HelpSteer2Objective
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from seqdpo.errors import DataError
-from seqdpo.preferences.hh_rlhf import candidates
+from seqdpo.preferences.datasets.hh_rlhf import candidates
 from seqdpo.preferences.pairs import Drop, Message, Pair
 from seqdpo.study.objectives import HhRlhfObjective
 

@@ -3,8 +3,8 @@
 import pytest
 
 from seqdpo.errors import DataError
+from seqdpo.preferences.datasets.pku_saferlhf import candidates
 from seqdpo.preferences.pairs import Drop, Message, Pair
-from seqdpo.preferences.pku_saferlhf import candidates
 from seqdpo.study.objectives import PkuSafeRlhfObjective
 
 CATEGORIES = ("Cybercrime", "Drugs", "Physical Harm", "Privacy Violation")

@@ -6,8 +6,8 @@ import json
 import pytest
 
 from seqdpo.errors import DataError
-from seqdpo.preferences.pairs import TEXT_ROLE, Drop, Message, Pair
-from seqdpo.preferences.preference import candidates
+from seqdpo.preferences.datasets.preference import candidates
+from seqdpo.preferences.pairs import TEXT_ROLE, Drop, Message, Pair, content_hash
 from seqdpo.study.objectives import PreferenceObjective
 
 
@@ -17,6 +17,9 @@ def user(text):
 
 def assistant(text):
     return {"role": "assistant", "content": text}
+
+
+TALK = {"prompt": [user("q")], "chosen": [assistant("a")], "rejected": [assistant("b")]}
 
 
 def read_all(*rows, split=None, **columns):
@@ -126,10 +129,19 @@ def test_text_prompt_beside_bare_responses_is_an_error():
         ([user("q"), assistant("a"), user("r")], [user("q"), assistant("b")], "response_has_several_messages"),
         ([user("q"), user("r")], [user("q"), assistant("b")], "response_not_by_assistant"),
         ([user("q"), assistant("a") | {"tool_calls": [{}]}], [user("q"), assistant("b")], "tool_calls"),
+        ([user("q"), assistant("a") | {"function_call": {"name": "f"}}], [user("q"), assistant("b")], "tool_calls"),
     ],
 )
 def test_conversation_that_gives_no_pair_is_dropped(chosen, rejected, reason):
     assert read({"chosen": chosen, "rejected": rejected}) == Drop(reason)
+
+
+def test_a_drop_shows_the_row_and_what_was_found_there():
+    row = {"prompt": [user("q")], "chosen": [user("q"), assistant("a")], "rejected": [assistant("b")]}
+    assert read(row).example.startswith("brief.jsonl, row 1: [{'content': 'q', 'role': 'user'}")
+    row = {"prompt": [user("q")], "chosen": [{"role": "gpt", "content": "a"}], "rejected": [assistant("b")]}
+    assert read(row).example == "brief.jsonl, row 1: role 'gpt'"
+    assert len(read({"prompt": "p" * 999, "chosen": "a", "rejected": "a"}).example) < 300
 
 
 def test_conversation_without_prompt_messages_is_dropped():
@@ -144,6 +156,164 @@ def test_json_text_of_a_csv_cell_is_read_as_messages():
 @pytest.mark.parametrize("text", ["[1, 2]", "[broken", "[]", '[{"role": "user"}]', "[" * 100_000])
 def test_text_that_only_looks_like_json_messages_stays_text(text):
     assert read({"prompt": "p", "chosen": text, "rejected": "b"}).chosen == text
+
+
+# What messages and rows hold beside role and content
+
+
+def test_what_a_message_has_beside_role_and_content_goes_along_and_nulls_do_not():
+    call = {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "f", "arguments": {}}}]}
+    answer = {"role": "tool", "content": "42", "tool_call_id": "1", "name": "f", "weight": None}
+    thinking = assistant("a") | {"reasoning_content": "hm", "tool_calls": None}
+    pair = read({"prompt": [user("q"), call, answer], "chosen": [thinking], "rejected": [assistant("b")]})
+    assert [message.as_dict() for message in pair.prompt] == [
+        user("q"),
+        call,
+        {"role": "tool", "content": "42", "tool_call_id": "1", "name": "f"},
+    ]
+    assert (pair.chosen, json.loads(pair.chosen_more), pair.rejected_more) == ("a", {"reasoning_content": "hm"}, "")
+
+
+@pytest.mark.parametrize("spelt", [lambda value: value, json.dumps], ids=["values", "JSON"])
+def test_tools_and_template_arguments_of_a_row_are_kept(spelt):
+    tools, arguments = [{"type": "function", "function": {"name": "f"}}], {"enable_thinking": False}
+    pair = read({**TALK, "tools": spelt(tools), "chat_template_kwargs": spelt(arguments)})
+    assert (json.loads(pair.tools), json.loads(pair.chat_template_kwargs)) == (tools, arguments)
+    assert pair.slices == {}
+
+
+def test_ids_change_with_everything_the_template_is_given():
+    plain = read(TALK)
+    other = [
+        read({**TALK, "tools": [{"name": "f"}]}),
+        read({**TALK, "chat_template_kwargs": {"a": 1}}),
+        read({**TALK, "prompt": [user("q") | {"name": "Ann"}]}),
+        read({**TALK, "chosen": [assistant("a") | {"reasoning_content": "hm"}]}),
+        read({**TALK, "rejected": [assistant("b") | {"reasoning_content": "hm"}]}),
+    ]
+    assert len({pair.pair_id for pair in [plain, *other]}) == 6
+    assert len({pair.prompt_id for pair in [plain, *other]}) == 4  # responses are no part of the prompt
+    # an ordinary pair keeps the id that it had before there was more
+    assert plain.prompt_id == content_hash([["user", "q"]])
+    assert plain.pair_id == content_hash([plain.prompt_id, "a", "b"])
+
+
+def test_responses_that_differ_in_their_reasoning_alone_are_a_pair():
+    thoughts = [assistant("a") | {"reasoning_content": text} for text in ("good", "bad")]
+    assert isinstance(read({**TALK, "chosen": thoughts[:1], "rejected": thoughts[1:]}), Pair)
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        ({"images": [{"bytes": b"x", "path": None}]}, "column 'images' = .*; expected no pictures. Only text is read"),
+        ({"image": {"bytes": b"x"}}, "column 'image'"),
+        ({"tools": "no JSON"}, "column 'tools' = 'no JSON'; expected a list of tools, as JSON"),
+        ({"tools": {"name": "f"}}, "column 'tools' = .*; expected a list of tools"),
+        ({"chat_template_kwargs": [1]}, r"column 'chat_template_kwargs' = \[1\]; expected named arguments"),
+        ({"chat_template_kwargs": {"tokenize": True}}, "expected no tokenize among them"),
+        ({"prompt": [{"from": "human", "value": "q"}]}, "ShareGPT's keys: rename from to role"),
+        (
+            {"prompt": [user([{"type": "image"}, {"type": "text", "text": "q"}])]},
+            "Only text is read: write the content as one",
+        ),
+        ({"prompt": [user("q") | {"when": datetime.date(2024, 1, 2)}]}, "expected values that JSON can hold"),
+    ],
+)
+def test_what_no_text_model_can_be_given_is_refused(extra, message):
+    with pytest.raises(DataError, match=message):
+        read({**TALK, **extra})
+
+
+@pytest.mark.parametrize("nothing", [{"images": None}, {"images": []}, {"tools": None}, {"chat_template_kwargs": {}}])
+def test_empty_columns_for_the_template_are_as_good_as_absent(nothing):
+    assert read({**TALK, **nothing}) == read(TALK)
+
+
+# A prompt in another column
+
+
+@pytest.mark.parametrize(
+    ("row", "column"),
+    [
+        ({"question": "what is it?", "chosen": "Sure, a", "rejected": "Sure! b"}, "question"),
+        ({"instruction": "name one", "chosen": "One", "rejected": "Two"}, "instruction"),
+        (
+            {"input": "x or y?", "chosen": "I'm sorry, but I cannot do it.", "rejected": "I'm sorry, but I can."},
+            "input",
+        ),
+        ({"what_they_ask": "which one is it?", "chosen": "The a", "rejected": "The b"}, "what_they_ask"),
+        ({"question": "what is it?", "chosen": [assistant("a")], "rejected": [assistant("b")]}, "question"),
+        (
+            {
+                "question": "what is it?",
+                "chosen": [{"role": "system", "content": "s"}, assistant("a")],
+                "rejected": [{"role": "system", "content": "s"}, assistant("b")],
+            },
+            "question",
+        ),
+    ],
+)
+def test_a_prompt_that_lies_in_another_column_is_refused_with_the_line_to_write(row, column):
+    with pytest.raises(DataError, match=rf"columns: {{prompt: {column}}}[.,]"):
+        read(row)
+
+
+def test_a_prompt_that_responses_repeat_is_refused_and_one_of_a_few_letters_is_not():
+    rows = [{"prompt": f"what is {i}?", "chosen": f"what is {i}? yes", "rejected": f"what is {i}? no"} for i in "abc"]
+    with pytest.raises(DataError, match=r"'chosen' and 'rejected' begin with the prompt, as in 'what is a\? yes'"):
+        read_all(*rows)
+    assert len(read_all(*rows[:1], *({"prompt": "I", "chosen": "I do", "rejected": "I don't"} for _ in range(2)))) == 3
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {"question": "What is the sky?"},  # a copy of what is shared
+        {"source": "web"},
+        {"note": "some text about this pair of answers"},
+        {"n": 3},
+    ],
+)
+def test_other_columns_do_not_make_a_shared_prompt_doubtful(extra):
+    shared = "Human: What is the sky?\n\nAssistant:"
+    row = {"chosen": f"{shared} Blue.", "rejected": f"{shared} Green.", **extra}
+    assert sides(read(row)) == ([shared], " Blue.", " Green.")
+
+
+def test_a_long_shared_beginning_is_the_prompt_whatever_stands_beside_it():
+    shared = f"Human: {'why ' * 30}\n\nAssistant:"
+    row = {"chosen": f"{shared} a", "rejected": f"{shared} b", "context": "another text"}
+    assert sides(read(row)) == ([shared], " a", " b")
+
+
+@pytest.mark.parametrize("spelt", [lambda value: value, json.dumps], ids=["messages", "JSON"])
+def test_messages_that_share_a_question_are_not_doubtful_however_short_it_is(spelt):
+    row = {"chosen": [user("a\n'b'"), assistant("c")], "rejected": [user("a\n'b'"), assistant("d")]}
+    pair = read({name: spelt(cell) for name, cell in row.items()} | {"question": "a\n'b' and more", "note": "x y z"})
+    assert pair.prompt == (Message("user", "a\n'b'"),)
+
+
+def test_one_odd_row_does_not_make_all_prompts_doubtful():
+    shared = "Human: What is the sky?\n\nAssistant:"
+    rows = [{"chosen": f"{shared} a{i}", "rejected": f"{shared} b{i}", "note": "a text of words"} for i in range(5)]
+    odd = {"chosen": "The a", "rejected": "The b", "note": "a text of words"}
+    assert len(read_all(*rows, odd)) == 6
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        str([user("it's")]),
+        "[{'content': 'a', 'role': 'user'}\n {'content': 'b', 'role': 'assistant'}]",  # numpy's
+        "array([{'role': 'user', 'content': 'a'}], dtype=object)",
+        '[{"role": "user", "content": "cut o',
+    ],
+)
+@pytest.mark.parametrize("column", ["prompt", "chosen"])
+def test_a_print_of_messages_is_refused_with_what_to_write(column, text):
+    with pytest.raises(DataError, match=rf"column '{column}' = .*; expected text, or messages as JSON.*json.dumps"):
+        read({"prompt": "p", "chosen": "a", "rejected": "b", column: text})
 
 
 # Columns

@@ -1,3 +1,4 @@
+import json
 from collections import Counter
 
 import numpy as np
@@ -7,7 +8,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from seqdpo.errors import DataError
-from seqdpo.preferences.pairs import Drop, Message, Pair
+from seqdpo.preferences.pairs import TEXT_ROLE, Drop, Message, Pair
 from seqdpo.preferences.prepare import prepare
 from seqdpo.preferences.table import pairs_table
 from seqdpo.preferences.tokens import Tokeniser
@@ -113,3 +114,59 @@ def test_the_table_has_a_row_a_pair_with_its_tokens_and_slices():
     assert table.schema.field("slice_level").type == pa.string()  # a number here, a text there
     assert row["slice_level"] == "2"
     assert np.isnan(table["strength"].to_numpy()).all()
+
+
+def test_prompts_that_differ_in_white_space_alone_are_on_one_side_where_the_template_trims():
+    trims = tokeniser()
+    trims.tokenizer.chat_template = "{% for m in messages %}{{ m['content'] | trim }}|{% endfor %}"
+    spaced = [Pair((Message("user", f"{i}?{' ' * k}"),), f"yes {k}", "no") for i in range(60) for k in range(3)]
+    result = prepare(study(orders=[["a"]]), {"a": iter(spaced), "b": iter(pairs("b", 60))}, trims).objectives
+    sides = [
+        {pair.prompt[0].content.strip() for name in ("a", "b") for pair, _ in getattr(result[name], split)}
+        for split in ("train", "eval")
+    ]
+    assert not sides[0] & sides[1]
+    assert sides[0] and sides[1]
+
+
+def test_where_all_is_dropped_the_first_row_and_its_remedy_are_shown():
+    drops = [Drop("response_not_by_assistant", f"x.jsonl, row {i}: role 'Assistant'") for i in (1, 2, 3)]
+    with pytest.raises(DataError) as raised:
+        prepared(drops)
+    text = str(raised.value)
+    assert "response_not_by_assistant, first x.jsonl, row 1: role 'Assistant'. Rename the roles" in text
+    assert "eval_fraction" not in text
+
+
+def test_where_there_is_one_prompt_only_the_remedy_is_the_share_that_is_held_out():
+    with pytest.raises(DataError, match=r"no evaluation pairs; 1 read, dropped: none\n.*\(eval_fraction\)"):
+        prepared([Pair((Message("user", "the only one"),), "y", "n", upstream_split="train")])
+
+
+def test_pairs_that_are_all_too_long_show_one_with_its_length():
+    long = [Pair((Message("user", f"{i}" + "x" * 99),), "y", "n") for i in range(20)]
+    with pytest.raises(DataError, match=r"over_max_length, first pair \w+ \(.*\): 10\d tokens\. Raise max_length"):
+        prepared(long)
+
+
+def test_plain_text_needs_no_template_and_names_none():
+    plain = [Pair((Message(TEXT_ROLE, f"{i}?"),), "yes", "no") for i in range(50)]
+    both = prepare(study(), {"a": iter(plain), "b": iter(plain)}, tokeniser())
+    assert both.chat_template_hash is None
+    mixed = prepare(study(), {"a": iter(plain), "b": iter(pairs("b"))}, tokeniser())
+    assert mixed.chat_template_hash is not None
+
+
+def test_the_table_has_what_else_the_template_was_given_and_prompts_of_role_and_content_alone():
+    more = Message("user", "first?", '{"name": "Ann"}')
+    one = Pair((more,), "yes", "no", tools='[{"name": "f"}]', rejected_more='{"thinking": "hm"}')
+    table = pairs_table(prepared([one, *pairs("a")]))
+    [row] = [row for row in table.to_pylist() if row["pair_id"] == one.pair_id]
+    assert row["prompt"] == [{"role": "user", "content": "first?"}]
+    assert json.loads(row["template_extras"]) == {
+        "prompt": '[{"name": "Ann"}]',
+        "rejected": '{"thinking": "hm"}',
+        "tools": '[{"name": "f"}]',
+    }
+    assert table["template_extras"].null_count == table.num_rows - 1
+    assert "template_extras" not in pairs_table(prepared(pairs("a"))).column_names

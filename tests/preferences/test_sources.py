@@ -8,11 +8,11 @@ import os
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from seqdpo.errors import ConfigError, DataError, SeqdpoError
-from seqdpo.preferences import sources
 from seqdpo.preferences.pairs import Drop, Message, Pair
-from seqdpo.preferences.sources import read_candidates
+from seqdpo.preferences.sources import library, read_candidates
 from seqdpo.study.objectives import (
     HelpSteer2Objective,
     HhRlhfObjective,
@@ -69,7 +69,7 @@ def preference(name, **options):
 
 def found(objective):
     """(upstream split, chosen response) of all pairs; a dropped row fails the test."""
-    pairs = list(read_candidates(objective))
+    pairs = list(read_candidates("one", objective))
     assert all(isinstance(pair, Pair) for pair in pairs)
     return [(pair.upstream_split, pair.chosen) for pair in pairs]
 
@@ -92,14 +92,14 @@ def test_every_format_gives_the_same_pairs(tmp_path):
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "d.parquet")
     gzipped = write(tmp_path / "e.jsonl.gz", *rows)
     (tmp_path / "f.CSV.gz").write_bytes(gzip.compress((tmp_path / "c.csv").read_bytes()))
-    expected = list(read_candidates(preference(jsonl)))
+    expected = list(read_candidates("one", preference(jsonl)))
     assert [(pair.chosen, pair.slices) for pair in expected] == [
         ("2024-01-02", {"source": "NA"}),
         ("007", {"source": "null"}),
         ('a "b", c\nd', {"source": ""}),
     ]
     for name in ("b.json", "c.csv", "d.parquet", gzipped.name, "f.CSV.gz"):
-        assert list(read_candidates(preference(tmp_path / name))) == expected
+        assert list(read_candidates("one", preference(tmp_path / name))) == expected
 
 
 def test_conversations_survive_parquet(tmp_path):
@@ -108,7 +108,7 @@ def test_conversations_survive_parquet(tmp_path):
 
     table = pa.Table.from_pylist([{"chosen": messages("a"), "rejected": messages("b")}])
     pq.write_table(table, tmp_path / "x.parquet")
-    (pair,) = read_candidates(preference(tmp_path / "x.parquet"))
+    (pair,) = read_candidates("one", preference(tmp_path / "x.parquet"))
     assert (pair.prompt, pair.chosen, pair.rejected) == ((Message("user", "p"),), "a", "b")
 
 
@@ -139,7 +139,7 @@ def test_second_read_of_a_changed_file_sees_the_change(tmp_path):
 def test_value_of_another_type_in_one_row_is_an_error_and_never_null(tmp_path):
     path = write(tmp_path / "x.jsonl", brief("a"), brief(3), brief("c"))
     with pytest.raises(DataError, match=r"x.jsonl, row 2: column 'chosen' = 3; expected text"):
-        list(read_candidates(preference(path)))
+        list(read_candidates("one", preference(path)))
 
 
 def test_lone_surrogate_in_a_json_escape_does_not_stop_the_read(tmp_path):
@@ -215,7 +215,7 @@ def test_folder_whose_splits_are_unclear_is_refused(tmp_path, names, message):
     for name in names:
         write(tmp_path / name, brief("a"))
     with pytest.raises(ConfigError, match=message):
-        read_candidates(preference(tmp_path))
+        read_candidates("one", preference(tmp_path))
 
 
 # Layouts of the four datasets
@@ -239,7 +239,7 @@ def test_missing_subset_lists_those_there(tmp_path):
     write(tmp_path / "harmless_base" / "test.jsonl", dialogue("a"))
     message = "no folder for subset = 'harmless-base'; expected it beside 'harmless_base'. Did you mean 'harmless_base'"
     with pytest.raises(ConfigError, match=message):
-        read_candidates(hh(tmp_path))
+        read_candidates("one", hh(tmp_path))
 
 
 def test_helpsteer2_folder_holds_train_and_validation(tmp_path):
@@ -247,7 +247,7 @@ def test_helpsteer2_folder_holds_train_and_validation(tmp_path):
     write(tmp_path / "validation.jsonl.gz", rated("q", "b", 2), rated("q", "worse", 1), rated("r", "lone", 1))
     write(tmp_path / "preference" / "preference.jsonl.gz", {"other": "schema"})
     objective = HelpSteer2Objective(format="helpsteer2", dataset_name=str(tmp_path), attribute="helpfulness")
-    first, second, third = read_candidates(objective)
+    first, second, third = read_candidates("one", objective)
     assert (first.upstream_split, first.chosen) == ("train", "a")
     assert (second.upstream_split, second.chosen) == ("eval", "b")
     assert third == Drop("no_partner")
@@ -278,7 +278,7 @@ def test_pku_saferlhf_files_may_lie_in_the_folder_itself(tmp_path):
 def test_pku_saferlhf_without_the_subset_lists_those_there(tmp_path):
     write(tmp_path / "data" / "Alpaca-7B" / "train.jsonl", judged("a"))
     with pytest.raises(ConfigError, match="no folder for subset = 'alpaca3-8b'; expected it beside 'Alpaca-7B'"):
-        read_candidates(pku(tmp_path, subset="alpaca3-8b"))
+        read_candidates("one", pku(tmp_path, subset="alpaca3-8b"))
 
 
 def test_ultrafeedback_folder_is_one_source_of_several_files(tmp_path):
@@ -313,14 +313,149 @@ def test_error_in_a_saved_split_names_folder_and_split(tmp_path, datasets):
     rows = datasets.Dataset.from_list([{"prompt": "p", "chosen": 1, "rejected": "b"}])
     datasets.DatasetDict({"train": rows, "test": rows}).save_to_disk(str(tmp_path / "saved"))
     with pytest.raises(DataError, match=r"saved \(train\), row 1: column 'chosen' = 1; expected text"):
-        list(read_candidates(preference(tmp_path / "saved")))
+        list(read_candidates("one", preference(tmp_path / "saved")))
 
 
 def test_damaged_saved_folder_is_explained(tmp_path, datasets):
     datasets.Dataset.from_list([brief("a")]).save_to_disk(str(tmp_path / "saved"))
     (tmp_path / "saved" / "data-00000-of-00001.arrow").unlink()
     with pytest.raises(DataError, match=r"saved: cannot be loaded .*Save it again"):
-        read_candidates(preference(tmp_path / "saved"))
+        read_candidates("one", preference(tmp_path / "saved"))
+
+
+# Folders with a dataset card
+
+
+def card(folder, *configs):
+    folder.mkdir(exist_ok=True)
+    head = yaml.safe_dump({"license": "mit", "configs": list(configs)}, sort_keys=False)
+    (folder / "README.md").write_text(f"---\n{head}---\n# Pairs\n\n---\n", encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("data_files", "pairs"),
+    [
+        ("good.jsonl", [(None, "good")]),
+        (["good.jsonl", "sub/more.jsonl"], [(None, "good"), (None, "more")]),
+        ("sub/*", [(None, "more")]),
+        (
+            [{"split": "train", "path": "good.jsonl"}, {"split": "test", "path": ["sub/*.jsonl"]}],
+            [("train", "good"), ("eval", "more")],
+        ),
+        ({"train": "good.jsonl", "validation": "sub/more.jsonl"}, [("train", "good"), ("eval", "more")]),
+        ([{"split": "train", "path": "**/*.jsonl"}], [(None, "draft"), (None, "good"), (None, "more")]),
+    ],
+)
+def test_a_dataset_card_says_which_files_are_data(tmp_path, data_files, pairs):
+    for name in ("good", "draft", "sub/more"):
+        write(tmp_path / f"{name}.jsonl", brief(name.removeprefix("sub/")))
+    card(tmp_path, {"config_name": "default", "data_files": data_files})
+    assert found(preference(tmp_path)) == pairs
+
+
+def test_a_configuration_of_a_card_is_a_subset(tmp_path):
+    for name in ("a", "b"):
+        write(tmp_path / f"{name}.jsonl", brief(name))
+    configs = [{"config_name": name, "data_files": f"{name}.jsonl"} for name in ("a", "b")]
+    card(tmp_path, *configs)
+    assert found(preference(tmp_path, subset="b")) == [(None, "b")]
+    with pytest.raises(ConfigError, match=r"configurations 'a', 'b' and no default; .* Set subset: a"):
+        read_candidates("one", preference(tmp_path))
+    card(tmp_path, configs[0], configs[1] | {"default": True})
+    assert found(preference(tmp_path)) == [(None, "b")]
+
+
+def test_a_configuration_may_lie_in_a_folder_of_its_own(tmp_path):
+    write(tmp_path / "v2" / "x.jsonl", brief("new")), write(tmp_path / "x.jsonl", brief("old"))
+    card(tmp_path, {"config_name": "default", "data_dir": "v2"})
+    assert found(preference(tmp_path)) == [(None, "new")]
+
+
+def test_a_card_reads_the_files_that_the_datasets_library_reads(tmp_path, datasets):
+    for name in ("good", "draft"):
+        write(tmp_path / f"{name}.jsonl", brief(name))
+    card(tmp_path, {"config_name": "default", "data_files": [{"split": "train", "path": "good*"}]})
+    theirs = datasets.load_dataset(str(tmp_path), cache_dir=str(tmp_path / "cache"))["train"]["chosen"]
+    assert [chosen for _, chosen in found(preference(tmp_path))] == list(theirs) == ["good"]
+
+
+def test_a_file_that_a_card_names_must_be_there(tmp_path):
+    write(tmp_path / "x.jsonl", brief("a"))
+    card(tmp_path, {"data_files": "gone.jsonl"})
+    with pytest.raises(
+        ConfigError, match=r"README.md: names the data file 'gone.jsonl', but .* has 'README.md', 'x.jsonl'"
+    ):
+        read_candidates("one", preference(tmp_path))
+
+
+@pytest.mark.parametrize("text", ["# Pairs\n\n---\n", "---\nlicense: mit\n---\n", "---\nconfigs: none\n---\n", "---\n"])
+def test_a_card_that_names_no_files_leaves_them_all(tmp_path, text):
+    write(tmp_path / "a.jsonl", brief("a")), write(tmp_path / "b.jsonl", brief("b"))
+    (tmp_path / "README.md").write_text(text)
+    assert found(preference(tmp_path)) == [(None, "a"), (None, "b")]
+
+
+def test_a_card_whose_head_is_no_yaml_is_said(tmp_path):
+    write(tmp_path / "a.jsonl", brief("a"))
+    (tmp_path / "README.md").write_text("---\nconfigs: [\n---\n")
+    with pytest.raises(ConfigError, match=r"README.md: its head cannot be read as YAML"):
+        read_candidates("one", preference(tmp_path))
+
+
+# Splits by name
+
+
+def test_folders_with_splits_names_are_the_splits(tmp_path):
+    write(tmp_path / "train" / "0000.jsonl", brief("a")), write(tmp_path / "test" / "0000.jsonl", brief("b"))
+    (tmp_path / "images").mkdir()
+    assert found(preference(tmp_path)) == [("train", "a"), ("eval", "b")]
+
+
+@pytest.fixture
+def oddly_split(tmp_path, datasets):
+    splits = {name: datasets.Dataset.from_list([brief(name)]) for name in ("gpt4", "human", "test_a", "test_b")}
+    datasets.DatasetDict(splits).save_to_disk(str(tmp_path / "saved"))
+    return tmp_path / "saved"
+
+
+def test_splits_may_be_named(oddly_split):
+    both = preference(oddly_split, dataset_train_split="human", dataset_test_split="test_b")
+    assert found(both) == [("train", "human"), ("eval", "test_b")]
+    assert found(preference(oddly_split, dataset_train_split="gpt4")) == [(None, "gpt4")]
+
+
+def test_a_named_split_that_is_not_there_is_said(oddly_split):
+    with pytest.raises(ConfigError, match=r"dataset_train_split = 'humans': .* splits 'gpt4', .* Did you mean 'human'"):
+        read_candidates("one", preference(oddly_split, dataset_train_split="humans"))
+
+
+def test_unclear_splits_are_answered_with_the_keys_that_name_them(oddly_split):
+    with pytest.raises(ConfigError, match="dataset_train_split and dataset_test_split"):
+        read_candidates("one", preference(oddly_split))
+
+
+def test_files_of_one_source_are_of_one_kind(tmp_path):
+    write(tmp_path / "a.jsonl", brief("a"))
+    write(tmp_path / "b.jsonl", {"chosen": "p more", "rejected": "p less"})
+    with pytest.raises(DataError, match=r"b.jsonl: without a column 'prompt', but .*a.jsonl: with a column 'prompt'"):
+        list(read_candidates("one", preference(tmp_path)))
+    sides = {"train": str(tmp_path / "a.jsonl"), "eval": str(tmp_path / "b.jsonl")}
+    with pytest.raises(DataError, match="one kind of rows in all files"):
+        list(read_candidates("one", PreferenceObjective(format="preference", dataset_name=sides)))
+
+
+@pytest.mark.parametrize("nested", [False, True], ids=["a picture", "a list of pictures"])
+def test_pictures_beside_the_text_need_no_library_that_decodes_them(tmp_path, datasets, monkeypatch, nested):
+    picture = {"bytes": b"no picture", "path": "a.png"}
+    rows = datasets.Dataset.from_list([brief("a", avatar=[picture] if nested else picture)])
+    rows.save_to_disk(str(tmp_path / "saved"))
+    info = tmp_path / "saved" / "dataset_info.json"
+    facts = json.loads(info.read_text())
+    image = {"_type": "Image"}
+    facts["features"]["avatar"] = {"feature": image, "_type": "List"} if nested else image
+    info.write_text(json.dumps(facts))
+    monkeypatch.setattr(datasets.config, "PIL_AVAILABLE", False)
+    assert found(preference(tmp_path / "saved")) == [(None, "a")]
 
 
 # The hub
@@ -335,7 +470,7 @@ def hub(monkeypatch):
         asked.append((dataset_id, arguments))
         return {"train": [brief("a")], "test": [brief("b")]}
 
-    monkeypatch.setattr(sources, "load_from_hub", load)
+    monkeypatch.setattr(library, "load_from_hub", load)
     return asked
 
 
@@ -346,9 +481,9 @@ def test_hub_id_is_asked_for_with_subset_and_revision(hub):
 
 
 def test_hh_rlhf_subset_is_a_folder_on_the_hub_and_pku_saferlhf_subset_a_configuration(hub):
-    read_candidates(HhRlhfObjective(format="hh-rlhf", subset="helpful-base"))
-    read_candidates(PkuSafeRlhfObjective(format="pku-saferlhf", label="safe"))
-    read_candidates(HelpSteer2Objective(format="helpsteer2", attribute="verbosity"))
+    read_candidates("one", HhRlhfObjective(format="hh-rlhf", subset="helpful-base"))
+    read_candidates("one", PkuSafeRlhfObjective(format="pku-saferlhf", label="safe"))
+    read_candidates("one", HelpSteer2Objective(format="helpsteer2", attribute="verbosity"))
     assert hub == [
         ("Anthropic/hh-rlhf", {"name": None, "data_dir": "helpful-base", "revision": None}),
         ("PKU-Alignment/PKU-SafeRLHF", {"name": "default", "data_dir": None, "revision": None}),
@@ -357,9 +492,9 @@ def test_hh_rlhf_subset_is_a_folder_on_the_hub_and_pku_saferlhf_subset_a_configu
 
 
 def test_hub_rows_are_named_by_id_and_split_in_messages(monkeypatch):
-    monkeypatch.setattr(sources, "load_from_hub", lambda *args, **more: {"train": [brief("a")], "test": [brief(3)]})
+    monkeypatch.setattr(library, "load_from_hub", lambda *args, **more: {"train": [brief("a")], "test": [brief(3)]})
     with pytest.raises(DataError, match=r"someone/pairs \(test\), row 1: column 'chosen' = 3"):
-        list(read_candidates(preference("someone/pairs")))
+        list(read_candidates("one", preference("someone/pairs")))
 
 
 def chained(error, cause):
@@ -379,10 +514,10 @@ def test_neither_path_nor_hub_says_both(tmp_path, monkeypatch, error, message):
     def fail(*args, **arguments):
         raise error
 
-    monkeypatch.setattr(sources, "load_from_hub", fail)
+    monkeypatch.setattr(library, "load_from_hub", fail)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match=f"'someone/pairs': no such file or folder here.*{message}") as raised:
-        read_candidates(preference("someone/pairs"))
+        read_candidates("one", preference("someone/pairs"))
     assert "more" not in str(raised.value)
     assert "generating the dataset" not in str(raised.value)
 
@@ -391,9 +526,9 @@ def test_unknown_hub_dataset_says_that_it_may_be_private(monkeypatch, datasets):
     def fail(*args, **arguments):
         raise datasets.exceptions.DatasetNotFoundError("Dataset 'x' doesn't exist on the Hub or cannot be accessed.")
 
-    monkeypatch.setattr(sources, "load_from_hub", fail)
+    monkeypatch.setattr(library, "load_from_hub", fail)
     with pytest.raises(ConfigError, match=r"The hub has no dataset of that name for you.*log in"):
-        read_candidates(preference("someone/pairs"))
+        read_candidates("one", preference("someone/pairs"))
 
 
 def test_loading_from_the_hub_leaves_progress_bars_and_log_levels_as_they_were(monkeypatch, datasets):
@@ -405,7 +540,7 @@ def test_loading_from_the_hub_leaves_progress_bars_and_log_levels_as_they_were(m
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     before = datasets.are_progress_bars_disabled(), datasets.logging.get_verbosity()
-    sources.load_from_hub("someone/pairs", name=None, data_dir=None, revision=None)
+    library.load_from_hub("someone/pairs", name=None, data_dir=None, revision=None)
     assert during == [(True, datasets.logging.CRITICAL)]
     assert (datasets.are_progress_bars_disabled(), datasets.logging.get_verbosity()) == before
 
@@ -413,7 +548,7 @@ def test_loading_from_the_hub_leaves_progress_bars_and_log_levels_as_they_were(m
 def test_revision_with_a_local_path_is_refused(tmp_path):
     path = write(tmp_path / "x.jsonl", brief("a"))
     with pytest.raises(ConfigError, match=r"dataset_revision = 'abc', but dataset_name = .* is a local path"):
-        read_candidates(preference(path, dataset_revision="abc"))
+        read_candidates("one", preference(path, dataset_revision="abc"))
 
 
 # What can be wrong with a path
@@ -423,29 +558,29 @@ def test_missing_file_lists_what_is_there_and_the_nearest(tmp_path):
     write(tmp_path / "brief.jsonl", brief("a"))
     message = "no such file or folder here; .* has 'brief.jsonl'. Did you mean 'brief.jsonl'"
     with pytest.raises(ConfigError, match=message):
-        read_candidates(preference(tmp_path / "breif.jsonl"))
+        read_candidates("one", preference(tmp_path / "breif.jsonl"))
 
 
 def test_missing_folder_is_named(tmp_path):
     with pytest.raises(ConfigError, match=r"no such file or folder here, nor a folder '.*nowhere'"):
-        read_candidates(preference(tmp_path / "nowhere" / "x.jsonl"))
+        read_candidates("one", preference(tmp_path / "nowhere" / "x.jsonl"))
 
 
 def test_path_errors_come_before_the_first_pair(tmp_path):
     with pytest.raises(ConfigError):
-        read_candidates(preference(tmp_path / "x.jsonl"))  # the iterator is not touched
+        read_candidates("one", preference(tmp_path / "x.jsonl"))  # the iterator is not touched
 
 
 def test_folder_without_data_files_lists_what_is_there(tmp_path):
     (tmp_path / "notes.txt").write_text("x")
     with pytest.raises(ConfigError, match=r"no data files; expected '.json', .* There: 'notes.txt'"):
-        read_candidates(preference(tmp_path))
+        read_candidates("one", preference(tmp_path))
 
 
 def test_unknown_extension_lists_the_known_ones(tmp_path):
     (tmp_path / "x.tsv.zst").write_text("x")
     with pytest.raises(ConfigError, match=r"extension '.tsv.zst'; expected '.json', '.jsonl', '.csv', '.parquet'"):
-        read_candidates(preference(tmp_path / "x.tsv.zst"))
+        read_candidates("one", preference(tmp_path / "x.tsv.zst"))
 
 
 def test_file_without_the_right_to_read_is_explained(tmp_path, monkeypatch):
@@ -456,7 +591,7 @@ def test_file_without_the_right_to_read_is_explained(tmp_path, monkeypatch):
 
     monkeypatch.setattr(type(path), "open", refuse)  # rights bind no superuser, and tests may run as one
     with pytest.raises(DataError, match=r"x.jsonl: no permission to read it"):
-        list(read_candidates(preference(path)))
+        list(read_candidates("one", preference(path)))
 
 
 # What can be wrong in a file
@@ -475,7 +610,7 @@ GOOD = json.dumps(brief("a")).encode() + b"\n"
         ("cut.jsonl", GOOD + b"\n" + b'{"prompt": "p",\n', "cut.jsonl, line 3: not JSON"),
         ("word.jsonl", GOOD + b"hello\n", r"word.jsonl, line 2: not JSON \(Expecting value at column 1\)"),
         ("list.json", b'[{"a": 1},\n{"b": }]', "list.json, line 2: not JSON"),
-        ("pretty.json", b'{\n"prompt": "p"\n}', "pretty.json, line 1: not JSON .*one list of objects"),
+        ("pretty.json", b'{\n"prompt": \n}', "pretty.json, line 3: not JSON .*one list of objects"),
         ("scalar.jsonl", GOOD + b"3\n", "scalar.jsonl, line 2: 3; expected an object with named columns"),
         ("scalars.json", b"[3]", "scalars.json, row 1: 3; expected an object with named columns"),
         ("latin.jsonl", GOOD + b'{"prompt": "\xe9"}\n', "latin.jsonl, line 2: byte 13 is not UTF-8"),
@@ -494,7 +629,7 @@ GOOD = json.dumps(brief("a")).encode() + b"\n"
 def test_broken_file_is_explained_where_it_breaks(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=message):
-        list(read_candidates(preference(tmp_path / name)))
+        list(read_candidates("one", preference(tmp_path / name)))
 
 
 def test_cut_off_gzip_is_never_a_shorter_file(tmp_path):
@@ -502,4 +637,4 @@ def test_cut_off_gzip_is_never_a_shorter_file(tmp_path):
     path = write(tmp_path / "x.jsonl.gz", *rows)
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(SeqdpoError, match="cut-off gzip"):
-        list(read_candidates(preference(path)))
+        list(read_candidates("one", preference(path)))

@@ -111,3 +111,29 @@ def test_ids_change_with_any_part_of_the_content():
     }
     assert len(ids) == 6
     assert pair("x").prompt_id == pair("x", chosen="z").prompt_id
+
+
+def test_prompts_that_read_alike_are_on_one_side_and_the_others_stay_where_they_were():
+    # every third prompt reads as the one before it
+    pairs = many("a", 300)
+    read = [(p.prompt_hash, str(i - i % 3 // 2)) for i, p in enumerate(pairs)]
+    apart = assign_splits({"a": reading(*pairs)}, 0.4)["a"]
+    joined = assign_splits({"a": reading(*pairs)}, 0.4, iter(read))["a"]
+    held_out = {split: prompts(splits["eval"]) for split, splits in (("apart", apart), ("joined", joined))}
+    for one, other in zip(pairs[1::3], pairs[2::3], strict=True):
+        assert (one.prompt_hash in held_out["joined"]) == (other.prompt_hash in held_out["joined"])
+    for alone in pairs[0::3]:
+        assert (alone.prompt_hash in held_out["joined"]) == (alone.prompt_hash in held_out["apart"])
+    assert {p.prompt_hash for p in pairs[1::3]} & held_out["joined"]
+
+
+def test_a_held_out_prompt_that_reads_as_a_training_prompt_is_dropped():
+    a = reading(pair("x", upstream_split="train"), pair("x ", upstream_split="eval"))
+    splits = assign_splits({"a": a}, 0.5, [(p.prompt_hash, "same") for p in a.pairs])
+    assert splits["a"]["eval"] == []
+    assert a.dropped == Counter(eval_prompt_in_train=1)
+
+
+def test_the_first_drop_of_each_reason_is_kept_as_its_example():
+    drops = [Drop("empty_response", "row 1"), Drop("empty_response", "row 2"), Drop("tool_calls", "row 3")]
+    assert collect("a", iter(drops)).examples == {"empty_response": "row 1", "tool_calls": "row 3"}

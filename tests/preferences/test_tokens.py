@@ -1,10 +1,14 @@
 """The tokenizer of these tests has one token for each word, so every expected sequence can be written by hand."""
 
+from dataclasses import replace
+from datetime import datetime
+
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from seqdpo.errors import ConfigError, DataError
+from seqdpo.preferences.chat import chat_of, chat_texts
 from seqdpo.preferences.pairs import TEXT_ROLE, Drop, Message, Pair
 from seqdpo.preferences.tokens import Tokeniser
 
@@ -166,3 +170,146 @@ def test_todays_date_is_not_in_the_tokens():
     dated = "{% if not date_string is defined %}{{ raise_exception('the date of today') }}{% endif %}" + TEMPLATE
     [tokens] = tokens_of([pair("user: one")], tokeniser(template=dated))
     assert words(tokens.prompt) == "<bos> <user> one <end> <assistant>"
+
+
+CLOCKS = {
+    "called": "{{ strftime_now(FORMAT) }}",
+    "kept under another name": "{% set today = strftime_now(FORMAT) %}{{ today }}",
+    "asked for": "{% if strftime_now is defined %}{{ strftime_now(FORMAT) }}{% else %}no clock{% endif %}",
+    "in a macro": "{% macro head() %}{{ strftime_now(FORMAT) }}{% endmacro %}{{ head() }}",
+    "in a loop": "{% for m in messages %}{{ strftime_now(format=FORMAT) }}{% endfor %}",
+    "unless given": "{% if not date_string is defined %}{% set date_string = strftime_now(FORMAT) %}{% endif %}"
+    "{{ date_string }}",
+}
+
+
+@pytest.mark.parametrize("clock", CLOCKS)
+def test_a_template_has_one_day_whatever_it_calls_its_clock(clock):
+    template = CLOCKS[clock].replace("FORMAT", "'%d %b %Y'")
+    [texts] = texts_of(pair("user: one"), template)
+    assert texts.prompt == "26 Jul 2024"
+
+
+@pytest.mark.parametrize(
+    "form", ["%Y-%m-%d", "%B %d, %Y", "%A, %d %B %Y", "%-d %B %y", "%H:%M:%S", "%j", "%F", "100%% on %d%%", "day"]
+)
+def test_the_fixed_day_is_written_as_strftime_writes_it(form):
+    [texts] = texts_of(pair("user: one"), f"{{{{ strftime_now('{form}') }}}}")
+    assert texts.prompt == datetime(2024, 7, 26).strftime(form)
+
+
+@pytest.mark.parametrize("start", ["\n", "  ", "\n  {% if true %}x{% endif %}", "   {%- if true %}y{% endif %}\n"])
+def test_stopping_the_clock_changes_nothing_else_of_a_template(start):
+    rest = "{% for m in messages %}\n  {{ m['content'] }}\n{% endfor %}"
+    [plain] = texts_of(pair("user: one"), start + rest)
+    [stopped] = texts_of(pair("user: one"), start + rest + "{% if false %}{{ strftime_now('%Y') }}{% endif %}")
+    assert stopped == plain
+
+
+def texts_of(one, template):
+    return [chat_texts(tokenizer(template), chat_of(one, one.prompt), {})]
+
+
+def test_template_arguments_of_the_study_and_of_the_row_reach_the_template():
+    template = TEMPLATE + "{% if add_generation_prompt and think is defined %} {{ think }}{% endif %}"
+    using = Tokeniser(tokenizer(template), 100, "drop", chat_template_kwargs={"think": "seven"})
+    first, second = pair("user: one"), replace(pair("user: one"), chat_template_kwargs='{"think": "eight"}')
+    assert [words(tokens.prompt) for tokens in tokens_of([first, second], using)] == [
+        "<bos> <user> one <end> <assistant>",  # the sequences part there, as in TRL
+        "<bos> <user> one <end> <assistant>",
+    ]
+    assert using.notes == {"prompt_not_token_prefix": 2}
+    assert [
+        chat_texts(using.tokenizer, chat_of(p, p.prompt), using.chat_template_kwargs).prompt.split()[-1]
+        for p in (first, second)
+    ] == ["seven", "eight"]
+
+
+def test_a_date_that_a_study_gives_goes_before_the_fixed_one():
+    [tokens] = tokens_of(
+        [pair("user: one")],
+        Tokeniser(tokenizer("{{ date_string }} " + TEMPLATE), 100, "drop", chat_template_kwargs={"date_string": "two"}),
+    )
+    assert words(tokens.prompt).startswith("two <bos>")
+
+
+def test_what_a_template_does_not_read_is_counted_by_its_name():
+    message = Message("user", "one", '{"name": "Ann", "weight": 0}')
+    one = replace(pair("user: two"), prompt=(message,), tools='[{"name": "f"}]', chosen_more='{"thinking": "seven"}')
+    using = tokeniser()
+    tokens_of([one, pair("user: two")], using)
+    assert using.notes == {
+        "name is not read by the chat template": 1,
+        "weight is not read by the chat template": 1,
+        "thinking is not read by the chat template": 1,
+        "tools is not read by the chat template": 1,
+    }
+
+
+def test_what_a_template_reads_is_no_note():
+    reads = "{% if tools %}two {% endif %}{% for m in messages %}{{ m['name'] }} {% endfor %}" + TEMPLATE
+    using = tokeniser(template=reads)
+    one = replace(pair("user: two"), prompt=(Message("user", "one", '{"name": "eight"}'),), tools='[{"name": "f"}]')
+    [tokens] = tokens_of([one], using)
+    assert words(tokens.prompt) == "two eight <bos> <user> one <end> <assistant>"
+    assert not using.notes
+
+
+def test_tools_beside_plain_text_are_counted():
+    using = tokeniser()
+    tokens_of([replace(plain("one "), tools='[{"name": "f"}]')], using)
+    assert using.notes == {"tools is not read: plain text goes through no template": 1}
+
+
+def test_a_message_that_the_template_leaves_out_is_counted_by_its_role():
+    known = "{% for m in messages if m['role'] in ('user', 'assistant') %} {{ m['content'] }}{% endfor %}"
+    using = tokeniser(template="<bos>" + known)
+    tokens_of([pair("critic: five", "user: one"), pair("user: one")], using)
+    assert using.notes == {"a message by 'critic' is left out or changed by the chat template": 1}
+
+
+def test_a_response_that_the_template_changes_is_counted():
+    using = tokeniser(template=TEMPLATE.replace("m['content']", "m['content'].split('three')[-1]"))
+    tokens_of([pair("user: one", chosen="two three four")], using)
+    assert using.notes == {"a response is left out or changed by the chat template": 1}
+
+
+def test_a_tokenizer_that_ends_plain_text_by_itself_is_refused():
+    own = tokenizer()
+    own.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<bos> $A <end>", special_tokens=[("<bos>", 0), ("<end>", 1)]
+    )
+    using = Tokeniser(own, 100, "drop")
+    with pytest.raises(DataError, match=r"the tokenizer ends its prompt in '<end>' by itself.*add_eos_token: false"):
+        tokens_of([plain("one ")], using)
+    [tokens] = tokens_of([pair("user: one")], using)  # a conversation gets no tokens but its template's
+    assert words(tokens.chosen) == "yes <end>"
+
+
+def test_an_eos_in_the_text_of_a_response_is_counted_where_the_template_adds_one():
+    using = tokeniser()
+    [tokens] = tokens_of([pair("user: one", chosen="yes <end>")], using)
+    assert words(tokens.chosen) == "yes <end> <end>"  # as in TRL
+    assert using.notes == {"a response ends in '<end>' twice: its text has one of its own": 1}
+
+
+def test_prompts_that_the_model_reads_alike_have_one_key():
+    trims = TEMPLATE.replace("m['content']", "m['content'] | trim")
+    apart = [pair("user: one"), pair("user: two"), replace(pair("user: one"), tools='[{"name": "f"}]')]
+    alike = [pair("user: one "), pair("user: \tone\n"), plain("<user> one <end> <assistant>")]
+    keys = dict(tokeniser(template=trims).prompts_read([*apart, *alike]))
+    assert {keys[p.prompt_hash] for p in [apart[0], apart[2], *alike]} == {keys[apart[0].prompt_hash]}
+    assert keys[apart[1].prompt_hash] != keys[apart[0].prompt_hash]
+
+
+def test_prompts_that_are_alike_once_they_are_truncated_have_one_key():
+    longer = pair("user: eight", "assistant: three", "user: four", chosen="yes five six", rejected="no")
+    shorter = pair("user: seven", "assistant: three", "user: four", chosen="yes five six", rejected="no")
+    assert len({key for _, key in tokeniser(100, "truncate").prompts_read([longer, shorter])}) == 2
+    assert len({key for _, key in tokeniser(9, "truncate").prompts_read([longer, shorter])}) == 1
+
+
+def test_looking_at_prompts_notes_nothing():
+    using = tokeniser(template="{{ raise_exception('no') if messages[0]['content'] == 'two' }}" + TEMPLATE)
+    assert len(list(using.prompts_read([pair("user: one"), pair("user: two")]))) == 1
+    assert not using.notes

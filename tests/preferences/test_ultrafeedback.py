@@ -5,8 +5,8 @@ from itertools import permutations
 import pytest
 
 from seqdpo.errors import DataError
+from seqdpo.preferences.datasets.ultrafeedback import candidates
 from seqdpo.preferences.pairs import Drop, Message, Pair
-from seqdpo.preferences.ultrafeedback import candidates
 from seqdpo.study.objectives import UltraFeedbackObjective
 
 ASPECTS = ("instruction_following", "honesty", "truthfulness", "helpfulness")

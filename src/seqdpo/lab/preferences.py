@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from seqdpo.lab.dialogues import FEATURES, LEVELS, N_QUESTIONS, N_WORDINGS, Question, question, response
+from seqdpo.preferences.datasets.lab import LabObjective
 from seqdpo.preferences.pairs import Candidates, Message, Pair, SliceValue
-from seqdpo.study.objectives import LabObjective
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 

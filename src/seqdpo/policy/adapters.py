@@ -15,9 +15,8 @@ from transformers import PreTrainedModel
 from seqdpo.errors import ConfigError, RunError
 from seqdpo.policy.checks import reason
 from seqdpo.policy.lora import fuse_lora
-from seqdpo.preferences.files import first_line
 from seqdpo.study.keys import AdapterKeys, PolicyKeys
-from seqdpo.wording import did_you_mean, listed
+from seqdpo.wording import did_you_mean, first_line, listed
 
 EARLIER = "earlier"  # PEFT's name for the frozen adapter of `stack`, and for the start of a line
 WEIGHTS_FILE = "adapter_model.safetensors"

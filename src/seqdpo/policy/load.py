@@ -23,6 +23,9 @@ from seqdpo.policy.checks import check_causal, check_finite, check_template, che
 from seqdpo.preferences.files import not_found
 from seqdpo.study.keys import ModelKeys, PolicyKeys
 
+#: What Notepad writes before a text; no part of a chat template.
+BOM = "\ufeff"
+
 
 class ParameterCount(NamedTuple):
     """Sizes of the policy; the percentage is trainable / total, adapter included, as PEFT prints it."""
@@ -50,6 +53,8 @@ def load_tokenizer(keys: ModelKeys) -> PreTrainedTokenizerBase:
         tokenizer = AutoTokenizer.from_pretrained(keys.model_name_or_path, **_origin(keys))
     if keys.chat_template_path is not None:
         tokenizer.chat_template = _chat_template(keys.chat_template_path)
+    elif isinstance(tokenizer.chat_template, str):
+        tokenizer.chat_template = tokenizer.chat_template.removeprefix(BOM)
     check_template(keys, tokenizer)
     return tokenizer
 
@@ -132,7 +137,7 @@ def _chat_template(name: str) -> str:
         ) from error
     if not template:
         raise ConfigError(f"chat_template_path = {name!r}: holds no chat template; expected one. Give another file.")
-    return str(template)
+    return str(template).removeprefix(BOM)
 
 
 def _disable_dropout(model: PreTrainedModel) -> None:

@@ -2,7 +2,6 @@
 
 import csv
 import gzip
-import json
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -10,11 +9,9 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from seqdpo.errors import DataError
-from seqdpo.wording import brief, did_you_mean, first_line, listed
+from seqdpo.preferences.json_rows import json_rows
+from seqdpo.wording import did_you_mean, first_line, listed
 
 _MAX_LISTED = 20
 
@@ -102,38 +99,6 @@ def _open(path: Path) -> gzip.GzipFile | BufferedReader:
     return gzip.open(path, "rb") if path.name.lower().endswith(".gz") else path.open("rb")
 
 
-def _json_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """One list of objects, or one object a line."""
-    with _open(path) as file:
-        is_list = file.read(4096).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"[")
-    if is_list:
-        for number, value in enumerate(_parsed("".join(_lines(path)), path, 1), start=1):
-            yield _object(value, f"{path}, row {number}")
-        return
-    for number, line in enumerate(_lines(path), start=1):
-        if line.strip():
-            yield _object(_parsed(line.strip(), path, number), f"{path}, line {number}")
-
-
-def _parsed(text: str, path: Path, first_line: int) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        line, reason = first_line, "nested too deeply or a number too long"
-        if isinstance(error, json.JSONDecodeError):
-            line, reason = first_line + error.lineno - 1, f"{error.msg} at column {error.colno}"
-        raise DataError(
-            f"{path}, line {line}: not JSON ({reason}); expected one object a line, or one list of objects. "
-            "Correct or remove the line."
-        ) from error
-
-
-def _object(value: Any, where: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise DataError(f"{where}: {brief(value)}; expected an object with named columns. Correct or remove it.")
-    return value
-
-
 def _csv_rows(path: Path) -> Iterator[dict[str, Any]]:
     """All cells as text."""
     csv.field_size_limit(2**31 - 1)  # the default refuses a dialogue of more than 131,072 characters
@@ -162,6 +127,9 @@ def _check_header(header: list[str], path: Path) -> None:
 
 
 def _parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
+    import pyarrow as pa  # late: a study file is checked without it
+    import pyarrow.parquet as pq
+
     try:
         with pq.ParquetFile(path) as file:
             for batch in file.iter_batches(batch_size=1024):
@@ -174,8 +142,8 @@ def _parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
 
 
 _READERS: dict[str, Callable[[Path], Iterator[dict[str, Any]]]] = {
-    ".json": _json_rows,
-    ".jsonl": _json_rows,
+    ".json": lambda path: json_rows(_lines(path), str(path)),
+    ".jsonl": lambda path: json_rows(_lines(path), str(path)),
     ".csv": _csv_rows,
     ".parquet": _parquet_rows,
 }

@@ -19,12 +19,19 @@ class Message(NamedTuple):
 
     role: str
     content: str
+    more: str = ""  # what else the chat template is given of it, such as its tool calls: a JSON object, or nothing
+
+    def as_dict(self) -> dict[str, Any]:
+        """The message as a chat template is given it."""
+        return {"role": self.role, "content": self.content, **(json.loads(self.more) if self.more else {})}
 
 
-class Drop(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Drop:
     """What a dataset adapter yields in place of a pair it cannot make."""
 
     reason: str  # snake_case, stable: it is a key of data/dropped.json
+    example: str = field(default="", compare=False)  # where it was found, and what
 
 
 @dataclass(frozen=True)
@@ -39,10 +46,17 @@ class Pair:
     slices: dict[str, SliceValue] = field(default_factory=dict)  # metadata to group results by
     given_pair_id: str | None = None  # ids that came with the data; None: ids by content
     given_prompt_id: str | None = None
+    # what else the chat template is given, as JSON, or nothing
+    chosen_more: str = ""  # of the response, as Message.more
+    rejected_more: str = ""
+    tools: str = ""  # a list
+    chat_template_kwargs: str = ""  # an object
 
     @cached_property
     def prompt_hash(self) -> str:
-        return content_hash([list(message) for message in self.prompt])
+        if any(message.more for message in self.prompt) or self.tools or self.chat_template_kwargs:
+            return content_hash([[list(message) for message in self.prompt], self.tools, self.chat_template_kwargs])
+        return content_hash([[message.role, message.content] for message in self.prompt])
 
     @property
     def prompt_id(self) -> str:
@@ -51,7 +65,30 @@ class Pair:
 
     @cached_property
     def pair_id(self) -> str:
-        return self.given_pair_id or content_hash([self.prompt_hash, self.chosen, self.rejected])
+        more = [self.chosen_more, self.rejected_more] if self.chosen_more or self.rejected_more else []
+        return self.given_pair_id or content_hash([self.prompt_hash, self.chosen, self.rejected, *more])
+
+    def texts(self) -> list[str]:
+        """All that the model may read of it."""
+        messages = [text for message in self.prompt for text in message]
+        return [*messages, self.chosen, self.rejected, *self.extras().values()]
+
+    def extras(self) -> dict[str, str]:
+        """What the chat template is given beside roles and contents, as JSON by its name; nothing for most pairs."""
+        messages = [json.loads(message.more) if message.more else {} for message in self.prompt]
+        extras = {
+            "prompt": as_json(messages) if any(messages) else "",
+            "chosen": self.chosen_more,
+            "rejected": self.rejected_more,
+            "tools": self.tools,
+            "chat_template_kwargs": self.chat_template_kwargs,
+        }
+        return {name: text for name, text in extras.items() if text}
+
+
+def as_json(value: Any) -> str:
+    """One text for one value, with its keys in the order they come in: a template may print them."""
+    return json.dumps(value, ensure_ascii=False)
 
 
 def content_hash(value: Any) -> str:

@@ -1,17 +1,20 @@
 """All preferences of a study: read, split, tokenised and limited, every dropped row counted."""
 
 from collections import Counter
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, NamedTuple
 
 from seqdpo.errors import DataError, Problems
-from seqdpo.preferences.pairs import Candidates, Drop, Pair, Split, content_hash
+from seqdpo.preferences.drops import remedy
+from seqdpo.preferences.pairs import Candidates, Drop, Pair, Split, content_hash, is_plain_text
 from seqdpo.preferences.splits import Reading, assign_splits, collect
 from seqdpo.preferences.tokens import PairTokens, Tokeniser
 from seqdpo.study.keys import TreeKeys
 
 _MAX_NOTED = 5
+_MAX_EXPLAINED = 3  # reasons of drops in a message
 
 
 class PreparedPair(NamedTuple):
@@ -30,6 +33,10 @@ class PreparedObjective:
     read: int
     dropped: dict[str, int]
 
+    @property
+    def pairs(self) -> list[PreparedPair]:
+        return [*self.train, *self.eval]
+
 
 @dataclass(frozen=True, slots=True)
 class Preferences:
@@ -38,11 +45,12 @@ class Preferences:
     objectives: dict[str, PreparedObjective]
     notes: dict[str, int]  # what the tokeniser found, with the number of pairs
     chat_template_hash: str | None  # SHA-256; None where all prompts are plain text
+    advice: tuple[str, ...] = ()  # what a user should think about before a run, in sentences
 
     @property
     def longest(self) -> int:
         """Tokens of the longest prompt with one of its responses."""
-        pairs = (pair for objective in self.objectives.values() for pair in [*objective.train, *objective.eval])
+        pairs = (pair for objective in self.objectives.values() for pair in objective.pairs)
         return max(pair.tokens.longest for pair in pairs)
 
     def accounts(self) -> dict[str, Any]:
@@ -90,26 +98,29 @@ def prepare(
         with problems.collected():
             readings[name] = collect(name, objective_candidates)
     problems.raise_all()
-    splits = assign_splits(readings, keys.eval_fraction)
+    progress("comparing prompts")
+    pairs = chain.from_iterable(reading.pairs for reading in readings.values())
+    splits = assign_splits(readings, keys.eval_fraction, tokeniser.prompts_read(pairs))
     objectives = {}
     for name, reading in readings.items():
         progress(f"tokenising {name}")
         objectives[name] = _prepare_objective(keys, name, reading, splits[name], tokeniser)
-    _check_not_empty(objectives, keys.trained_objectives(), tokeniser.notes)
-    return Preferences(objectives, dict(tokeniser.notes), tokeniser.chat_template_hash)
+    _check_not_empty(objectives, readings, keys.trained_objectives(), tokeniser.notes)
+    all_plain = all(is_plain_text(pair.prompt) for objective in objectives.values() for pair, _ in objective.pairs)
+    return Preferences(objectives, dict(tokeniser.notes), None if all_plain else tokeniser.chat_template_hash)
 
 
 def _prepare_objective(
     keys: TreeKeys, name: str, reading: Reading, splits: Mapping[Split, list[Pair]], tokeniser: Tokeniser
 ) -> PreparedObjective:
-    read, dropped = reading.read, reading.dropped
-    train = _draw(splits["train"], keys.train_limit(name), "over_max_train_pairs", tokeniser, dropped)
-    held_out = _draw(splits["eval"], keys.eval_limit(name), "over_max_eval_pairs", tokeniser, dropped)
-    return PreparedObjective(train, held_out, read, dict(sorted(dropped.items())))
+    read = reading.read
+    train = _draw(splits["train"], keys.train_limit(name), "over_max_train_pairs", tokeniser, reading)
+    held_out = _draw(splits["eval"], keys.eval_limit(name), "over_max_eval_pairs", tokeniser, reading)
+    return PreparedObjective(train, held_out, read, dict(sorted(reading.dropped.items())))
 
 
 def _draw(
-    pairs: list[Pair], limit: int | None, over_limit: str, tokeniser: Tokeniser, dropped: Counter[str]
+    pairs: list[Pair], limit: int | None, over_limit: str, tokeniser: Tokeniser, reading: Reading
 ) -> list[PreparedPair]:
     """The first `limit` pairs that can be tokenised; pairs come in the order of their hashes."""
     kept: list[PreparedPair] = []
@@ -119,31 +130,50 @@ def _draw(
             break
         seen += 1
         if isinstance(tokens, Drop):
-            dropped[tokens.reason] += 1
+            reading.drop(tokens)
         else:
             kept.append(PreparedPair(pair, tokens))
     if seen < len(pairs):
-        dropped[over_limit] += len(pairs) - seen
+        reading.dropped[over_limit] += len(pairs) - seen
     return sorted(kept, key=lambda prepared: prepared.pair.pair_id)
 
 
 def _check_not_empty(
-    objectives: Mapping[str, PreparedObjective], trained: Container[str], notes: Mapping[str, int]
+    objectives: Mapping[str, PreparedObjective],
+    readings: Mapping[str, Reading],
+    trained: Container[str],
+    notes: Mapping[str, int],
 ) -> None:
-    problems = [
-        f"objective {name!r}: no {label} pairs; {objective.read} read, {_reasons(objective.dropped)}"
-        for name, objective in objectives.items()
-        for label, pairs in (("training", objective.train), ("evaluation", objective.eval))
-        if not pairs and (label == "evaluation" or name in trained)
-    ]
+    problems = []
+    for name, objective in objectives.items():
+        missing = [
+            label
+            for label, pairs in (("training", objective.train), ("evaluation", objective.eval))
+            if not pairs and (label == "evaluation" or name in trained)
+        ]
+        for label in missing:
+            problems.append(
+                f"objective {name!r}: no {label} pairs; {objective.read} read, {_reasons(objective.dropped)}"
+            )
+        if missing:
+            problems += _explanations(objective, readings[name].examples)
     if problems:
         noted = [f"note: {n} pairs: {note}" for note, n in list(notes.items())[:_MAX_NOTED]]
-        remedy = (
-            "Expected at least one of each. Train and evaluation pairs are parted by prompt (eval_fraction): are there "
-            "enough prompts? max_length and the objective's own keys decide what is dropped."
-        )
-        raise DataError("\n".join([*problems, *noted, remedy]))
+        raise DataError("\n".join([*problems, *noted]))
 
 
 def _reasons(dropped: Mapping[str, int]) -> str:
     return "dropped: " + (", ".join(f"{n} {reason}" for reason, n in dropped.items()) or "none")
+
+
+def _explanations(objective: PreparedObjective, examples: Mapping[str, str]) -> Iterator[str]:
+    """The first row of each frequent reason, with what to do."""
+    frequent = [reason for reason, _ in Counter(objective.dropped).most_common(_MAX_EXPLAINED)]
+    for reason in frequent:
+        example = examples.get(reason)
+        yield f"  {reason}{f', first {example}' if example else ''}. {remedy(reason)}"
+    if sum(objective.dropped.values()) < objective.read or not frequent:
+        yield (
+            "  Expected at least one of each: train and evaluation pairs are parted by prompt (eval_fraction); are "
+            "there enough prompts?"
+        )

@@ -3,13 +3,14 @@
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any
 
 from seqdpo.errors import DataError
 from seqdpo.preferences.pairs import Drop, Message, Pair
 from seqdpo.wording import brief, did_you_mean, listed
 
-_MISSING_ACTION = "Rename the column, or read the source with format: preference and map it under columns."
+_MAX_SHOWN = 200  # characters of a row in a message
 _WRONG_ACTION = "Correct this row or remove it."
 
 
@@ -25,7 +26,8 @@ class Row:
         if column not in self.values:
             raise DataError(
                 f"{self.where}, row {self.number}: column {column!r} is missing; expected {expected}. "
-                f"Columns there: {listed(self.values)}.{did_you_mean(column, self.values)} {_MISSING_ACTION}"
+                f"Columns there: {listed(self.values)}.{did_you_mean(column, self.values)} Rename the column, or read "
+                f"the source with format: preference and map it under columns, as in {mapping(column, self.values)}."
             )
         return self.values[column]
 
@@ -49,11 +51,29 @@ class Row:
             raise self.wrong(column, self.values[column], expected)
         return int(number)
 
+    def dropped(self, reason: str, found: object = None) -> Drop:
+        """A drop that says where it was; `found` is what to show of it, or the words for it."""
+        shown = found if isinstance(found, str) else brief(self.values if found is None else found)
+        shown = shown if len(shown) <= _MAX_SHOWN else shown[:_MAX_SHOWN] + "…"
+        return Drop(reason, f"{self.where}, row {self.number}: {shown}")
+
+    def explained(self, candidate: Pair | Drop) -> Pair | Drop:
+        """The candidate, a drop with this row as its example where it has none."""
+        if isinstance(candidate, Drop) and not candidate.example:
+            return self.dropped(candidate.reason)
+        return candidate
+
     def wrong(self, column: str, found: object, expected: str, action: str = _WRONG_ACTION) -> DataError:
         """The error for a value of the wrong kind; `column` may be a path such as 'completions[1].response'."""
         return DataError(
             f"{self.where}, row {self.number}: column {column!r} = {brief(found)}; expected {expected}. {action}"
         )
+
+
+def mapping(column: str, names: Iterable[str]) -> str:
+    """The `columns:` line that reads `column` from the name nearest to it."""
+    near = get_close_matches(column, [*names], n=1)
+    return f"columns: {{{column}: {near[0] if near else 'NAME'}}}"
 
 
 def numbered(rows: Iterable[dict[str, Any]], where: str) -> Iterator[Row]:
@@ -78,7 +98,7 @@ def kept(pair: Pair) -> Pair | Drop:
         return Drop("empty_prompt")
     if not pair.chosen.strip() or not pair.rejected.strip():
         return Drop("empty_response")
-    if pair.chosen == pair.rejected:
+    if (pair.chosen, pair.chosen_more) == (pair.rejected, pair.rejected_more):
         return Drop("identical_responses")
     return pair
 

@@ -14,6 +14,11 @@ class Reading:
 
     pairs: list[Pair] = field(default_factory=list)
     dropped: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, str] = field(default_factory=dict)  # the first drop of each reason: where it was, and what
+
+    def drop(self, drop: Drop) -> None:
+        self.dropped[drop.reason] += 1
+        self.examples.setdefault(drop.reason, drop.example)
 
     @property
     def read(self) -> int:
@@ -29,27 +34,30 @@ def collect(objective: str, candidates: Candidates) -> Reading:
     seen: dict[str, Pair] = {}
     for candidate in candidates:
         if isinstance(candidate, Drop):
-            reading.dropped[candidate.reason] += 1
+            reading.drop(candidate)
         elif not _is_unicode(candidate):
-            reading.dropped["not_unicode"] += 1
+            reading.drop(Drop("not_unicode"))
         elif candidate.pair_id in seen:
             _check_same_content(objective, candidate, seen[candidate.pair_id])
-            reading.dropped["duplicate"] += 1
+            reading.drop(Drop("duplicate"))
         else:
             seen[candidate.pair_id] = candidate
             reading.pairs.append(candidate)
     return reading
 
 
-def assign_splits(readings: Mapping[str, Reading], eval_fraction: float) -> dict[str, dict[Split, list[Pair]]]:
+def assign_splits(
+    readings: Mapping[str, Reading], eval_fraction: float, prompts_read: Iterable[tuple[str, str]] = ()
+) -> dict[str, dict[Split, list[Pair]]]:
     """Splits every objective's pairs so that no prompt is trained on by one and evaluated by another.
 
+    `prompts_read` are (prompt_hash, what the model reads of it): prompts that read alike are one prompt here.
     A prompt in any upstream training split is a training prompt for the whole study; else one in an upstream
     test split is an evaluation prompt; the rest are drawn by hash. Upstream test pairs whose prompt is trained
     on are dropped and counted as `eval_prompt_in_train`. Every list is in the order of hashed pair ids, so its
     first n are a draw of n that depends neither on the order of the rows nor on n.
     """
-    groups = _prompt_groups(pair for reading in readings.values() for pair in reading.pairs)
+    groups = _prompt_groups((pair for reading in readings.values() for pair in reading.pairs), prompts_read)
     upstream: dict[str, set[Split | None]] = {}
     for reading in readings.values():
         for pair in reading.pairs:
@@ -65,7 +73,7 @@ def _split_reading(
     for pair in sorted(reading.pairs, key=lambda pair: content_hash(["draw", pair.pair_id])):
         split = split_of[groups[pair.prompt_hash]]
         if split == "train" and pair.upstream_split == "eval":
-            reading.dropped["eval_prompt_in_train"] += 1
+            reading.drop(Drop("eval_prompt_in_train"))
         else:
             splits[split].append(pair)
     reading.pairs = [*splits["train"], *splits["eval"]]
@@ -80,8 +88,8 @@ def _split_of_group(group: str, upstream: set[Split | None], eval_fraction: floa
     return "eval" if int(content_hash(["split", group]), 16) / 2**64 < eval_fraction else "train"
 
 
-def _prompt_groups(pairs: Iterable[Pair]) -> dict[str, str]:
-    """For each prompt's hash the name of its group: prompts of one given prompt_id belong together."""
+def _prompt_groups(pairs: Iterable[Pair], prompts_read: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """For each prompt's hash the name of its group: those of one given prompt_id, or that read alike, together."""
     parent: dict[str, str] = {}
 
     def root(key: str) -> str:
@@ -90,20 +98,24 @@ def _prompt_groups(pairs: Iterable[Pair]) -> dict[str, str]:
             key = parent[key]
         return key
 
+    def join(one: str, other: str) -> None:
+        a, b = root(one), root(other)
+        parent[max(a, b)] = min(a, b)  # the smallest name wins, so the order of the rows does not matter
+
     hashes = set()
     for pair in pairs:
         hashes.add(pair.prompt_hash)
-        a, b = root(pair.prompt_hash), root(pair.prompt_id)
-        parent[max(a, b)] = min(a, b)  # the smallest name wins, so the order of the rows does not matter
+        join(pair.prompt_hash, pair.prompt_id)
+    first: dict[str, str] = {}
+    for prompt_hash, read in prompts_read:
+        join(prompt_hash, first.setdefault(read, prompt_hash))
     return {prompt_hash: root(prompt_hash) for prompt_hash in hashes}
 
 
 def _is_unicode(pair: Pair) -> bool:
     """False for lone surrogates, which neither a tokenizer nor a Parquet file can hold."""
-    given = [pair.given_pair_id or "", pair.given_prompt_id or ""]
-    texts = [pair.chosen, pair.rejected, *given, *(text for message in pair.prompt for text in message)]
     try:
-        for text in texts:
+        for text in (pair.given_pair_id or "", pair.given_prompt_id or "", *pair.texts()):
             text.encode()
     except UnicodeEncodeError:
         return False
@@ -111,7 +123,7 @@ def _is_unicode(pair: Pair) -> bool:
 
 
 def _check_same_content(objective: str, pair: Pair, earlier: Pair) -> None:
-    if (pair.prompt, pair.chosen, pair.rejected) != (earlier.prompt, earlier.chosen, earlier.rejected):
+    if (pair.prompt, pair.texts()) != (earlier.prompt, earlier.texts()):
         raise DataError(
             f"objective {objective!r}: pair_id = {pair.pair_id!r} names two different pairs; expected one id a pair. "
             "Make the ids unique, or leave the column out and ids are made from the content."

@@ -5,12 +5,14 @@ from typing import Any
 
 import pyarrow as pa
 
+from seqdpo.preferences.pairs import as_json
 from seqdpo.preferences.prepare import Preferences, PreparedPair
-from seqdpo.tables import PAIRS_SCHEMA, SLICE_PREFIX
+from seqdpo.tables import PAIRS_SCHEMA, SLICE_PREFIX, TEMPLATE_EXTRAS
 
 
 def pairs_table(preferences: Preferences) -> pa.Table:
-    """One row for each (objective, split, pair): PAIRS_SCHEMA, then a `slice_<name>` column for each metadatum."""
+    """One row for each (objective, split, pair): PAIRS_SCHEMA, TEMPLATE_EXTRAS where there are any, then a
+    `slice_<name>` column for each metadatum."""
     rows = [
         (name, split, prepared)
         for name, objective in preferences.objectives.items()
@@ -19,6 +21,9 @@ def pairs_table(preferences: Preferences) -> pa.Table:
     ]
     table = pa.Table.from_pylist([_row(*row) for row in rows], schema=PAIRS_SCHEMA)
     pairs = [prepared for _, _, prepared in rows]
+    extras = [as_json(found) if (found := prepared.pair.extras()) else None for prepared in pairs]
+    if any(extras):
+        table = table.append_column(TEMPLATE_EXTRAS, pa.array(extras, pa.string()))
     for key in sorted({key for prepared in pairs for key in prepared.pair.slices}):
         table = table.append_column(SLICE_PREFIX + key, _slice_column(pairs, key))
     return table
@@ -31,7 +36,7 @@ def _row(objective: str, split: str, prepared: PreparedPair) -> dict[str, Any]:
         "prompt_id": pair.prompt_id,
         "objective": objective,
         "split": split,
-        "prompt": [message._asdict() for message in pair.prompt],
+        "prompt": [{"role": message.role, "content": message.content} for message in pair.prompt],
         "chosen": pair.chosen,
         "rejected": pair.rejected,
         "strength": pair.strength,

@@ -2,8 +2,8 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any, Literal, NamedTuple
 
@@ -12,15 +12,13 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from seqdpo.errors import ConfigError, DataError
-from seqdpo.preferences.files import first_line
+from seqdpo.preferences.chat import Chat, Texts, chat_of, chat_texts, prompt_text
 from seqdpo.preferences.pairs import Drop, Message, Pair, is_plain_text
-from seqdpo.wording import brief
+from seqdpo.wording import brief, first_line
 
 TokenIds = NDArray[np.int32]
-#: Templates that print today's date would give other tokens tomorrow; this is the default of Llama 3.1's own.
-FIXED_DATE = "26 Jul 2024"
 PAIRS_PER_CHUNK = 256  # tokenised in one call, for speed
-EXAMPLE = (Message("user", "A question."),)
+EXAMPLE = Pair((Message("user", "A question."),), "An answer.", "Another answer.")
 
 
 class PairTokens(NamedTuple):
@@ -46,13 +44,15 @@ class PairTokens(NamedTuple):
 class Tokeniser:
     """Renders pairs for one model and counts what it had to note.
 
-    `notes` counts pairs by what was found: `prompt_not_token_prefix`, `template_refused: <its message>`.
+    `notes` counts pairs by what was found: `prompt_not_token_prefix`, `template_refused: <its message>`, what of a
+    message the template does not read.
     """
 
     tokenizer: PreTrainedTokenizerBase
     max_length: int
     excess_length_strategy: Literal["drop", "truncate", "raise"]
     notes: Counter[str] = field(default_factory=Counter)
+    chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def chat_template(self) -> str | None:
@@ -65,10 +65,29 @@ class Tokeniser:
 
     def has_generation_prompt(self) -> bool:
         """Whether the template opens the assistant's turn when it is asked to; true if it refuses the example."""
+        chat = chat_of(EXAMPLE, EXAMPLE.prompt)
         try:
-            return self._chat_text(EXAMPLE, None) != self._chat_text(EXAMPLE, None, add_generation_prompt=True)
+            return prompt_text(self.tokenizer, chat, self.chat_template_kwargs) != prompt_text(
+                self.tokenizer, chat, self.chat_template_kwargs, add_generation_prompt=False
+            )
         except Exception:  # as in _rendered
             return True
+
+    def prompts_read(self, pairs: Iterable[Pair]) -> Iterator[tuple[str, str]]:
+        """(prompt_hash, hash of the tokens that the model reads of it) of pairs whose prompt can be read.
+
+        Raises: what `tokenise` raises.
+        """
+        silent = replace(self, notes=Counter())  # whatever there is to note is noted when the pair is tokenised
+        if self.excess_length_strategy == "truncate":  # what is left of a prompt depends on the responses
+            for pair, tokens in silent.tokenise(pairs):
+                if not isinstance(tokens, Drop):
+                    yield pair.prompt_hash, _hash(tokens.prompt)
+            return
+        for chunk in _chunks({pair.prompt_hash: pair for pair in pairs}.values()):
+            texts = [silent._prompt_rendered(pair) for pair in chunk]
+            for i, (ids,) in silent._encoded(chunk, texts):
+                yield chunk[i].prompt_hash, _hash(_ids(ids))
 
     def tokenise(self, pairs: Iterable[Pair]) -> Iterator[tuple[Pair, PairTokens | Drop]]:
         """The tokens of each pair, or why it has none.
@@ -81,49 +100,71 @@ class Tokeniser:
                 yield pair, tokens if isinstance(tokens, Drop) else self._fitted(pair, tokens)
 
     def _tokenise_chunk(self, pairs: Sequence[Pair]) -> list[PairTokens | Drop]:
-        texts: list[tuple[str, str, str] | Drop] = [self._rendered(pair) for pair in pairs]
-        results: list[PairTokens | Drop] = []
-        ids = iter(self._encoded(pairs, texts))
-        for pair, rendered in zip(pairs, texts, strict=True):
-            results.append(rendered if isinstance(rendered, Drop) else self._cut(pair, *next(ids)))
-        return results
+        texts = [self._rendered(pair) for pair in pairs]
+        cut = {i: self._cut(pairs[i], *ids) for i, ids in self._encoded(pairs, texts)}
+        return [text if isinstance(text, Drop) else cut[i] for i, text in enumerate(texts)]
 
-    def _rendered(self, pair: Pair, prompt: tuple[Message, ...] | None = None) -> tuple[str, str, str] | Drop:
-        """The texts of the prompt, of prompt + chosen and of prompt + rejected."""
-        prompt = pair.prompt if prompt is None else prompt
+    def _rendered(self, pair: Pair) -> Texts | Drop:
+        texts = self._texts(pair, pair.prompt)
+        if not isinstance(texts, Drop):
+            self._note_what_is_not_read(pair, texts)
+        return texts
+
+    def _prompt_rendered(self, pair: Pair) -> tuple[str] | Drop:
+        """The text of the prompt alone."""
+        if is_plain_text(pair.prompt):
+            return (pair.prompt[0].content,)
+        self._check_has_template(pair)
+        try:
+            return (prompt_text(self.tokenizer, chat_of(pair, pair.prompt), self.chat_template_kwargs),)
+        except Exception:  # as in _texts
+            return Drop("template_refused")
+
+    def _texts(self, pair: Pair, prompt: tuple[Message, ...]) -> Texts | Drop:
+        """The pair, with `prompt` in place of its own, as texts."""
         if is_plain_text(prompt):
             text, eos = prompt[0].content, self.tokenizer.eos_token or ""
-            return text, text + _ending_in(pair.chosen, eos), text + _ending_in(pair.rejected, eos)
+            return Texts(text, text + _ending_in(pair.chosen, eos), text + _ending_in(pair.rejected, eos))
+        self._check_has_template(pair)
+        try:
+            return chat_texts(self.tokenizer, chat_of(pair, prompt), self.chat_template_kwargs)
+        except Exception as error:  # a template is a program of the user's, and may end in any way
+            self.notes[f"template_refused: {first_line(error)}"] += 1
+            return Drop("template_refused", f"{_named(pair)}: {first_line(error)}")
+
+    def _check_has_template(self, pair: Pair) -> None:
         if self.tokenizer.chat_template is None:
             raise ConfigError(
                 f"tokenizer of {self.tokenizer.name_or_path!r}: no chat template, and {_named(pair)} "
                 "is a conversation; expected a template. Give one with chat_template_path, or use an instruct model."
             )
-        try:
-            return (
-                self._chat_text(prompt, None, add_generation_prompt=True),
-                self._chat_text(prompt, pair.chosen),
-                self._chat_text(prompt, pair.rejected),
-            )
-        except Exception as error:  # a template is a program of the user's, and may end in any way
-            self.notes[f"template_refused: {first_line(error)}"] += 1
-            return Drop("template_refused")
 
-    def _chat_text(self, prompt: Sequence[Message], response: str | None, add_generation_prompt: bool = False) -> str:
-        turns = [message._asdict() for message in prompt]
-        if response is not None:
-            turns.append({"role": "assistant", "content": response})
-        text = self.tokenizer.apply_chat_template(
-            turns, tokenize=False, add_generation_prompt=add_generation_prompt, date_string=FIXED_DATE
+    def _note_what_is_not_read(self, pair: Pair, texts: Texts) -> None:
+        """Counts what a pair has beside roles and contents, or in them, and its template leaves out."""
+        chat = chat_of(pair, pair.prompt)
+        if is_plain_text(pair.prompt):
+            self.notes.update(f"{extra} is not read: plain text goes through no template" for extra in chat.extras())
+            return
+        self.notes.update(f"{extra} is not read by the chat template" for extra in self._unread(chat, texts))
+        changed = [m["role"] for m in chat.prompt if not _stands_in(m, texts.with_chosen)]
+        self.notes.update(
+            f"a message by {role!r} is left out or changed by the chat template" for role in dict.fromkeys(changed)
         )
-        assert isinstance(text, str)
-        return text
+        if not _stands_in(chat.chosen, texts.with_chosen) or not _stands_in(chat.rejected, texts.with_rejected):
+            self.notes["a response is left out or changed by the chat template"] += 1
+
+    def _unread(self, chat: Chat, texts: Texts) -> Iterator[str]:
+        for extra in chat.extras():
+            try:
+                if chat_texts(self.tokenizer, chat.without(extra), self.chat_template_kwargs) == texts:
+                    yield extra
+            except Exception:  # as in _texts; a template that misses it reads it
+                continue
 
     def _encoded(
-        self, pairs: Sequence[Pair], texts: Sequence[tuple[str, str, str] | Drop]
-    ) -> Iterator[tuple[list[int], list[int], list[int]]]:
-        """The ids of all three texts of every rendered pair, plain text with the tokenizer's special tokens."""
-        ids: dict[int, Any] = {}
+        self, pairs: Sequence[Pair], texts: Sequence[tuple[str, ...] | Drop]
+    ) -> Iterator[tuple[int, list[list[int]]]]:
+        """The ids of all texts of every rendered pair, plain text with the tokenizer's special tokens."""
         for plain in (True, False):
             chosen = [
                 (i, text)
@@ -131,11 +172,11 @@ class Tokeniser:
                 if not isinstance(text, Drop) and is_plain_text(pair.prompt) is plain
             ]
             if chosen:
+                if plain:
+                    self._check_adds_nothing_behind(pairs[chosen[0][0]])
                 flat = [part for _, text in chosen for part in text]
-                encoded = self.tokenizer(flat, add_special_tokens=plain)["input_ids"]
-                ids.update({i: encoded[3 * n : 3 * n + 3] for n, (i, _) in enumerate(chosen)})
-        for i in sorted(ids):
-            yield tuple(ids[i])
+                encoded = iter(self.tokenizer(flat, add_special_tokens=plain)["input_ids"])
+                yield from ((i, list(islice(encoded, len(text)))) for i, text in chosen)
 
     def _cut(
         self, pair: Pair, prompt: list[int], with_chosen: list[int], with_rejected: list[int]
@@ -144,12 +185,14 @@ class Tokeniser:
 
         A prompt that is no token prefix of both sequences ends where they part, as in TRL 1.16.
         """
-        bos = self.tokenizer.bos_token_id
+        bos, eos = self.tokenizer.bos_token_id, self.tokenizer.eos_token_id
         if bos is not None and prompt[:2] == [bos, bos]:
             raise DataError(
                 f"{_named(pair)}: its prompt begins with two {self.tokenizer.bos_token!r} tokens; expected one. "
                 "Take it out of the text or of the chat template (chat_template_path gives another one)."
             )
+        if eos is not None and any(ids[-2:] == [eos, eos] for ids in (with_chosen, with_rejected)):
+            self.notes[f"a response ends in {self.tokenizer.eos_token!r} twice: its text has one of its own"] += 1
         shared = min(_common_prefix(prompt, with_chosen), _common_prefix(prompt, with_rejected))
         if shared < len(prompt):
             self.notes["prompt_not_token_prefix"] += 1
@@ -162,11 +205,23 @@ class Tokeniser:
             return Drop("response_without_tokens")
         return tokens
 
+    def _check_adds_nothing_behind(self, pair: Pair) -> None:
+        """Raises: DataError if the tokenizer ends plain text in a token of its own, such as EOS, which would stand
+        behind every prompt and, with the response's own, twice behind every response."""
+        text = pair.prompt[0].content
+        with_specials, without = (self.tokenizer(text, add_special_tokens=add)["input_ids"] for add in (True, False))
+        if without and with_specials[-1] != without[-1]:
+            raise DataError(
+                f"{_named(pair)}: the tokenizer ends its prompt in {self.tokenizer.decode(with_specials[-1:])!r} by "
+                "itself; expected plain text as it stands, responses end in EOS anyway. Set add_eos_token: false in "
+                "tokenizer_config.json, or take the token out of the post_processor in tokenizer.json."
+            )
+
     def _fitted(self, pair: Pair, tokens: PairTokens) -> PairTokens | Drop:
         if tokens.longest <= self.max_length:
             return _distinct(tokens)
         if self.excess_length_strategy == "drop":
-            return Drop("over_max_length")
+            return Drop("over_max_length", f"{_named(pair)}: {tokens.longest:,} tokens")
         if self.excess_length_strategy == "raise":
             raise DataError(
                 f"{_named(pair)}: {tokens.longest} tokens; expected at most max_length = {self.max_length}. "
@@ -179,10 +234,11 @@ class Tokeniser:
         prompt = pair.prompt
         while tokens.longest > self.max_length and (shorter := _without_oldest_turn(prompt)) is not None:
             prompt = shorter
-            rendered = self._rendered(pair, prompt)
-            if isinstance(rendered, Drop):
-                return rendered
-            cut = self._cut(pair, *next(self._encoded([pair], [rendered])))
+            texts = self._texts(pair, prompt)
+            if isinstance(texts, Drop):
+                return texts
+            [(_, ids)] = self._encoded([pair], [texts])
+            cut = self._cut(pair, *ids)
             if isinstance(cut, Drop):
                 return cut
             tokens = cut
@@ -190,6 +246,15 @@ class Tokeniser:
         if room < 1:
             return Drop("prompt_over_max_length")
         return _distinct(PairTokens(tokens.prompt, tokens.chosen[:room], tokens.rejected[:room], truncated=True))
+
+
+def _stands_in(message: Mapping[str, Any], text: str) -> bool:
+    content = message["content"]
+    return not isinstance(content, str) or content.strip() in text
+
+
+def _hash(ids: TokenIds) -> str:
+    return hashlib.sha256(ids.tobytes()).hexdigest()
 
 
 def _named(pair: Pair) -> str:

@@ -1,22 +1,21 @@
 """Everything a study needs before a weight is loaded: its preferences, read, split and tokenised."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from seqdpo.cache import cache_dir
 from seqdpo.errors import ConfigError, DataError, Problems
-from seqdpo.lab import preferences as lab_preferences
 from seqdpo.lab.model import lab_model_path
 from seqdpo.policy.checks import check_weight_files
 from seqdpo.policy.load import count_parameters, load_config, load_tokenizer
-from seqdpo.preferences.pairs import Candidates
+from seqdpo.preferences.advice import advice
 from seqdpo.preferences.prepare import Preferences, prepare
 from seqdpo.preferences.sources import read_candidates
 from seqdpo.preferences.tokens import Tokeniser
 from seqdpo.run.continuation import check_continuation
 from seqdpo.run.folder import RunFolder, check_output_dir
 from seqdpo.study.config import Study
-from seqdpo.study.objectives import LabObjective, Objective
 
 #: The model_name_or_path of the built-in model.
 LAB = "lab"
@@ -46,15 +45,20 @@ def read_preferences(study: Study, progress: Progress) -> tuple[Preferences, Tok
     with problems.collected():
         check_max_length(study)
     with problems.collected():
-        tokeniser = Tokeniser(load_tokenizer(study), study.max_length, study.excess_length_strategy)
+        tokeniser = Tokeniser(
+            load_tokenizer(study),
+            study.max_length,
+            study.excess_length_strategy,
+            chat_template_kwargs=study.chat_template_kwargs,
+        )
     candidates = {}
     for name, objective in study.objectives.items():
         with problems.collected():
-            candidates[name] = _candidates(name, objective)
+            candidates[name] = read_candidates(name, objective)
     problems.raise_all()
     preferences = prepare(study, candidates, tokeniser, progress)
     _check_vocabulary(study, preferences, tokeniser)
-    return preferences, tokeniser
+    return replace(preferences, advice=tuple(advice(preferences, tokeniser, study))), tokeniser
 
 
 def check_max_length(study: Study) -> None:
@@ -73,7 +77,7 @@ def _check_vocabulary(study: Study, preferences: Preferences, tokeniser: Tokenis
     if size is None:
         return
     for name, objective in preferences.objectives.items():
-        for pair, tokens in [*objective.train, *objective.eval]:
+        for pair, tokens in objective.pairs:
             highest = max(int(ids.max()) for ids in tokens[:3])
             if highest >= size:
                 raise DataError(
@@ -81,12 +85,6 @@ def _check_vocabulary(study: Study, preferences: Preferences, tokeniser: Tokenis
                     f"id {highest}, but the model of {study.model_name_or_path!r} has {size} tokens; expected ids "
                     "below that. Give the tokenizer that belongs to the model, or a model with room for its tokens."
                 )
-
-
-def _candidates(name: str, objective: Objective) -> Candidates:
-    if isinstance(objective, LabObjective):
-        return lab_preferences.candidates(name, objective)
-    return read_candidates(objective)
 
 
 def check_study(study: Study, progress: Progress) -> tuple[Preferences, Tokeniser]:

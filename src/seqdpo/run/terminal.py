@@ -60,7 +60,9 @@ def print_check(console: Console, checked: tuple[Preferences, Tokeniser], show: 
         for reason, n in objective.dropped.items():
             console.print(f"{name}: {n} dropped: {reason}", highlight=False)
     for note, n in preferences.notes.items():
-        console.print(f"note: {n} pairs: {note}", highlight=False)
+        console.print(f"note: {n} pairs: {note}", highlight=False, markup=False)
+    for text in preferences.advice:
+        console.print(f"note: {text}", highlight=False, markup=False)
     if preferences.chat_template_hash is None:
         console.print("chat template: none; plain text only", highlight=False)
     else:

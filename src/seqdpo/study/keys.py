@@ -7,10 +7,20 @@ import re
 from itertools import permutations
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    JsonValue,
+    Tag,
+    model_validator,
+)
 
 from seqdpo.study.losses import LOSSES
-from seqdpo.study.objectives import Name, Objective
+from seqdpo.study.objectives import RESERVED_TEMPLATE_ARGUMENTS, Name, Objective
 from seqdpo.study.settings import SETTINGS
 from seqdpo.wording import did_you_mean
 
@@ -59,6 +69,13 @@ def _unique_seeds(seeds: list[int]) -> list[int]:
     return seeds
 
 
+def _template_arguments(arguments: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    reserved = sorted(RESERVED_TEMPLATE_ARGUMENTS & arguments.keys())
+    if reserved:
+        raise ValueError(f"{', '.join(reserved)} is not for users to set; expected variables of the chat template")
+    return arguments
+
+
 class Keys(BaseModel):
     """What all groups share: unknown keys are refused, values do not change."""
 
@@ -75,6 +92,9 @@ class ModelKeys(Keys):
     chat_template_path: Name | None = Field(
         default=None,
         description="Jinja file, or a tokenizer folder, whose chat template replaces the model's",
+    )
+    chat_template_kwargs: Annotated[dict[str, JsonValue], AfterValidator(_template_arguments)] = Field(
+        default_factory=dict, description="arguments for the chat template, as {enable_thinking: false}"
     )
 
 

@@ -1,9 +1,24 @@
-"""What a study file may say about one objective: one model per data format."""
+"""What a study file may say about one objective: what all data formats share, and the register of the formats."""
 
+from functools import cache
+from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, Union
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag
+
+#: Each format, and its module in `seqdpo.preferences.datasets`. A new format is such a module and a line here.
+#: By name, and imported when first asked for: the modules build on the classes below.
+FORMATS = {
+    "hh-rlhf": "hh_rlhf",
+    "helpsteer2": "helpsteer2",
+    "pku-saferlhf": "pku_saferlhf",
+    "ultrafeedback": "ultrafeedback",
+    "preference": "preference",
+    "lab": "lab",
+}
+#: Arguments of a chat template that are set where it is applied, whatever a study or a row says.
+RESERVED_TEMPLATE_ARGUMENTS = {"tokenize", "add_generation_prompt", "continue_final_message", "chat_template"}
 
 
 def _name(path: str) -> str:
@@ -44,6 +59,7 @@ class BaseObjective(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
+    format: str
     max_train_pairs: int | None = Field(default=None, ge=1)
     max_eval_pairs: int | None = Field(default=None, ge=1)
 
@@ -53,75 +69,30 @@ class SourcedObjective(BaseObjective):
 
     dataset_name: Source
     dataset_revision: str | None = None
+    dataset_train_split: str | None = None  # names in the source, as TRL calls them; None: found by their words
+    dataset_test_split: str | None = None
 
 
-class HhRlhfObjective(SourcedObjective):
-    """HH-RLHF: whole dialogues, the better one as `chosen`."""
-
-    format: Literal["hh-rlhf"]
-    dataset_name: Source = "Anthropic/hh-rlhf"
-    subset: Literal["helpful-base", "harmless-base", "helpful-online", "helpful-rejection-sampled"]
+@cache
+def format_of(name: str) -> Any:
+    """The register's entry of a format: a `Sourced` or a `Made` of `seqdpo.preferences.datasets`."""
+    return import_module(f"seqdpo.preferences.datasets.{FORMATS[name]}").FORMAT
 
 
-class HelpSteer2Objective(SourcedObjective):
-    """HelpSteer2: two rated responses to a prompt; the one with the preferred rating of `attribute` is chosen."""
-
-    format: Literal["helpsteer2"]
-    dataset_name: Source = "nvidia/HelpSteer2"
-    attribute: Literal["helpfulness", "correctness", "coherence", "complexity", "verbosity"]
-    prefer: Literal["higher", "lower"] = "higher"
-    min_gap: int = Field(default=1, ge=1, le=4)
+def objective_models() -> dict[str, type[BaseObjective]]:
+    """The model of each format, in the order of FORMATS."""
+    return {name: format_of(name).objective for name in FORMATS}
 
 
-class PkuSafeRlhfObjective(SourcedObjective):
-    """PKU-SafeRLHF: the more helpful (`better_response_id`) or the safer (`safer_response_id`) response is chosen."""
-
-    format: Literal["pku-saferlhf"]
-    dataset_name: Source = "PKU-Alignment/PKU-SafeRLHF"
-    subset: Literal["default", "alpaca-7b", "alpaca2-7b", "alpaca3-8b"] = "default"
-    label: Literal["helpful", "safe"]
-    contrast_only: bool = False
+if TYPE_CHECKING:
+    Objective: TypeAlias = BaseObjective
 
 
-class UltraFeedbackObjective(SourcedObjective):
-    """UltraFeedback: a best-rated completion of `aspect` against a worst-rated (or a random lower-rated) one."""
-
-    format: Literal["ultrafeedback"]
-    dataset_name: Source = "openbmb/UltraFeedback"
-    aspect: Literal["instruction_following", "honesty", "truthfulness", "helpfulness"]
-    pairing: Literal["best_worst", "best_random"] = "best_worst"
-
-
-class PreferenceObjective(SourcedObjective):
-    """Anything in TRL's preference format."""
-
-    format: Literal["preference"]
-    subset: str | None = None  # a configuration name on the hub
-    columns: dict[Literal["prompt", "chosen", "rejected", "pair_id", "prompt_id", "strength"], str] = Field(
-        default_factory=dict
-    )
-
-
-LabFeature = Literal["warmth", "thoroughness", "caution", "certainty", "evidence", "openness"]
-
-
-class LabObjective(BaseObjective):
-    """A planted objective of the lab: preferences along one direction of a plane in feature space."""
-
-    format: Literal["lab"]
-    angle: float = Field(default=0.0, ge=-180, le=180)  # degrees in the plane; 0 is the first axis
-    noise: float = Field(default=0.25, ge=0)  # SD of label noise, relative to the SD of the score difference
-    overlap: float = Field(default=0.0, ge=0, le=1)  # share of pairs drawn from the pool that all objectives share
-    n_pairs: int = Field(default=2000, ge=10, le=20_000)  # train and eval together
-    features: list[LabFeature] | None = Field(default=None, min_length=1)  # in which responses differ; None: all
-
-
-Objective = Annotated[
-    HhRlhfObjective
-    | HelpSteer2Objective
-    | PkuSafeRlhfObjective
-    | UltraFeedbackObjective
-    | PreferenceObjective
-    | LabObjective,
-    Field(discriminator="format"),
-]
+def __getattr__(name: str) -> Any:
+    """`Objective`, which is any of the models by its `format`, and each model by its own name."""
+    if name == "Objective":
+        return Annotated[Union[tuple(objective_models().values())], Field(discriminator="format")]  # noqa: UP007
+    for model in objective_models().values() if name.endswith("Objective") else ():
+        if model.__name__ == name:
+            return model
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

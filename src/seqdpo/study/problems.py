@@ -1,14 +1,14 @@
 """What is wrong with the values of a study, in sentences: pydantic's findings in the words of a user's file."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, get_args
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from seqdpo.study.config import Study
-from seqdpo.study.objectives import Objective
+from seqdpo.study.objectives import FORMATS, objective_models
 from seqdpo.wording import brief, did_you_mean
 
 MAX_LISTED = 15
@@ -124,17 +124,12 @@ def _described(key: str) -> str:
     return f" ({field.description})" if field and field.description else ""
 
 
-def _objective_models() -> Iterator[type[BaseModel]]:
-    yield from get_args(get_args(Objective)[0])
-
-
 def _formats() -> list[str]:
-    return [get_args(model.model_fields["format"].annotation)[0] for model in _objective_models()]
+    return list(FORMATS)
 
 
 def _keys_of_format(tag: str) -> list[str]:
-    model = next(m for m in _objective_models() if get_args(m.model_fields["format"].annotation)[0] == tag)
-    return list(model.model_fields)
+    return list(objective_models()[tag].model_fields)
 
 
 def _has_format(place: Sequence[str]) -> bool:

@@ -2,14 +2,27 @@
 
 import re
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, Literal
 
+from pydantic import Field
+
+from seqdpo.preferences.datasets import Sourced
 from seqdpo.preferences.pairs import Candidates, Drop, Message, Pair, Split
 from seqdpo.preferences.rows import Row, kept, merged, numbered
-from seqdpo.study.objectives import HelpSteer2Objective
+from seqdpo.study.objectives import Source, SourcedObjective
 
 _TURN = re.compile(r"(?:\A|\n)<extra_id_1>(User|Assistant)(?=\n|\Z)")
 _ROLES = {"User": "user", "Assistant": "assistant"}
+
+
+class HelpSteer2Objective(SourcedObjective):
+    """HelpSteer2: two rated responses to a prompt; the one with the preferred rating of `attribute` is chosen."""
+
+    format: Literal["helpsteer2"]
+    dataset_name: Source = "nvidia/HelpSteer2"
+    attribute: Literal["helpfulness", "correctness", "coherence", "complexity", "verbosity"]
+    prefer: Literal["higher", "lower"] = "higher"
+    min_gap: int = Field(default=1, ge=1, le=4)
 
 
 def candidates(
@@ -21,7 +34,7 @@ def candidates(
     Raises: DataError for a row whose `prompt`, `response` or rated attribute is missing or of the wrong type.
     """
     for first, second in _partners(numbered(rows, where)):
-        yield Drop("no_partner") if second is None else _candidate(first, second, objective, split)
+        yield first.explained(Drop("no_partner") if second is None else _candidate(first, second, objective, split))
 
 
 def _partners(rows: Iterator[Row]) -> Iterator[tuple[Row, Row | None]]:
@@ -69,3 +82,6 @@ def _messages(prompt: str) -> tuple[Message, ...]:
     first, *parts = _TURN.split(prompt)
     later = [Message(_ROLES[name], text.removeprefix("\n")) for name, text in zip(parts[::2], parts[1::2], strict=True)]
     return merged([Message("user", first), *later] if first or not later else later)
+
+
+FORMAT = Sourced(HelpSteer2Objective, candidates)

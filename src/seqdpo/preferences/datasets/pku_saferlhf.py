@@ -1,13 +1,27 @@
 """PKU-SafeRLHF (`PKU-Alignment/PKU-SafeRLHF`): one pair of responses, labelled for helpfulness and for safety."""
 
 from collections.abc import Iterable
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
+from seqdpo.preferences.datasets import Sourced
 from seqdpo.preferences.pairs import Candidates, Drop, Message, Pair, Split
 from seqdpo.preferences.rows import Row, kept, numbered
-from seqdpo.study.objectives import PkuSafeRlhfObjective
+from seqdpo.preferences.sources.folders import data_files, no_subset, subfolders
+from seqdpo.study.objectives import Source, SourcedObjective
 
+_SUBSETS = ("alpaca-7b", "alpaca2-7b", "alpaca3-8b")  # upstream's folders are Alpaca-7B and so on
 _LABELS = {"helpful": "better_response_id", "safe": "safer_response_id"}
+
+
+class PkuSafeRlhfObjective(SourcedObjective):
+    """PKU-SafeRLHF: the more helpful (`better_response_id`) or the safer (`safer_response_id`) response is chosen."""
+
+    format: Literal["pku-saferlhf"]
+    dataset_name: Source = "PKU-Alignment/PKU-SafeRLHF"
+    subset: Literal["default", "alpaca-7b", "alpaca2-7b", "alpaca3-8b"] = "default"
+    label: Literal["helpful", "safe"]
+    contrast_only: bool = False
 
 
 def candidates(
@@ -23,7 +37,7 @@ def candidates(
     Raises: DataError for a row with a column that is missing or of the wrong type.
     """
     for row in numbered(rows, where):
-        yield _candidate(row, objective, split)
+        yield row.explained(_candidate(row, objective, split))
 
 
 def _candidate(row: Row, objective: PkuSafeRlhfObjective, split: Split | None) -> Pair | Drop:
@@ -57,3 +71,17 @@ def _harm_category(row: Row, column: str) -> str:
     if not isinstance(categories, dict) or not all(isinstance(harm, bool) for harm in categories.values()):
         raise row.wrong(column, categories, expected)
     return "; ".join(sorted(name for name, harm in categories.items() if harm)) or "none"
+
+
+def _folders(folder: Path, objective: PkuSafeRlhfObjective) -> list[Path]:
+    """The folders of a subset; the folder itself if the files lie in it directly."""
+    root = folder / "data" if (folder / "data").is_dir() else folder
+    found = {name.lower(): root / name for name in subfolders(root)}
+    wanted = _SUBSETS if objective.subset == "default" else (objective.subset,)
+    folders = [found[name] for name in wanted if name in found]
+    if not folders and not data_files(root):
+        raise no_subset(root, objective.subset)
+    return folders or [root]
+
+
+FORMAT = Sourced(PkuSafeRlhfObjective, candidates, _folders, carded=False, hub=lambda o: {"name": o.subset})

@@ -2,15 +2,25 @@
 
 import re
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal
 
+from seqdpo.preferences.datasets import Sourced
 from seqdpo.preferences.pairs import Candidates, Drop, Message, Pair, Split
 from seqdpo.preferences.rows import Row, kept, merged, numbered
-from seqdpo.study.objectives import HhRlhfObjective
+from seqdpo.preferences.sources.folders import subset_folder
+from seqdpo.study.objectives import Source, SourcedObjective
 
 #: "Human:" inside a sentence opens no turn: a blank line must come before it. An empty turn can lack the space.
 _TURN = re.compile(r"\n\n(Human|Assistant):(?: |(?=\n)|\Z)")
 _ROLES = {"Human": "user", "Assistant": "assistant"}
+
+
+class HhRlhfObjective(SourcedObjective):
+    """HH-RLHF: whole dialogues, the better one as `chosen`."""
+
+    format: Literal["hh-rlhf"]
+    dataset_name: Source = "Anthropic/hh-rlhf"
+    subset: Literal["helpful-base", "harmless-base", "helpful-online", "helpful-rejection-sampled"]
 
 
 def candidates(
@@ -22,7 +32,7 @@ def candidates(
     Raises: DataError for a row whose `chosen` or `rejected` is missing or no text.
     """
     for row in numbered(rows, where):
-        yield _candidate(row, split)
+        yield row.explained(_candidate(row, split))
 
 
 def _candidate(row: Row, split: Split | None) -> Pair | Drop:
@@ -53,3 +63,12 @@ def _turns(dialogue: str) -> list[Message] | None:
     if before.strip() or not parts:
         return None
     return [Message(_ROLES[name], text) for name, text in zip(parts[::2], parts[1::2], strict=True)]
+
+
+FORMAT = Sourced(
+    HhRlhfObjective,
+    candidates,
+    folders=lambda folder, objective: [subset_folder(folder, objective.subset)],
+    carded=False,
+    hub=lambda objective: {"data_dir": objective.subset},  # upstream has folders, and no configurations
+)

@@ -1,17 +1,27 @@
 """UltraFeedback (`openbmb/UltraFeedback`): up to four completions of an instruction, rated in four aspects."""
 
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
+from seqdpo.preferences.datasets import Sourced
 from seqdpo.preferences.pairs import Candidates, Drop, Message, Pair, Split, content_hash
 from seqdpo.preferences.rows import Row, as_number, kept, numbered
-from seqdpo.study.objectives import UltraFeedbackObjective
+from seqdpo.study.objectives import Source, SourcedObjective
 
 
 class _Rated(NamedTuple):
     draw: str  # hash of the instruction and the response: settles ties the same way in whatever order they come
     rating: int
     response: str
+
+
+class UltraFeedbackObjective(SourcedObjective):
+    """UltraFeedback: a best-rated completion of `aspect` against a worst-rated (or a random lower-rated) one."""
+
+    format: Literal["ultrafeedback"]
+    dataset_name: Source = "openbmb/UltraFeedback"
+    aspect: Literal["instruction_following", "honesty", "truthfulness", "helpfulness"]
+    pairing: Literal["best_worst", "best_random"] = "best_worst"
 
 
 def candidates(
@@ -25,7 +35,7 @@ def candidates(
     Raises: DataError for a row with a column that is missing or of the wrong type.
     """
     for row in numbered(rows, where):
-        yield _candidate(row, objective, split)
+        yield row.explained(_candidate(row, objective, split))
 
 
 def _candidate(row: Row, objective: UltraFeedbackObjective, split: Split | None) -> Pair | Drop:
@@ -87,3 +97,6 @@ def _member(row: Row, parent: object, path: str, key: str) -> object:
     if not isinstance(parent, dict) or key not in parent:
         raise row.wrong(path, parent, f"an object with {key!r}")
     return parent[key]
+
+
+FORMAT = Sourced(UltraFeedbackObjective, candidates)
