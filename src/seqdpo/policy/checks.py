@@ -18,6 +18,7 @@ from seqdpo import hub
 from seqdpo.errors import ConfigError, SeqdpoError
 from seqdpo.preferences.files import contents, not_found
 from seqdpo.study.keys import ModelKeys
+from seqdpo.wording import reason
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _MAX_NAMED = 3  # tensors in a message
@@ -205,10 +206,3 @@ def check_template(keys: ModelKeys, tokenizer: PreTrainedTokenizerBase) -> None:
 
 def _some(names: list[str]) -> str:
     return ", ".join(names[:_MAX_NAMED]) + (", …" if len(names) > _MAX_NAMED else "")
-
-
-def reason(error: BaseException) -> str:
-    """What a library said, on one line and not too long, as a sentence."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    text = text if len(text) <= 240 else text[:240] + "…"
-    return text if text.endswith((".", "…")) else text + "."

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from seqdpo.errors import DataError
-from seqdpo.wording import brief, did_you_mean, listed
+from seqdpo.wording import brief, did_you_mean, first_line, listed
 
 _MAX_LISTED = 20
 
@@ -171,11 +171,6 @@ def _parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
             f"{path}: not Parquet, or damaged ({first_line(error)}); expected a whole Parquet file. "
             "Copy, download or write it again."
         ) from error
-
-
-def first_line(error: BaseException) -> str:
-    """What went wrong, without the chatter below it."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
 
 _READERS: dict[str, Callable[[Path], Iterator[dict[str, Any]]]] = {

@@ -1,14 +1,12 @@
-"""The rows of `seqdpo pairs` for other programs: into a file, or to standard output."""
+"""The rows of `seqdpo pairs` for other programs, in a file."""
 
 from pathlib import Path
 from typing import Literal
 
 import pyarrow as pa
-from rich.console import Console
 
 from seqdpo.errors import ConfigError
-from seqdpo.report.pairs import visible
-from seqdpo.report.rows import TextFormat, row_texts
+from seqdpo.report.rows import row_texts
 from seqdpo.run.files import write_table, written_whole
 
 FileFormat = Literal["jsonl", "csv", "parquet"]
@@ -46,13 +44,3 @@ def write_rows(rows: pa.Table, form: FileFormat, output: Path) -> None:
         raise ConfigError(
             f"--output = {str(output)!r}: cannot be written: {error.strerror or error}. Choose another place."
         ) from None
-
-
-def print_rows(console: Console, rows: pa.Table, form: TextFormat) -> None:
-    """To standard output as they stand, which rich would change; but a terminal gets nothing that would steer it."""
-    try:
-        for text in row_texts(rows, form):
-            console.file.write(visible(text) if console.is_terminal else text)
-        console.file.flush()
-    except BrokenPipeError:
-        console.on_broken_pipe()
