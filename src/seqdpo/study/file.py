@@ -8,6 +8,7 @@ import yaml
 
 from seqdpo.errors import ConfigError
 from seqdpo.study.config import Study
+from seqdpo.study.other_tools import answer
 from seqdpo.study.problems import MAX_VALUE, bulleted, problems_of
 from seqdpo.wording import brief
 
@@ -71,10 +72,17 @@ def _files_and_flags(arguments: Sequence[str]) -> tuple[list[str], dict[str, Any
         key, equals, value = argument[2:].partition("=")
         if not equals:
             if not rest or rest[0].startswith("--"):
-                raise ConfigError(f"command line: {argument} has no value; expected {argument} VALUE.")
+                raise ConfigError(_no_value(argument))
             value = rest.pop(0)
         values[key.replace("-", "_") if "." not in key else _dotted_key(key)] = _yaml_value(f"--{key}", value)
     return others, values
+
+
+def _no_value(flag: str) -> str:
+    key = flag[2:].replace("-", "_")
+    told = None if key in Study.model_fields else answer(key)
+    problem = f"is not a key of a study; {told}" if told else f"has no value; expected {flag} VALUE"
+    return f"command line: {flag} {problem}."
 
 
 def _laid_over(path: Path, flags: Mapping[str, Any]) -> Study:
