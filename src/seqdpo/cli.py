@@ -165,9 +165,13 @@ def check(
     """Find what is wrong with a study, its data and its chat template; trains nothing."""
     study = study_of(arguments)  # before torch is imported: a wrong key is answered at once
     from seqdpo.report.terminal import print_check
+    from seqdpo.run.design import design_notes
     from seqdpo.run.inputs import check_study
 
-    print_check(console, check_study(study, _note), show)
+    checked = check_study(study, _note)
+    for note in design_notes(study, checked[0]):
+        console.print(f"note: {note}")
+    print_check(console, checked, show)
 
 
 @app.command(context_settings=PASS_FLAGS_ON)
@@ -175,12 +179,15 @@ def plan(arguments: StudyArguments) -> None:
     """Show the tree of stages, pairs, tokens, parameters, memory and time; runs nothing."""
     study = study_of(arguments)
     from seqdpo.report.terminal import print_plan
+    from seqdpo.run.design import design_notes
     from seqdpo.run.inputs import read_preferences, with_model_path
     from seqdpo.run.plan import plan_study
 
     study = with_model_path(study, _note)
     preferences, _ = read_preferences(study, _note)
     print_plan(console, study, preferences, plan_study(study, preferences))
+    for note in design_notes(study, preferences):
+        console.print(f"note: {note}")
 
 
 @app.command()
