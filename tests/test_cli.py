@@ -1,5 +1,6 @@
 """The command line as a whole: what it prints on any screen, how it ends, and what it says to begin with."""
 
+import io
 import json
 import os
 import re
@@ -27,12 +28,6 @@ def a_run(root, **columns):
     return write_run(root, {"helpful": [pair("a1", **columns), pair("b2", **columns)]}, {"helpful": MARGINS})
 
 
-def called(arguments, **environment):
-    """In a process of its own, with a pipe for the output."""
-    command = [sys.executable, "-m", "seqdpo", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, env=os.environ | environment, timeout=120, check=False)
-
-
 # What is printed
 
 
@@ -48,26 +43,48 @@ def test_square_brackets_and_names_of_emoji_are_what_they_are(tmp_path, seqdpo, 
     assert BRACKETS in seqdpo("pairs", root, "--objective", BRACKETS)[2]
 
 
+@pytest.fixture
+def printed_in(monkeypatch, seqdpo):
+    """`printed_in("cp1252", "pairs", …)`: the code, and the bytes that come out of a pipe of that encoding."""
+
+    def call(encoding, *arguments):
+        pipe, errors = (io.TextIOWrapper(io.BytesIO(), encoding=encoding) for _ in range(2))
+        monkeypatch.setattr(sys, "stdout", pipe)
+        monkeypatch.setattr(sys, "stderr", errors)
+        code = seqdpo(*arguments)[0]
+        pipe.flush(), errors.flush()
+        return code, pipe.buffer.getvalue(), errors.buffer.getvalue()
+
+    return call
+
+
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-16"])
-def test_rows_are_utf8_whatever_the_encoding_of_the_output(tmp_path, encoding):
+@pytest.mark.parametrize("flags", [["--format", "jsonl"], ["--format", "csv"]])
+def test_rows_are_utf8_whatever_the_encoding_of_the_output(tmp_path, printed_in, encoding, flags):
+    code, output, _ = printed_in(encoding, "pairs", a_run(tmp_path / "run"), "--objective", "helpful", *flags)
+    assert code == 0
+    assert "an emoji 😀 and é" in output.decode("utf-8")
+
+
+def test_a_table_shows_a_sign_for_what_the_output_cannot_hold(tmp_path, printed_in):
     root = a_run(tmp_path / "run")
-    for form in ("jsonl", "csv"):
-        ended = called(["pairs", root, "--objective", "helpful", "--format", form], PYTHONIOENCODING=encoding)
-        assert (ended.returncode, ended.stderr) == (0, b"")
-        assert "an emoji 😀 and é" in ended.stdout.decode("utf-8")
+    code, output, _ = printed_in("ascii", "pairs", root, "--objective", "helpful", "--pair", "a1")
+    assert code == 0
+    assert b"an emoji ? and ?" in output
 
 
-def test_a_table_shows_a_sign_for_what_the_output_cannot_hold(tmp_path):
-    root = a_run(tmp_path / "run")
-    ended = called(["pairs", root, "--objective", "helpful", "--pair", "a1"], PYTHONIOENCODING="ascii")
-    assert (ended.returncode, ended.stderr) == (0, b"")
-    assert b"an emoji ? and ?" in ended.stdout
+def test_an_error_about_a_name_that_the_output_cannot_hold_is_still_one(tmp_path, printed_in):
+    code, _, errors = printed_in("ascii", "gate", tmp_path / "läuft😀", "--max-loss", 0.1)
+    assert code == 2
+    assert b"no such folder" in errors
 
 
-def test_an_error_about_a_name_that_the_output_cannot_hold_is_still_one(tmp_path):
-    ended = called(["gate", tmp_path / "läuft😀", "--max-loss", 0.1], PYTHONIOENCODING="ascii", LC_ALL="C")
-    assert ended.returncode == 2
-    assert b"no such folder" in ended.stderr
+def test_a_process_of_another_encoding_prints_rows_in_utf8(tmp_path):
+    command = [sys.executable, "-m", "seqdpo", "pairs", str(a_run(tmp_path / "run")), "--objective", "helpful"]
+    environment = os.environ | {"PYTHONIOENCODING": "ascii", "LC_ALL": "C", "PYTHONUTF8": "0"}
+    ended = subprocess.run([*command, "--format", "jsonl"], capture_output=True, env=environment, check=True)
+    assert ended.stderr == b""
+    assert "an emoji 😀 and é" in ended.stdout.decode("utf-8")
 
 
 def test_nothing_in_a_message_steers_a_terminal(tmp_path, monkeypatch, seqdpo):
@@ -148,7 +165,7 @@ def test_an_error_that_nobody_foresaw_is_one_screen_and_a_log(tmp_path, seqdpo, 
     assert "seqdpo env" in told
 
 
-@pytest.mark.parametrize("error", [EOFError(), BrokenPipeError(32, "x"), RecursionError(), MemoryError(), ValueError()])
+@pytest.mark.parametrize("error", [EOFError(), OSError(28, "full"), RecursionError(), MemoryError(), ValueError()])
 def test_no_error_ends_as_a_failed_gate_does(tmp_path, seqdpo, monkeypatch, error):
     def fail(*arguments):
         raise error

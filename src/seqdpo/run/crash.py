@@ -21,10 +21,11 @@ def crashed(error: Exception, root: Path | None = None) -> RunError:
     safe = "No file is left half-written."
     if root is not None:
         safe = f"Finished stages are safe in {root}: run the same command again to go on after them."
-    return RunError(
-        f"{type(error).__name__}: {reason(error)} Nobody foresaw this, so it is a fault of seqdpo or of a library, not "
-        f"of your study. {safe}{where} Report it with that and with what `seqdpo env` prints."
-    )
+    whose = "Nobody foresaw this, so it is a fault of seqdpo or of a library, not of your study."
+    report = "Report it with that and with what `seqdpo env` prints."
+    if isinstance(error, OSError):  # a full disk, a folder that has gone
+        whose, report = "The system refused it.", "Mend that, or report it."
+    return RunError(f"{type(error).__name__}: {reason(error)} {whose} {safe}{where} {report}")
 
 
 def _kept(text: str, root: Path | None) -> Path | None:
