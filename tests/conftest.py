@@ -40,6 +40,12 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True)
+def no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test asks the hub of the world; those in tests/hub have one of their own, and their own processes."""
+    monkeypatch.setattr("seqdpo.hub.hub_answers", lambda: False)
+
+
 @pytest.fixture(scope="session")
 def tiny_model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Llama of two layers with random weights, its tokenizer and chat template, in Hugging Face's form.

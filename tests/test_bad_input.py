@@ -22,7 +22,7 @@ import pytest
 import yaml
 from filelock import FileLock
 
-from seqdpo import cli, hub
+from seqdpo import cli
 from seqdpo.preferences.sources import library
 
 MAX_LINES = 24  # one screen
@@ -830,7 +830,6 @@ def bench(tmp_path, monkeypatch, tiny_model_folder, pairs_file, finished_run):
     folder.mkdir()
     monkeypatch.chdir(folder)
     monkeypatch.setenv("SEQDPO_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(hub, "hub_answers", lambda: False)
     with ExitStack() as cleanup:
         yield Bench(folder, tiny_model_folder, pairs_file, finished_run, monkeypatch, cleanup)
 

@@ -12,6 +12,7 @@ from rich.cells import cell_len
 
 from run_folders import BASE_LOGP, pair, write_run
 from seqdpo import cli
+from seqdpo.screen import Screen
 
 LAST = "helpful>harmless"
 OTHER = "harmless>helpful"
@@ -216,7 +217,7 @@ def test_nothing_in_the_data_steers_a_terminal(seqdpo, tmp_path, monkeypatch, fl
     run = write_pairs_run(
         tmp_path / "run", chosen=HOSTILE, rejected=HOSTILE, prompt=[{"role": HOSTILE, "content": HOSTILE}]
     )
-    monkeypatch.setattr(cli, "console", cli._PipeConsole(force_terminal=True, no_color=True, width=80))
+    monkeypatch.setattr(cli, "console", Screen(force_terminal=True, no_color=True, width=80))
     code, output, _ = seqdpo("pairs", run, "--objective", "helpful", *flags)
     assert code == 0
     plain = output.replace("\x1b[1m", "").replace("\x1b[2m", "").replace("\x1b[0m", "").replace("\x1b[1;", "")
@@ -254,7 +255,7 @@ def test_a_pair_in_full(seqdpo, tmp_path):
 def test_lines_fit_the_screen(finished, tmp_path, monkeypatch, seqdpo, columns):
     run = write_pairs_run(tmp_path / "run", chosen="漢字" * 200, prompt=[{"role": "user", "content": "漢字 " * 200}])
     monkeypatch.setenv("COLUMNS", str(columns))
-    monkeypatch.setattr(cli, "console", cli._PipeConsole())
+    monkeypatch.setattr(cli, "console", Screen())
     for flags in ([], ["--pair", "c0ffee0000000001"]):
         _, output, _ = seqdpo("pairs", run, "--objective", "helpful", *flags)
         assert max(map(cell_len, output.splitlines())) <= columns
@@ -362,6 +363,7 @@ def test_neither_command_needs_torch(finished):
     program = f"""
 import sys
 from seqdpo import cli
+from seqdpo.screen import Screen
 cli.app(["pairs", {str(finished)!r}, "--objective", "helpful"], standalone_mode=False)
 cli.app(["compare", {str(finished)!r}, {str(finished)!r}], standalone_mode=False)
 sys.exit(bool({{"torch", "transformers"}} & set(sys.modules)))

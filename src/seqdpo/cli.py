@@ -2,17 +2,23 @@
 
 import json
 import os
+import signal
 import sys
+import traceback
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from rich.console import Console
+from typer.core import TyperGroup
 
+import seqdpo
 from seqdpo.errors import ArgumentError, ConfigError, RunError, SeqdpoError
+from seqdpo.screen import SIGPIPE, Screen, accept_any_text, write_out
+from seqdpo.study.checkpoints import typed
 from seqdpo.study.config import Study
-from seqdpo.study.file import load_study
+from seqdpo.study.file import study_of
 from seqdpo.study.settings import SETTINGS
 from seqdpo.study.template import study_template
 from seqdpo.wording import did_you_mean
@@ -22,58 +28,96 @@ if TYPE_CHECKING:
 
 KEYS_AS_FLAGS = "Every key of the study file is also a flag (--learning-rate 1e-5, --objectives.NAME.KEY VALUE)."
 
+console = Screen()
+errors = Screen(stderr=True)
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM: what runs is ended as by Ctrl-C."""
+
+
+class _GateFailed(SystemExit):
+    """Exit code 1, which means nothing else."""
+
+
+class _Commands(TyperGroup):
+    """Ends a command by what it raised, before typer does: its 1 for a broken pipe would be a failed gate."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except Exception as error:
+            if hasattr(error, "exit_code"):  # typer's own, for a wrong command line
+                raise
+            if ctx.params.get("debug"):
+                traceback.print_exc()
+            sys.exit(_explained(error))
+        except KeyboardInterrupt as interrupt:
+            sys.exit(128 + (signal.SIGTERM if isinstance(interrupt, _Terminated) else signal.SIGINT))
+
+
 app = typer.Typer(
     name="seqdpo",
-    help="Train a model on several preference objectives one after another, and see what each later stage did "
-    "to the earlier ones.",
-    no_args_is_help=True,
+    cls=_Commands,
     add_completion=True,
     pretty_exceptions_enable=False,
 )
 
-
-class _PipeConsole(Console):
-    """Ends quietly when what reads the output (`| head`) has gone; 1 would mean that a gate failed."""
-
-    def on_broken_pipe(self) -> None:
-        try:
-            super().on_broken_pipe()
-        except SystemExit:
-            sys.exit(128 + SIGPIPE)
-
-
-console = _PipeConsole()
-errors = _PipeConsole(stderr=True)
-
 StudyArguments = Annotated[
     list[str], typer.Argument(metavar="STUDY.yaml [--KEY VALUE]...", help=KEYS_AS_FLAGS, show_default=False)
 ]
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder: the output_dir of a study.")]
 Sort = Literal["change", "margin"]
 Flip = Literal["kept", "lost", "regained", "never"]
 PairsFormat = Literal["table", "jsonl", "csv", "parquet"]
 ROWS_ON_SCREEN = 20
 MOST_FILES_NAMED = 4
-SIGPIPE = 13  # Windows has no signal of that name
 PASS_FLAGS_ON = {"ignore_unknown_options": True}
 
 
+FIRST_STEPS = """\
+Begin with one of these:
+  seqdpo demo                    four small studies on a built-in model: no download, some minutes
+  seqdpo init hh-rlhf            a commented study file: hh-rlhf.yaml
+  seqdpo check hh-rlhf.yaml      what is wrong with it, its data and its chat template
+  seqdpo plan hh-rlhf.yaml       what it will cost
+  seqdpo run hh-rlhf.yaml        the study; the same command again goes on with it
+All commands: seqdpo --help"""
+
+
 def main() -> None:
-    """Runs the command line; the errors that are for the user are printed without a traceback."""
+    """Runs the command line; no error is printed with a traceback, unless with `--debug`."""
     _quiet_libraries()
+    accept_any_text()
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         app()
-    except RunError as error:
-        _print_error(error)
-        sys.exit(3)
-    except SeqdpoError as error:
-        _print_error(error)
-        sys.exit(2)
+    except SystemExit as ended:
+        if ended.code == 1 and not isinstance(ended, _GateFailed):  # typer's, when nobody reads its help to the end
+            sys.exit(128 + SIGPIPE)
+        raise
+
+
+@app.callback(invoke_without_command=True)
+def seqdpo_command(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", envvar="SEQDPO_DEBUG", help="Print the traceback of an error, too.")
+    ] = False,
+) -> None:
+    """Train a model on several preference objectives one after another, and see what each later stage did to the
+    earlier ones."""
+    if version:
+        write_out(console, [f"seqdpo {seqdpo.__version__}\n"])
+    elif context.invoked_subcommand is None:
+        write_out(console, [FIRST_STEPS + "\n"])
 
 
 @app.command(context_settings=PASS_FLAGS_ON)
 def run(arguments: StudyArguments) -> None:
     """Run a study; run it again to continue after the last finished stage."""
-    _run(_study(arguments))
+    _run(study_of(arguments))
 
 
 @app.command()
@@ -103,7 +147,7 @@ def init(
         raise ConfigError(f"init: {setting!r} is no setting; expected one of {', '.join(SETTINGS)}.{near}")
     text = study_template(setting)
     if output == "-":
-        console.out(text, end="", highlight=False)
+        write_out(console, [text])
         return
     path = Path(output or f"{setting}.yaml")
     try:
@@ -113,7 +157,7 @@ def init(
         raise ConfigError(f"{path}: exists already. Choose another name with --output, or remove it.") from None
     except OSError as error:
         raise ConfigError(f"{path}: cannot be written: {error.strerror}. Choose another place with --output.") from None
-    console.print(f"Wrote {path}. Next: seqdpo plan {path}", highlight=False)
+    console.print(f"Wrote {path}. Next: seqdpo plan {path}")
 
 
 @app.command(context_settings=PASS_FLAGS_ON)
@@ -122,17 +166,22 @@ def check(
     show: Annotated[int, typer.Option(min=0, help="Print this many rendered pairs of each objective.")] = 0,
 ) -> None:
     """Find what is wrong with a study, its data and its chat template; trains nothing."""
-    study = _study(arguments)  # before torch is imported: a wrong key is answered at once
+    study = study_of(arguments)  # before torch is imported: a wrong key is answered at once
+    from seqdpo.run.design import design_notes
     from seqdpo.run.inputs import check_study
     from seqdpo.run.terminal import print_check
 
-    print_check(console, check_study(study, _note), show)
+    checked = check_study(study, _note)
+    for note in design_notes(study, checked[0]):
+        console.print(f"note: {note}")
+    print_check(console, checked, show)
 
 
 @app.command(context_settings=PASS_FLAGS_ON)
 def plan(arguments: StudyArguments) -> None:
     """Show the tree of stages, pairs, tokens, parameters, memory and time; runs nothing."""
-    study = _study(arguments)
+    study = study_of(arguments)
+    from seqdpo.run.design import design_notes
     from seqdpo.run.inputs import read_preferences, with_model_path
     from seqdpo.run.plan import plan_study
     from seqdpo.run.terminal import print_plan
@@ -140,19 +189,32 @@ def plan(arguments: StudyArguments) -> None:
     study = with_model_path(study, _note)
     preferences, _ = read_preferences(study, _note)
     print_plan(console, study, preferences, plan_study(study, preferences))
+    for note in design_notes(study, preferences):
+        console.print(f"note: {note}")
 
 
 @app.command()
 def pairs(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder: the output_dir of a study.")],
+    run: RunArgument,
     objective: Annotated[str, typer.Option(help="Whose held-out pairs.")],
     start: Annotated[
-        str | None, typer.Option("--from", help="The earlier checkpoint; else the one that taught the objective.")
+        str | None,
+        typer.Option(
+            "--from",
+            parser=typed,
+            metavar="NAME",
+            help="The earlier checkpoint; else the one that taught the objective.",
+        ),
     ] = None,
     end: Annotated[
-        str | None, typer.Option("--to", help="The later one, in quotes: 'helpful>harmless'; else the order's last.")
+        str | None,
+        typer.Option(
+            "--to", parser=typed, metavar="NAME", help="The later one, as helpful/harmless; else the order's last."
+        ),
     ] = None,
-    order: Annotated[str | None, typer.Option(help="The order; else the first that goes on after it.")] = None,
+    order: Annotated[
+        str | None, typer.Option(parser=typed, metavar="NAME", help="The order; else the first that goes on after it.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="The seed; else the study's first.")] = None,
     sort: Annotated[Sort, typer.Option(help="Ascending, by the change or by the margin after it.")] = "change",
     flips: Annotated[
@@ -171,8 +233,9 @@ def pairs(
     """List what happened to each pair of an objective between two checkpoints, the most lost first."""
     from seqdpo.analyse.pair_query import PairQuery, trajectory
     from seqdpo.report.finished import read_run
-    from seqdpo.report.pair_files import file_format, print_rows, write_rows
+    from seqdpo.report.pair_files import file_format, write_rows
     from seqdpo.report.print_pairs import print_pair, print_pairs
+    from seqdpo.report.rows import row_texts
 
     file_form = file_format(form, output)
     limit = limit or (None if file_form else ROWS_ON_SCREEN)
@@ -180,9 +243,9 @@ def pairs(
     found = read_run(run).find_pairs(query)
     if output is not None and file_form:
         write_rows(found.rows, file_form, output)
-        console.print(f"Wrote {found.rows.num_rows:,} pairs: {output}", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"Wrote {found.rows.num_rows:,} pairs: {output}", soft_wrap=True)
     elif file_form and file_form != "parquet":
-        print_rows(console, found.rows, file_form)
+        write_out(console, row_texts(found.rows, file_form))
     elif pair is not None and found.rows.num_rows:
         print_pair(console, found.rows.to_pylist()[0], trajectory(found))
     else:
@@ -222,7 +285,7 @@ def merge(
 
 @app.command()
 def report(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder: the output_dir of a study.")],
+    run: RunArgument,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Else report.html in the run folder.")] = None,
     figures: Annotated[
         Path | None, typer.Option(metavar="DIR", help="A folder for figures (SVG, PNG, PDF), tables (CSV, LaTeX).")
@@ -242,7 +305,7 @@ def report(
     for path in shown:
         _wrote(path)
     if len(shown) < len(written):
-        console.print(f"and {len(written) - len(shown)} files in {figures}", highlight=False, markup=False)
+        console.print(f"and {len(written) - len(shown)} files in {figures}")
 
 
 @app.command()
@@ -265,17 +328,19 @@ def compare(
         _wrote(html)
     elif form == "json":
         content = to_json(compared.findings)
-        console.out(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False), highlight=False)
+        write_out(console, [json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"])
     else:
         print_comparison(console, compared.findings)
 
 
 @app.command()
 def gate(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder: the output_dir of a study.")],
+    run: RunArgument,
     max_loss: Annotated[float, typer.Option(min=0, help="Share of the learned margin that may be gone, as 0.05.")],
     objective: Annotated[str | None, typer.Option(help="Only this earlier objective; else all of them.")] = None,
-    order: Annotated[str | None, typer.Option(help="Only this order, in quotes: 'helpful>harmless'.")] = None,
+    order: Annotated[
+        str | None, typer.Option(parser=typed, metavar="NAME", help="Only this order, as helpful/harmless.")
+    ] = None,
     strict: Annotated[bool, typer.Option(help="Fail, too, where the pairs cannot rule such a loss out.")] = False,
 ) -> None:
     """Exit 1 if later stages degraded an earlier objective beyond --max-loss, with confidence."""
@@ -286,7 +351,7 @@ def gate(
     outcomes = gated(read_run(run).findings, max_loss, objective, order, strict)
     print_gate(console, outcomes)
     if any(one.outcome == "failed" for one in outcomes):
-        sys.exit(1)
+        raise _GateFailed(1)
 
 
 @app.command()
@@ -300,15 +365,20 @@ def env() -> None:
 
 def _run(study: Study) -> None:
     from seqdpo.run.board import board_for
+    from seqdpo.run.crash import crashed
     from seqdpo.run.study import run_study
 
     try:
         with board_for(console) as board:
             folder = run_study(study, board)
+        _show_findings(folder)
     except KeyboardInterrupt:
         errors.print("Interrupted. Run the same command again to continue.")
-        raise  # typer ends with 130
-    _show_findings(folder)
+        raise
+    except SeqdpoError:
+        raise
+    except Exception as error:
+        raise crashed(error, Path(study.output_dir)) from error
 
 
 def _show_findings(folder: "RunFolder") -> None:
@@ -318,44 +388,32 @@ def _show_findings(folder: "RunFolder") -> None:
 
     finished = read_run(folder.root)
     print_results(console, finished.findings)
-    console.print(f"Everything is in {folder.root}/", highlight=False, soft_wrap=True)
+    console.print(f"Everything is in {folder.root}/", soft_wrap=True)
     for path in write_report(finished, folder.report):
         _wrote(path)
 
 
-def _study(arguments: list[str]) -> Study:
-    """The study file among the arguments, with the flags around it laid over it."""
-    files: list[str] = []
-    flags: list[str] = []
-    rest = list(arguments)
-    while rest:
-        argument = rest.pop(0)
-        if not argument.startswith("--"):
-            files.append(argument)
-        else:
-            flags.append(argument)
-            if "=" not in argument and rest and not rest[0].startswith("--"):
-                flags.append(rest.pop(0))
-    if len(files) != 1:
-        found = ", ".join(files) or "none"
-        raise ConfigError(f"command line: study files: {found}; expected one. Write one with: seqdpo init SETTING")
-    return load_study(Path(files[0]), flags)
-
-
 def _wrote(path: Path) -> None:
     size = f"{path.stat().st_size / 1e6:.1f} MB" if path.suffix == ".html" else ""
-    console.print(f"Wrote {path} {size}".rstrip(), highlight=False, markup=False, soft_wrap=True)
+    console.print(f"Wrote {path} {size}".rstrip(), soft_wrap=True)
 
 
 def _note(text: str) -> None:
-    errors.print(text, style="dim", markup=False, highlight=False)
+    errors.print(text, style="dim")
 
 
-def _print_error(error: SeqdpoError) -> None:
-    text = error.named(_as_flag) if isinstance(error, ArgumentError) else str(error)
-    errors.print(
-        f"Error: {text}", style="red" if errors.is_terminal else "", markup=False, highlight=False, soft_wrap=True
-    )
+def _explained(error: Exception) -> int:
+    """Prints an error, and returns the exit code that it means."""
+    from seqdpo.run.crash import crashed
+
+    told = error if isinstance(error, SeqdpoError) else crashed(error)
+    text = told.named(_as_flag) if isinstance(told, ArgumentError) else str(told)
+    errors.print(f"Error: {text}", style="red" if errors.is_terminal else "", soft_wrap=True)
+    return 3 if isinstance(told, RunError) else 2
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise _Terminated
 
 
 def _as_flag(argument: str) -> str:

@@ -11,7 +11,7 @@ from seqdpo.analyse.changes import FLIPS, pair_changes
 from seqdpo.analyse.margins import Column
 from seqdpo.analyse.panel import At, Mask, Panel
 from seqdpo.errors import ArgumentError
-from seqdpo.study.checkpoints import parse_order
+from seqdpo.study.checkpoints import in_a_shell, parse_order
 from seqdpo.tables import SLICE_PREFIX
 from seqdpo.wording import did_you_mean, listed
 
@@ -140,7 +140,7 @@ def _taught_and_last(
 
 
 def _name_two(known: Sequence[str]) -> str:
-    return f"Name two of {listed(known)}."
+    return f"Name two of {listed(known)}.{in_a_shell(known)}"
 
 
 def _meeting(metadata: pa.Table, condition: str) -> Mask:
@@ -188,7 +188,7 @@ def _holds_numbers(column: pa.ChunkedArray) -> bool:
 
 def _one_of(names: Sequence[str], value: str) -> str:
     more = f" and {len(names) - MAX_LISTED:,} more" if len(names) > MAX_LISTED else ""
-    return f"one of {listed(names[:MAX_LISTED])}{more}.{did_you_mean(value, names[:MAX_COMPARED])}"
+    return f"one of {listed(names[:MAX_LISTED])}{more}.{did_you_mean(value, names[:MAX_COMPARED])}{in_a_shell(names)}"
 
 
 def _nullable(values: Column) -> pa.Array:

@@ -1,7 +1,6 @@
 """What can be wrong with the model that a study names, told so that its user can mend it."""
 
 import json
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -18,8 +17,8 @@ from seqdpo import hub
 from seqdpo.errors import ConfigError, SeqdpoError
 from seqdpo.preferences.files import contents, not_found
 from seqdpo.study.keys import ModelKeys
+from seqdpo.wording import reason
 
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _MAX_NAMED = 3  # tensors in a message
 _EXPECTED = {
     "configuration": f"config.json of a causal language model that transformers {transformers.__version__} knows",
@@ -33,30 +32,31 @@ def loading(keys: ModelKeys, what: str) -> Iterator[None]:
     """Turns what transformers says about a wrong model into one message, and keeps its progress bars away."""
     local = _is_local(keys)
     try:
-        with _without_bars(), nullcontext() if local else hub.hub_or_cache():
+        with _without_bars(), nullcontext() if local else hub.hub_or_cache("model", *_asked(keys)):
             yield
     except SeqdpoError:
         raise
     except Exception as error:  # of every kind, and all of them about files that are the user's
-        raise ConfigError(_not_loaded(keys.model_name_or_path, what, local, error)) from error
+        raise ConfigError(_not_loaded(keys, what, local, error)) from error
 
 
-def _not_loaded(name: str, what: str, local: bool, error: Exception) -> str:
+def _not_loaded(keys: ModelKeys, what: str, local: bool, error: Exception) -> str:
+    name = keys.model_name_or_path
     trust = " If you trust the code in it: trust_remote_code: true." if "trust_remote_code" in str(error) else ""
     if local:
         return (
             f"model_name_or_path = {name!r}: its {what} cannot be loaded; expected {_EXPECTED[what]}. Save or "
             f"download it again.{trust} transformers says: {reason(error)}"
         )
-    if not hub.hub_answers():
-        return (
-            f"{not_found('model_name_or_path', name)} The hub could not be reached either, nor is the model whole in "
-            "its cache. Check the path or the network, or download the model and give its folder."
-        )
-    return (
-        f"{not_found('model_name_or_path', name)} From the hub its {what} cannot be loaded. Check the name and "
-        f"model_revision; if it is private or gated, log in: hf auth login.{trust} transformers says: {reason(error)}"
+    because = hub.why_not("model", *_asked(keys), error) or (
+        f"From the hub its {what} cannot be loaded; expected {_EXPECTED[what]}. Check the name and model_revision."
+        f"{trust} transformers says: {reason(error)}"
     )
+    return f"{not_found('model_name_or_path', name)} {because}"
+
+
+def _asked(keys: ModelKeys) -> tuple[str, str | None]:
+    return keys.model_name_or_path, keys.model_revision
 
 
 @contextmanager
@@ -85,7 +85,7 @@ def _is_local(keys: ModelKeys) -> bool:
             raise ConfigError(
                 f"model_name_or_path = {name!r}: is a file; expected a model's folder or a hub id. Give its folder."
             )
-        if not _HUB_ID.fullmatch(name):
+        if not hub.MODEL_ID.fullmatch(name):
             raise ConfigError(
                 not_found("model_name_or_path", name)
                 + " Check the path, or give a hub id such as 'meta-llama/Llama-3.1-8B-Instruct'."
@@ -205,10 +205,3 @@ def check_template(keys: ModelKeys, tokenizer: PreTrainedTokenizerBase) -> None:
 
 def _some(names: list[str]) -> str:
     return ", ".join(names[:_MAX_NAMED]) + (", …" if len(names) > _MAX_NAMED else "")
-
-
-def reason(error: BaseException) -> str:
-    """What a library said, on one line and not too long, as a sentence."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    text = text if len(text) <= 240 else text[:240] + "…"
-    return text if text.endswith((".", "…")) else text + "."

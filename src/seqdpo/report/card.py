@@ -1,13 +1,16 @@
 """report.md: the card that goes with the adapters."""
 
 import re
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from seqdpo.analyse.schema import Bounds
+from seqdpo.analyse.schema import Bounds, Score
+from seqdpo.hub import MODEL_ID
 from seqdpo.report.finished import Run
 from seqdpo.report.page import how_measured
+from seqdpo.study.checkpoints import Checkpoint, Node
 
 
 def card(run: Run) -> str:
@@ -18,8 +21,34 @@ def card(run: Run) -> str:
     environment.filters |= {"plain": plain, "score": _score}
     final = [row for row in run.findings.score_matrix if not row.placebo and row.split == "eval"]
     return environment.get_template("card.md.jinja").render(
-        run=run, findings=run.findings, scores=final, method=how_measured(run), plain_model=_yaml_text(run)
+        run=run,
+        findings=run.findings,
+        scores=final,
+        method=how_measured(run),
+        base=base_on_the_hub(run.study, run.manifest),
+        adapter=_last_adapter(final),
     )
+
+
+class HubModel(NamedTuple):
+    """A model of the hub at a commit."""
+
+    name: str
+    commit: str
+
+
+def base_on_the_hub(study: Mapping[str, Any], manifest: Mapping[str, Any]) -> HubModel | None:
+    """The base model where others can find it, as the manifest names it; None for a folder and the lab's own."""
+    name, _, commit = str(manifest["identity"]["model"]).rpartition("@")
+    if name != study.get("model_name_or_path") or not MODEL_ID.fullmatch(name):
+        return None
+    return HubModel(name, commit)
+
+
+def _last_adapter(scores: Sequence[Score]) -> str:
+    """Where the last checkpoint of the scores lies in the run folder."""
+    last = scores[-1]
+    return f"stages/{Node(last.seed, Checkpoint.parse(last.checkpoint).path).folder}/adapter"
 
 
 def plain(text: Any) -> str:
@@ -33,9 +62,3 @@ def _score(estimate: Bounds, form: str = "+.2f") -> str:
     if value is None:
         return "–"
     return format(value, form) + ("" if low is None else f" ({low:{form}} to {high:{form}})")
-
-
-def _yaml_text(run: Run) -> str:
-    """A quoted YAML string."""
-    text = " ".join(str(run.study.get("model_name_or_path")).split())
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'

@@ -1,15 +1,13 @@
-"""The rows of `seqdpo pairs` for other programs: into a file, or to standard output."""
+"""The rows of `seqdpo pairs` for other programs, in a file."""
 
 from pathlib import Path
 from typing import Literal
 
 import pyarrow as pa
-from rich.console import Console
 
 from seqdpo.errors import ConfigError
 from seqdpo.files import write_table, writing, written_for_user
-from seqdpo.report.print_pairs import visible
-from seqdpo.report.rows import TextFormat, row_texts
+from seqdpo.report.rows import row_texts
 
 FileFormat = Literal["jsonl", "csv", "parquet"]
 ENDINGS: dict[str, FileFormat] = {".jsonl": "jsonl", ".csv": "csv", ".parquet": "parquet"}
@@ -42,13 +40,3 @@ def write_rows(rows: pa.Table, form: FileFormat, output: Path) -> None:
             return
         with path.open("w", encoding="utf-8", newline="") as file:
             file.writelines(row_texts(rows, form))
-
-
-def print_rows(console: Console, rows: pa.Table, form: TextFormat) -> None:
-    """To standard output as they stand, which rich would change; but a terminal gets nothing that would steer it."""
-    try:
-        for text in row_texts(rows, form):
-            console.file.write(visible(text) if console.is_terminal else text)
-        console.file.flush()
-    except BrokenPipeError:
-        console.on_broken_pipe()

@@ -1,6 +1,5 @@
 """What `seqdpo pairs` prints: a line for each pair, or one pair in full. Everything fits 80 columns."""
 
-import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,6 +14,7 @@ from seqdpo.analyse.pair_query import Listing, Visit
 from seqdpo.report.numbers import number
 from seqdpo.report.words import FLIP_WORDS
 from seqdpo.tables import SLICE_PREFIX
+from seqdpo.wording import visible
 
 #: From this width on there is room for what each response did.
 WIDE = 100
@@ -42,24 +42,6 @@ def print_pair(console: Console, row: Mapping[str, Any], trajectory: Sequence[Vi
     console.print(
         "margin = chosen - rejected: log-probabilities in nats against the base.", style="dim", highlight=False
     )
-
-
-def visible(text: str) -> str:
-    """The text with every character that steers a terminal or turns its writing round replaced by a sign for it.
-
-    Data may hold escape sequences; a terminal would obey them. Line breaks and tabs stay.
-    """
-    return text if text.isprintable() else "".join(map(_visible, text))
-
-
-def _visible(character: str) -> str:
-    if character in "\n\t":
-        return character
-    if character < " ":
-        return chr(0x2400 + ord(character))  # the picture of the control character
-    steers = unicodedata.category(character) in ("Cc", "Zl", "Zp")
-    turns = unicodedata.bidirectional(character) in ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
-    return "\N{REPLACEMENT CHARACTER}" if steers or turns else character
 
 
 def _title(listing: Listing) -> str:

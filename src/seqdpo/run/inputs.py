@@ -14,6 +14,7 @@ from seqdpo.preferences.prepare import Preferences, prepare
 from seqdpo.preferences.sources import read_candidates
 from seqdpo.preferences.tokens import Tokeniser
 from seqdpo.run.continuation import check_continuation
+from seqdpo.run.design import check_learning_rates
 from seqdpo.run.folder import RunFolder, check_output_dir
 from seqdpo.study.config import Study
 
@@ -58,6 +59,7 @@ def read_preferences(study: Study, progress: Progress) -> tuple[Preferences, Tok
     problems.raise_all()
     preferences = prepare(study, candidates, tokeniser, progress)
     _check_vocabulary(study, preferences, tokeniser)
+    check_learning_rates(study, preferences)
     return replace(preferences, advice=tuple(advice(preferences, tokeniser, study))), tokeniser
 
 

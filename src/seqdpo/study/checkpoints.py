@@ -5,12 +5,14 @@ checkpoint beside it and a number, `helpful>harmless~placebo1`. An order is name
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Self
 
 #: The name of the untrained model among the checkpoints.
 BASE = "base"
 _THEN = ">"
+_THEN_IN_A_SHELL = "/"  # no name of an objective has it
 _CONTROL = "~placebo"
 
 
@@ -98,6 +100,17 @@ def order_name(order: tuple[str, ...]) -> str:
 def parse_order(name: str) -> tuple[str, ...]:
     """The objectives of a name that `order_name` made."""
     return () if name == BASE else tuple(name.split(_THEN))
+
+
+def typed(name: str) -> str:
+    """A name as typed in a shell, which takes a bare `>` for itself: helpful/harmless is helpful>harmless."""
+    return name.replace(_THEN_IN_A_SHELL, _THEN)
+
+
+def in_a_shell(names: Sequence[str]) -> str:
+    """' In a shell: …', where one of the names has what a shell takes for itself."""
+    name = next((name for name in names if _THEN in name), None)
+    return "" if name is None else f" In a shell: {name.replace(_THEN, _THEN_IN_A_SHELL)}, or between quotes."
 
 
 def reference_of(node: Node, reference: str) -> Node | None:

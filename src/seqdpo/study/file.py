@@ -8,6 +8,7 @@ import yaml
 
 from seqdpo.errors import ConfigError
 from seqdpo.study.config import Study
+from seqdpo.study.other_tools import answer
 from seqdpo.study.problems import MAX_VALUE, bulleted, problems_of
 from seqdpo.wording import brief
 
@@ -19,10 +20,19 @@ def load_study(path: Path, flags: Sequence[str] = ()) -> Study:
 
     Raises: ConfigError that lists every problem found, each with its key and the nearest valid one.
     """
-    values = _read_yaml(path)
-    for key, value in parse_flags(flags).items():
-        _lay_over(values, key, value)
-    return study_from(values, f"{path} with flags" if flags else str(path))
+    return _laid_over(path, parse_flags(flags))
+
+
+def study_of(arguments: Sequence[str]) -> Study:
+    """The study of a command line: one file, and flags before and after it.
+
+    Raises: as `load_study`; ConfigError if there is another number of files.
+    """
+    files, flags = _files_and_flags(arguments)
+    if len(files) != 1:
+        found = ", ".join(files) or "none"
+        raise ConfigError(f"command line: study files: {found}; expected one. Write one with: seqdpo init SETTING")
+    return _laid_over(Path(files[0]), flags)
 
 
 def study_from(values: Mapping[str, Any], where: str) -> Study:
@@ -38,24 +48,48 @@ def parse_flags(flags: Sequence[str]) -> dict[str, Any]:
 
     Dots reach into objectives: `--objectives.helpful.max_eval_pairs 200`. Values are read as YAML.
     """
-    values: dict[str, Any] = {}
-    rest = list(flags)
-    while rest:
-        flag = rest.pop(0)
-        if not flag.startswith("--"):
-            raise ConfigError(f"command line: {flag!r} is not expected here; expected --key value.")
-        key, equals, value = flag[2:].partition("=")
-        if not equals:
-            if not rest or rest[0].startswith("--"):
-                raise ConfigError(f"command line: {flag} has no value; expected {flag} VALUE.")
-            value = rest.pop(0)
-        values[key.replace("-", "_") if "." not in key else _dotted_key(key)] = _yaml_value(flag, value)
+    others, values = _files_and_flags(flags)
+    if others:
+        raise ConfigError(f"command line: {others[0]!r} is not expected here; expected --key value.")
     return values
 
 
 def study_yaml(study: Study) -> str:
     """The resolved study as YAML that loads to an equal study."""
     return yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _files_and_flags(arguments: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
+    """What belongs to no flag, and the flags with their values."""
+    others: list[str] = []
+    values: dict[str, Any] = {}
+    rest = list(arguments)
+    while rest:
+        argument = rest.pop(0)
+        if not argument.startswith("--"):
+            others.append(argument)
+            continue
+        key, equals, value = argument[2:].partition("=")
+        if not equals:
+            if not rest or rest[0].startswith("--"):
+                raise ConfigError(_no_value(argument))
+            value = rest.pop(0)
+        values[key.replace("-", "_") if "." not in key else _dotted_key(key)] = _yaml_value(f"--{key}", value)
+    return others, values
+
+
+def _no_value(flag: str) -> str:
+    key = flag[2:].replace("-", "_")
+    told = None if key in Study.model_fields else answer(key)
+    problem = f"is not a key of a study; {told}" if told else f"has no value; expected {flag} VALUE"
+    return f"command line: {flag} {problem}."
+
+
+def _laid_over(path: Path, flags: Mapping[str, Any]) -> Study:
+    values = _read_yaml(path)
+    for key, value in flags.items():
+        _lay_over(values, key, value)
+    return study_from(values, f"{path} with flags" if flags else str(path))
 
 
 def _dotted_key(key: str) -> str:

@@ -9,6 +9,7 @@ from pydantic_core import ErrorDetails
 
 from seqdpo.study.config import Study
 from seqdpo.study.objectives import FORMATS, objective_models
+from seqdpo.study.other_tools import answer
 from seqdpo.wording import brief, did_you_mean
 
 MAX_LISTED = 15
@@ -111,7 +112,9 @@ def _expectation(problem: ErrorDetails) -> str:
 def _unknown_key(key: str, name: str, tag: str | None) -> str:
     known = _keys_of_format(tag) if tag else list(Study.model_fields)
     kind = f"an objective of format {tag}" if tag else "a study"
-    return f"{key} is not a key of {kind}" + (_nearest(name, known) or f"; expected one of {', '.join(known)}")
+    told = answer(name, of_objective=tag is not None)
+    rest = f"; {told}" if told else _nearest(name, known) or f"; expected one of {', '.join(known)}"
+    return f"{key} is not a key of {kind}{rest}"
 
 
 def _nearest(name: Any, known: Sequence[str]) -> str:

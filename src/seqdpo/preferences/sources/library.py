@@ -1,18 +1,16 @@
 """What the datasets library reads: folders that it saved, and the hub."""
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from seqdpo.errors import ConfigError, DataError
-from seqdpo.hub import hub_or_cache
+from seqdpo.hub import DATASET_ID, hub_or_cache, kept_snapshot, why_not
 from seqdpo.preferences.files import data_extension, nonempty, not_found
 from seqdpo.preferences.sources.sides import Splits, Table
 from seqdpo.wording import first_line
 
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _ROWS_AT_ONCE = 256
 _MEDIA = ("Image", "Audio", "Video", "Pdf")  # features that want libraries of their own to be decoded
 
@@ -34,14 +32,15 @@ def saved_splits(folder: Path) -> Splits:
 
 def hub_splits(name: str, revision: str | None, place: Mapping[str, str | None]) -> Splits:
     """A dataset of the hub; `place` has the configuration (`name`) or the folder (`data_dir`) in it."""
-    if not _HUB_ID.fullmatch(name) or data_extension(Path(name)):
+    if not DATASET_ID.fullmatch(name) or data_extension(Path(name)):
         raise ConfigError(
             not_found("dataset_name", name) + " Check the path, or give a hub id such as 'Anthropic/hh-rlhf'."
         )
     try:
         loaded = load_from_hub(name, name=place.get("name"), data_dir=place.get("data_dir"), revision=revision)
     except Exception as error:  # from datasets, huggingface_hub and its HTTP client, of many kinds
-        raise ConfigError(f"{not_found('dataset_name', name)} {_hub_reason(error)}") from error
+        because = why_not("dataset", name, revision, error) or _library_reason(error)
+        raise ConfigError(f"{not_found('dataset_name', name)} {because}") from error
     return _dataset_splits(loaded, name)
 
 
@@ -51,9 +50,9 @@ def load_from_hub(
     """All splits of a dataset on the hub, from the local cache where it has them."""
     import datasets
 
-    with _quiet(), hub_or_cache():
+    with _quiet(), hub_or_cache("dataset", dataset_id, revision):
         loaded: Mapping[str, Iterable[dict[str, Any]]] = datasets.load_dataset(
-            dataset_id, name=name, data_dir=data_dir, revision=revision
+            kept_snapshot(dataset_id, revision) or dataset_id, name=name, data_dir=data_dir, revision=revision
         )
     return loaded
 
@@ -76,33 +75,24 @@ def _undecoded(rows: Any) -> Iterable[dict[str, Any]]:
         yield from table.to_pylist()
 
 
-def _hub_reason(error: BaseException) -> str:
-    from datasets.exceptions import DatasetNotFoundError
-
+def _library_reason(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
-    if isinstance(error, DatasetNotFoundError):
-        return "The hub has no dataset of that name for you. Check the name; if it is private or gated, log in."
-    if isinstance(error, ConnectionError | TimeoutError):
-        return "The hub could not be reached either. Check the path or the network, or download it and give the folder."
     return f"From the hub it could not be loaded: {first_line(error)}. Check subset and dataset_revision."
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps progress bars and retry notices of the hub's libraries off the user's screen."""
+    """Keeps progress bars and notices of the datasets library off the user's screen."""
     import datasets
-    from huggingface_hub.utils import logging as hub_logging
 
     had_bars = not datasets.are_progress_bars_disabled()
-    levels = datasets.logging.get_verbosity(), hub_logging.get_verbosity()
+    verbosity = datasets.logging.get_verbosity()
     datasets.disable_progress_bars()
     datasets.logging.set_verbosity(datasets.logging.CRITICAL)
-    hub_logging.set_verbosity(hub_logging.CRITICAL)
     try:
         yield
     finally:
         if had_bars:
             datasets.enable_progress_bars()
-        datasets.logging.set_verbosity(levels[0])
-        hub_logging.set_verbosity(levels[1])
+        datasets.logging.set_verbosity(verbosity)
