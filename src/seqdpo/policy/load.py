@@ -18,7 +18,7 @@ from transformers import (
 
 from seqdpo.errors import ConfigError, SeqdpoError
 from seqdpo.hub import cached_commit
-from seqdpo.policy.adapters import check_target_modules, new_adapter
+from seqdpo.policy.adapters import new_adapter
 from seqdpo.policy.checks import check_causal, check_finite, check_template, check_tensors, loading, reason
 from seqdpo.preferences.files import not_found
 from seqdpo.study.keys import ModelKeys, PolicyKeys
@@ -87,10 +87,10 @@ def count_parameters(keys: PolicyKeys) -> ParameterCount:
     with torch.device("meta"), loading(keys, "configuration"):
         model = AutoModelForCausalLM.from_config(config, trust_remote_code=keys.trust_remote_code)
     check_causal(keys, model)
-    check_target_modules(model, keys)
     with torch.device("meta"):
-        trainable, total = new_adapter(model, keys, seed=0).get_nb_trainable_parameters()
-    return ParameterCount(trainable, total)
+        parameters = list(new_adapter(model, keys, seed=0).parameters())
+    trainable = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
+    return ParameterCount(trainable, sum(parameter.numel() for parameter in parameters))
 
 
 def model_hash(keys: ModelKeys, progress: Callable[[str], None] = lambda text: None) -> str:
