@@ -162,7 +162,7 @@ def test_a_window_that_never_reaches_the_attention_is_found_out(monkeypatch):
     model = deepcopy(random_model("mistral"))
     model.config.sliding_window = 40
     assert choose_engine(deepcopy(model), 40).startswith(PACKED)
-    assert choose_engine(model, 41).startswith("padded: packed trees differ from the padded path")
+    assert choose_engine(model, 41).startswith("padded: packed trees differ from single sequences")
 
 
 def test_a_window_that_holds_the_longest_sequence_is_no_obstacle(random_pairs):

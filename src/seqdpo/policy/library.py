@@ -4,7 +4,7 @@ Such names change from release to release; tests/policy/test_library.py holds ea
 """
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from inspect import signature
 
 from peft import LoraConfig
@@ -75,20 +75,3 @@ def _fuses(model: nn.Module, name: str) -> bool:
     except ValueError:  # one of two names that are fused into one
         return True
     return bool(config.target_parameters)
-
-
-def forget_longest(model: nn.Module) -> None:
-    """Rotary embeddings with dynamic scaling keep the longest sequence they have seen, and read others by it."""
-    for module in model.modules():
-        if hasattr(module, "max_seq_len_cached") and hasattr(module, "original_max_seq_len"):
-            for name in [name for name in vars(module) if name.endswith("max_seq_len_cached")]:
-                setattr(module, name, module.original_max_seq_len)
-            _restore_frequencies(module)
-
-
-def _restore_frequencies(module: nn.Module) -> None:
-    for name, buffer in list(module.named_buffers(recurse=False)):
-        original = getattr(module, name.replace("inv_freq", "original_inv_freq"), None)
-        if name.endswith("inv_freq") and not name.endswith("original_inv_freq") and original is not None:
-            with suppress(RuntimeError):  # on meta there is nothing to copy
-                setattr(module, name, original.to(buffer.device).clone())

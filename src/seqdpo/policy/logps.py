@@ -1,4 +1,4 @@
-"""Log-probabilities of responses under a model: by packed trees where the model can, else by padding."""
+"""Log-probabilities of responses under a model: by packed trees, padded, or one by one, as its engine was chosen."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -13,6 +13,7 @@ from seqdpo.policy.blocks import BUCKET
 from seqdpo.policy.head import head_of, token_logps
 from seqdpo.policy.packing import PackedPairs, packed_pairs
 from seqdpo.policy.padding import padded_logps, padded_pairs
+from seqdpo.policy.singles import reads_singly, single_logps
 from seqdpo.preferences.tokens import PairTokens
 
 
@@ -29,6 +30,8 @@ def response_logps(model: nn.Module, pairs: Sequence[PairTokens]) -> ResponseLog
     base = base_of(model)
     if is_tree_attention(base):
         logps = packed_logps(base, packed_batch(pairs, device))
+    elif reads_singly(base):
+        logps = single_logps(base, pairs)
     else:
         logps = padded_logps(model, padded_pairs(pairs, device))
     chosen, rejected = logps.chunk(2)

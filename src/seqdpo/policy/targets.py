@@ -5,7 +5,8 @@ mechanism's tables) is true of those and of nothing else.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from torch import nn
@@ -151,10 +152,10 @@ def _large_parameters(layers: _Layers) -> set[str]:
         module = name.rpartition(".")[0]
         if parameter.dim() >= 2 and not isinstance(layers.modules[module], usual) and module not in layers.unread:
             sizes[name] = parameter.numel()
-    kinds: dict[str, int] = {}
+    by_kind: Counter[str] = Counter()
     for name, size in sizes.items():
-        kinds[_kind(name)] = kinds.get(_kind(name), 0) + size
-    return {name for name in sizes if kinds[_kind(name)] >= WORTH_NAMING * total}
+        by_kind[_kind(name)] += size
+    return {name for name in sizes if by_kind[_kind(name)] >= WORTH_NAMING * total}
 
 
 def _as_matched(chosen: set[str], layers: _Layers) -> list[str]:
@@ -166,12 +167,15 @@ def _as_matched(chosen: set[str], layers: _Layers) -> list[str]:
     return sorted(names)
 
 
-def _note(names: Iterable[str], why: str) -> list[str]:
-    kinds: Sequence[str] = sorted({_kind(name) for name in names})
-    if not kinds:
-        return []
-    more = f" and {len(kinds) - _MAX_NAMED} more kinds" if len(kinds) > _MAX_NAMED else ""
-    return [f"{listed(list(kinds[:_MAX_NAMED]))}{more}: {why}."]
+def kinds(names: Iterable[str]) -> str:
+    """Some layers in words, those of all blocks by one name."""
+    found = sorted({_kind(name) for name in names})
+    more = f" and {len(found) - _MAX_NAMED} more kinds" if len(found) > _MAX_NAMED else ""
+    return listed(found[:_MAX_NAMED]) + more
+
+
+def _note(names: set[str], why: str) -> list[str]:
+    return [f"{kinds(names)}: {why}."] if names else []
 
 
 def _last(name: str) -> str:
