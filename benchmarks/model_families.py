@@ -60,7 +60,31 @@ SIZES: dict[str, Any] = {
     "patch_size": 16,
 }
 #: What a family needs beside, because its sizes depend on each other.
-SPECIAL: dict[str, dict[str, Any]] = {}
+_ROPE = {"rope_theta": 10_000.0, "rope_type": "default"}
+_PER_LAYER = {"vocab_size_per_layer_input": VOCABULARY, "hidden_size_per_layer_input": 16, "num_kv_shared_layers": 0}
+
+
+SPECIAL: dict[str, dict[str, Any]] = {
+    "blt": {"encoder_hash_byte_group_vocab": 100, "encoder_hash_byte_group_nb_functions": 1},
+    "dbrx": {"ffn_config": {"ffn_hidden_size": 48, "moe_num_experts": 4, "moe_top_k": 2, "hidden_size": 64}},
+    "dots3_note": {"num_key_value_heads": 4},
+    "dots3_note_text": {"num_key_value_heads": 4},
+    "gemma3n_text": {"num_hidden_layers": 5, "activation_sparsity_pattern": 0.0, "laurel_rank": 8, **_PER_LAYER},
+    "gemma4": {"text_config": _PER_LAYER},
+    "gemma4_text": _PER_LAYER,
+    "gpt_neo": {"num_layers": 4, "attention_types": [[["global", "local"], 2]]},
+    "hunyuan_v1_dense": {"rope_parameters": _ROPE},
+    "hunyuan_v1_moe": {"rope_parameters": _ROPE},
+    "lfm2_moe": {"layer_types": ["conv", "full_attention", "conv", "full_attention"]},
+    "mamba2": {"num_heads": 8, "state_size": 16, "n_groups": 2},
+    "ministral": {"rope_parameters": _ROPE},
+    "nemotron": {"num_key_value_heads": 2},
+    "reformer": {"is_decoder": True},
+    "xlm": {"emb_dim": 64},
+    "zamba": {"num_hidden_layers": 6, "attn_layer_period": 3, "attn_layer_offset": 2, "n_mamba_heads": 2},
+    "zamba2": {"layers_block_type": ["mamba", "hybrid", "mamba", "hybrid"], "num_hidden_layers": 4},
+    "zaya": {"num_experts_per_tok": 1},
+}
 
 
 def main() -> None:

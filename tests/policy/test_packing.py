@@ -13,12 +13,12 @@ from seqdpo.measure.scores import pair_logps
 from seqdpo.policy.batches import batch_indices
 from seqdpo.policy.engine import PACKED, choose_engine
 from seqdpo.policy.head import Head, head_of, token_logps
+from seqdpo.policy.library import checkpointing
 from seqdpo.policy.logps import response_logps
 from seqdpo.policy.lora import fuse_lora
 from seqdpo.policy.packing import Tree, packed_pairs
 from seqdpo.policy.segments import SegmentAttention
 from seqdpo.preferences.tokens import PairTokens
-from seqdpo.training.stage import _enable_checkpointing
 
 
 def packed(model, longest=200):
@@ -133,8 +133,9 @@ def test_checkpointed_activations_give_the_same_gradients(random_pairs):
     pairs = mixed_pairs(random_pairs, 5)
     plain = gradients(with_lora(packed(random_model("llama"))), pairs)
     model = with_lora(packed(random_model("llama")))
-    _enable_checkpointing(model.get_base_model())
-    for gradient, other in zip(gradients(model.train(), pairs), plain, strict=True):
+    with checkpointing(model.get_base_model()):
+        checkpointed = gradients(model.train(), pairs)
+    for gradient, other in zip(checkpointed, plain, strict=True):
         torch.testing.assert_close(gradient, other)
 
 

@@ -46,12 +46,9 @@ def accepts(model: PreTrainedModel, option: str) -> bool:
 
 
 def refused_by_peft(model: nn.Module, names: Iterable[str]) -> set[str]:
-    """Those last parts of module names that PEFT takes for something else than linear layers of this model.
-
-    It refuses some of state-space models, whose kernels read the weights themselves, and turns some of
-    mixture-of-experts models into adapters on their fused experts, which are no linear layers.
-    """
-    return {name for name in names if _refuses(model, name) or _fuses(model, name)}
+    """Those last parts of module names that PEFT refuses: of state-space models, whose kernels read the weights
+    themselves, so that LoRA on them would be lost."""
+    return {name for name in names if _refuses(model, name)}
 
 
 def _refuses(model: nn.Module, name: str) -> bool:
@@ -62,6 +59,11 @@ def _refuses(model: nn.Module, name: str) -> bool:
     except ValueError:
         return True
     return False
+
+
+def fused_by_peft(model: nn.Module, names: Iterable[str]) -> set[str]:
+    """Those last parts of module names that PEFT takes for fused experts, which are no linear layers."""
+    return {name for name in names if _fuses(model, name)}
 
 
 def _fuses(model: nn.Module, name: str) -> bool:

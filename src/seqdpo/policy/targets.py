@@ -13,7 +13,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from seqdpo.errors import ConfigError
-from seqdpo.policy.library import LINEAR, refused_by_peft
+from seqdpo.policy.library import LINEAR, fused_by_peft, refused_by_peft
 from seqdpo.study.keys import AdapterKeys
 from seqdpo.wording import did_you_mean, listed
 
@@ -48,15 +48,16 @@ class _Layers:
         self.modules = dict(model.named_modules())
         self.head = {name for name, module in self.modules.items() if name and module is model.get_output_embeddings()}
         linear = [name for name, module in self.modules.items() if type(module) in LINEAR]
-        refused = refused_by_peft(model, sorted({_last(name) for name in linear}))
-        self.refused = {name for name in linear if _last(name) in refused}
-        self.plain = set(linear) - self.refused
+        last = sorted({_last(name) for name in linear})
+        self.refused = _ending(linear, refused_by_peft(model, last))
+        self.fused = _ending(linear, fused_by_peft(model, last))
+        self.plain = set(linear) - self.refused - self.fused
         self.unread = _not_for_text(model, self.modules) - self.head
         #: linear layers of a kind of their own, such as routers that return more than a product
         self.others = {
             name
             for name, module in self.modules.items()
-            if isinstance(module, nn.Linear) and name not in self.plain | self.refused
+            if isinstance(module, nn.Linear) and type(module) not in LINEAR
         }
 
     def matching(self, target: str) -> set[str]:
@@ -68,6 +69,12 @@ class _Layers:
 
 
 def _all_linear(layers: _Layers) -> Targets:
+    if layers.refused:
+        raise ConfigError(
+            f"lora_target_modules = 'all-linear' does not fit the model: LoRA on {kinds(layers.refused)} is lost where "
+            f"kernels of {type(layers.model).__name__} read these weights themselves; expected names of its linear "
+            f"layers. Set lora_target_modules: [{', '.join(layers.fitting())}]."
+        )
     chosen = layers.plain - layers.head - layers.unread
     if not chosen:
         raise ConfigError(
@@ -77,7 +84,7 @@ def _all_linear(layers: _Layers) -> Targets:
     left_out = [
         *_note(layers.unread & layers.plain, "text does not pass through them"),
         *_note(layers.others - layers.unread, "they are more than linear layers"),
-        *_note(layers.refused - layers.unread, "LoRA does not fit them in this family"),
+        *_note(layers.fused - layers.unread, "PEFT takes their names for those of fused experts"),
         *_note(_large_parameters(layers), "these weights are in no linear layer"),
     ]
     return Targets(_as_matched(chosen, layers), [f"lora_target_modules: all-linear leaves out {n}" for n in left_out])
@@ -110,9 +117,13 @@ def _check_target(layers: _Layers, target: str) -> None:
     wrong = sorted(matched - layers.plain)
     if wrong:
         kind = type(layers.modules[wrong[0]]).__name__
-        fused = ", which PEFT puts on fused experts or refuses in this family" if wrong[0] in layers.refused else ""
+        why = ""
+        if wrong[0] in layers.refused:
+            why = ", on which LoRA is lost where the family's kernels read the weights themselves"
+        elif wrong[0] in layers.fused:
+            why = ", whose name PEFT takes for that of fused experts in this family"
         raise ConfigError(
-            f"lora_target_modules = [{target!r}] does not fit the model: {wrong[0]!r} is of type {kind}{fused}; "
+            f"lora_target_modules = [{target!r}] does not fit the model: {wrong[0]!r} is of type {kind}{why}; "
             f"expected 'all-linear' or names of its linear layers: {listed(fitting)}. Change it."
         )
 
@@ -176,6 +187,10 @@ def kinds(names: Iterable[str]) -> str:
 
 def _note(names: set[str], why: str) -> list[str]:
     return [f"{kinds(names)}: {why}."] if names else []
+
+
+def _ending(names: Iterable[str], last: set[str]) -> set[str]:
+    return {name for name in names if _last(name) in last}
 
 
 def _last(name: str) -> str:

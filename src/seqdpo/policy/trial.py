@@ -21,6 +21,7 @@ from seqdpo.policy.attention import own_attention
 from seqdpo.policy.checks import reason
 from seqdpo.policy.engine import TOLERANCE, probe_pairs
 from seqdpo.policy.library import can_checkpoint, checkpointing
+from seqdpo.policy.load import outline
 from seqdpo.policy.logps import base_of, response_logps
 from seqdpo.policy.singles import single_logps
 from seqdpo.policy.targets import kinds, lora_targets
@@ -38,13 +39,14 @@ class Trial(NamedTuple):
     notes: list[str]
 
 
-def check_checkpointing(model: PreTrainedModel, keys: OptimiserKeys) -> None:
-    """Needs no weights. Raises: ConfigError if the study asks for what the model does not have."""
-    if keys.gradient_checkpointing and not can_checkpoint(model):
-        raise ConfigError(
-            f"gradient_checkpointing = True: {type(model).__name__} has none in transformers; expected false for this "
-            "model. Set gradient_checkpointing: false."
-        )
+def foresee_adapter(keys: PolicyKeys, optimiser: OptimiserKeys) -> list[str]:
+    """What of the trial needs no weights: notes on the layers that the adapter leaves out.
+
+    Raises: ConfigError as `try_adapter`.
+    """
+    model = outline(keys)
+    _check_checkpointing(model, optimiser)
+    return lora_targets(model, keys).notes
 
 
 def try_adapter(base: PreTrainedModel, keys: PolicyKeys, optimiser: OptimiserKeys) -> Trial:
@@ -53,7 +55,7 @@ def try_adapter(base: PreTrainedModel, keys: PolicyKeys, optimiser: OptimiserKey
     The base is left as it was.
     Raises: ConfigError that names the key or the model, and what cannot be done with it.
     """
-    check_checkpointing(base, optimiser)
+    _check_checkpointing(base, optimiser)
     pairs = probe_pairs(base, longest=0)[:2]
     before = _scores(base, pairs)
     with TemporaryDirectory(prefix="seqdpo-trial-") as folder:
@@ -69,6 +71,14 @@ def try_adapter(base: PreTrainedModel, keys: PolicyKeys, optimiser: OptimiserKey
     return Trial(sum(idle.values()), [*lora_targets(base, keys).notes, *_idle_note(idle)])
 
 
+def _check_checkpointing(model: PreTrainedModel, keys: OptimiserKeys) -> None:
+    if keys.gradient_checkpointing and not can_checkpoint(model):
+        raise ConfigError(
+            f"gradient_checkpointing = True: {type(model).__name__} has none in transformers; expected false for this "
+            "model. Set gradient_checkpointing: false."
+        )
+
+
 def _stage(
     base: PreTrainedModel,
     keys: PolicyKeys,
@@ -81,10 +91,13 @@ def _stage(
     mode = "" if parent is None else f" (adapter_mode: {keys.adapter_mode})"
     start = None if parent is None else _of_file(base, parent, pairs)
     with trainable_policy(base, keys, parent, seed=0) as policy:
+        now = _scores(policy.eval(), pairs)
         if start is not None:
-            _compare(base, _scores(policy.eval(), pairs), start, f"when a stage begins{mode}", exact=False)
+            _compare(base, now, start, f"when a stage begins{mode}", exact=False)
         with _doing(base, f"trained{mode}"):
-            idle = _step(policy, optimiser, pairs)
+            training, idle = _step(policy, optimiser, pairs)
+        if not keys.lora_dropout:
+            _compare(base, training, now, "in training mode", exact=False)
         live = _scores(policy.eval(), pairs)
         with _doing(base, f"saved{mode}"):
             save_adapter(policy, keys, parent, folder)
@@ -93,8 +106,11 @@ def _stage(
     return idle
 
 
-def _step(policy: PeftModel, optimiser: OptimiserKeys, pairs: list[PairTokens]) -> dict[str, int]:
-    """One backward pass; weights that got a gradient move at random, since that of A is 0 while B is 0."""
+def _step(policy: PeftModel, optimiser: OptimiserKeys, pairs: list[PairTokens]) -> tuple[Tensor, dict[str, int]]:
+    """(scores in training mode, adapter weights without gradient by name), after one backward pass.
+
+    Weights that got a gradient move at random, since that of A is 0 while B is 0.
+    """
     trainable = {name: p for name, p in policy.named_parameters() if p.requires_grad}
     hidden = checkpointing(base_of(policy)) if optimiser.gradient_checkpointing else nullcontext()
     with hidden, torch.random.fork_rng():
@@ -114,7 +130,7 @@ def _step(policy: PeftModel, optimiser: OptimiserKeys, pairs: list[PairTokens]) 
             f"lora_target_modules: no layer of {type(base_of(policy)).__name__} that it names gets a gradient from "
             "text; expected layers that the text passes through. Change it."
         )
-    return idle
+    return torch.cat(logps).detach(), idle
 
 
 def _scores(model: torch.nn.Module, pairs: list[PairTokens]) -> Tensor:

@@ -7,8 +7,8 @@ from seqdpo.cache import cache_dir
 from seqdpo.errors import ConfigError, DataError, Problems
 from seqdpo.lab import preferences as lab_preferences
 from seqdpo.lab.model import lab_model_path
-from seqdpo.policy.checks import check_weight_files
-from seqdpo.policy.load import count_parameters, load_config, load_tokenizer
+from seqdpo.policy.load import check_weights, count_parameters, load_config, load_tokenizer
+from seqdpo.policy.trial import foresee_adapter
 from seqdpo.preferences.pairs import Candidates
 from seqdpo.preferences.prepare import Preferences, prepare
 from seqdpo.preferences.sources import read_candidates
@@ -17,6 +17,7 @@ from seqdpo.run.continuation import check_continuation
 from seqdpo.run.folder import RunFolder, check_output_dir
 from seqdpo.study.config import Study
 from seqdpo.study.objectives import LabObjective, Objective
+from seqdpo.training.schedule import check_schedule
 
 #: The model_name_or_path of the built-in model.
 LAB = "lab"
@@ -96,13 +97,17 @@ def check_study(study: Study, progress: Progress) -> tuple[Preferences, Tokenise
     """
     problems = Problems()
     with problems.collected():
+        check_schedule(study)
+    with problems.collected():
         check_output_dir(Path(study.output_dir))
         check_continuation(RunFolder(Path(study.output_dir)), study, {})
     with problems.collected():
         study = with_model_path(study, progress)
         with problems.collected():
             count_parameters(study)
-            check_weight_files(study)
+            for note in foresee_adapter(study, study):
+                progress(note)
+            check_weights(study)
         with problems.collected():
             checked = read_preferences(study, progress)
     problems.raise_all()

@@ -23,9 +23,9 @@ from seqdpo.errors import RunError
 from seqdpo.measure.movement import movement_table, weight_norms
 from seqdpo.measure.scores import PairLogps, pair_logps
 from seqdpo.policy.adapters import loaded_adapter, save_adapter, trainable_policy
-from seqdpo.policy.checks import check_weight_files
 from seqdpo.policy.engine import choose_engine
-from seqdpo.policy.load import ParameterCount, count_parameters, load_model, model_hash
+from seqdpo.policy.load import ParameterCount, check_weights, count_parameters, load_model, model_hash
+from seqdpo.policy.trial import foresee_adapter, try_adapter
 from seqdpo.preferences.pairs import content_hash
 from seqdpo.preferences.prepare import Preferences, PreparedPair
 from seqdpo.preferences.table import pairs_table
@@ -45,6 +45,7 @@ from seqdpo.study.file import study_yaml
 from seqdpo.tables import GRADIENTS_SCHEMA
 from seqdpo.training.loss import reference_offsets
 from seqdpo.training.placebo import TrainingPairs, with_own_labels
+from seqdpo.training.schedule import check_schedule
 from seqdpo.training.stage import Step, train_stage
 
 MANIFEST_VERSION = 1
@@ -64,7 +65,9 @@ def run_study(study: Study, board: Board) -> RunFolder:
     check_continuation(folder, study, {})  # what can be told before the data and the model are read
     resolved = with_model_path(study, board.message)
     parameters = count_parameters(resolved)
-    check_weight_files(resolved)
+    foresee_adapter(resolved, resolved)
+    check_schedule(resolved)
+    check_weights(resolved)
     preferences, _ = read_preferences(resolved, board.message)
     identity = {
         "data": preferences.content_hash(),
@@ -76,6 +79,8 @@ def run_study(study: Study, board: Board) -> RunFolder:
     base = load_model(resolved)
     engine = choose_engine(base, preferences.longest, resolved.lora_target_modules)
     board.message(f"engine: {engine}")
+    for note in try_adapter(base, resolved, resolved).notes:
+        board.message(note)
     identity = {"model": model_hash(resolved, board.message), **identity}
     with folder.locked():
         check_continuation(folder, study, identity)
