@@ -1,7 +1,7 @@
 """Which causal language models of the installed transformers seqdpo can read, train and save: docs/models.md.
 
-    python benchmarks/model_families.py            every family, each in a process of its own; rewrites the table
-    python benchmarks/model_families.py llama rwkv these families only, printed
+    python benchmarks/model_families.py            every family, each in a process of its own; half an hour
+    python benchmarks/model_families.py llama rwkv these families only; the table keeps the others
 
 Of each family a random tiny model is made from its configuration, saved, and loaded as a study loads it. It is then
 scored, trained for two stages of a few steps in each adapter_mode, and every number is compared with one plain,
@@ -11,23 +11,29 @@ unpadded forward pass of transformers (and PEFT) for each sequence.
 import argparse
 import json
 import logging
+import re
 import subprocess
 import sys
 import tempfile
 import traceback
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import redirect_stdout
 from inspect import signature
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tables import report
 
 ROOT = Path(__file__).parents[1]
-RESULT, PAGE = ROOT / "benchmarks/results/model_families.json", ROOT / "docs/models.md"
+PAGE = ROOT / "docs/models.md"
+RESULT = ROOT / "benchmarks/results/model_families.json"
 BEGIN, END = "<!-- made by benchmarks/model_families.py -->", "<!-- end -->"
 MODES = ("continue", "new_on_merged", "stack")
-SECONDS_A_FAMILY = 300
+COLUMNS = ("family", "architecture", "outcome", "engine", "scored", *MODES, "lora_target_modules", "notes", "words")
+SECONDS_A_FAMILY = 120
 VOCABULARY = 200
 N_PAIRS, N_TRAIN, LONGEST = 10, 16, 120
 
@@ -98,12 +104,16 @@ def main() -> None:
         return
     names = given.families or families()
     with ThreadPoolExecutor(given.processes) as pool:
-        rows = []
+        rows = {one["family"]: one for one in earlier() if given.families}
         for found in pool.map(in_a_process, names):
             print(line(found), flush=True)
-            rows.append(found)
-    if not given.families:
-        write(rows)
+            rows[found["family"]] = found
+            write(list(rows.values()))
+
+
+def earlier() -> list[dict[str, Any]]:
+    """The rows of the last run."""
+    return json.loads(RESULT.read_text(encoding="utf-8"))["rows"] if RESULT.is_file() else []
 
 
 def families() -> list[str]:
@@ -168,6 +178,8 @@ def make_model(family: str, folder: Path) -> str:
     if size > 30e6:
         big = sorted(model.named_parameters(), key=lambda one: -one[1].numel())[:3]
         raise ValueError(f"{size:,} parameters: {[(name, tuple(p.shape)) for name, p in big]}")
+    with torch.no_grad():
+        model(input_ids=torch.arange(3, 30)[None])  # sizes that do not go together
     model.save_pretrained(folder)
     return type(model).__name__
 
@@ -204,7 +216,8 @@ def tried(folder: Path) -> dict[str, Any]:
         "objectives": {"one": {"format": "lab"}},
         "output_dir": str(folder / "out"),
     }
-    studies = {mode: Study.model_validate(keys | {"adapter_mode": mode}) for mode in MODES}
+    named = names_to_set(Study.model_validate(keys))
+    studies = {mode: Study.model_validate(keys | named | {"adapter_mode": mode}) for mode in MODES}
     study = studies["continue"]
     parameters = count_parameters(study)
     base = load_model(study)
@@ -221,8 +234,24 @@ def tried(folder: Path) -> dict[str, Any]:
     return found | {
         "outcome": "right" if right else "wrong",
         "trainable": parameters.trainable,
+        "lora_target_modules": study.lora_target_modules,
         "notes": list(notes),
     }
+
+
+def names_to_set(study: Any) -> dict[str, Any]:
+    """The lora_target_modules that a refusal of all-linear says to set; nothing where it is not refused."""
+    from seqdpo.errors import ConfigError
+    from seqdpo.policy.load import count_parameters
+
+    try:
+        count_parameters(study)
+    except ConfigError as error:
+        match = re.search(r"Set lora_target_modules: \[(.+)\]", str(error))
+        if match is None:
+            raise
+        return {"lora_target_modules": match[1].split(", ")}
+    return {}
 
 
 def made_up(n: int, seed: int) -> list[Any]:
@@ -293,18 +322,50 @@ def line(found: dict[str, Any]) -> str:
 
 def write(rows: list[dict[str, Any]]) -> None:
     """The JSON, and the table within docs/models.md."""
+    rows = sorted(rows, key=lambda one: one["family"])
+    notes = "Random tiny models, float32; differences are relative to the log-probability of a response."
+    with redirect_stdout(StringIO()):  # the page has the table
+        report("model_families", [{name: one.get(name) for name in COLUMNS} for one in rows], notes)
+    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
+    PAGE.write_text(f"{before}{BEGIN}\n{page(rows)}\n{END}{rest.partition(END)[2]}", encoding="utf-8")
+
+
+def page(rows: list[dict[str, Any]]) -> str:
+    """The generated part of docs/models.md."""
     import peft
     import torch
     import transformers
 
-    versions = {"torch": torch.__version__, "transformers": transformers.__version__, "peft": peft.__version__}
-    RESULT.write_text(json.dumps({"versions": versions, "rows": rows}, indent=1) + "\n", encoding="utf-8")
-    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
-    PAGE.write_text(f"{before}{BEGIN}\n{table(rows, versions)}\n{END}{rest.partition(END)[2]}", encoding="utf-8")
+    outcomes = [one["outcome"] for one in rows]
+    counts = ", ".join(f"{outcomes.count(name)} {name}" for name in sorted(set(outcomes)))
+    versions = f"torch {torch.__version__}, transformers {transformers.__version__}, peft {peft.__version__}"
+    lines = [f"{len(rows)} families with {versions}: {counts}.", "", *_table(RIGHT, rows, _right)]
+    return "\n".join([*lines, "", *_table(OTHERS, [one for one in rows if one["outcome"] != "right"], _other)])
 
 
-def table(rows: list[dict[str, Any]], versions: dict[str, str]) -> str:
-    return ""
+RIGHT = ("family", "read by", "scores differ by", *MODES, "lora_target_modules")
+OTHERS = ("family", "outcome", "words")
+
+
+def _table(header: tuple[str, ...], rows: list[dict[str, Any]], cells: Any) -> list[str]:
+    body = [f"| {' | '.join(cells(one))} |" for one in rows if cells is _other or one["outcome"] == "right"]
+    return [f"| {' | '.join(header)} |", f"|{'---|' * len(header)}", *body]
+
+
+def _right(one: dict[str, Any]) -> list[str]:
+    targets = one["lora_target_modules"]
+    left_out = " *" if any("leaves out" in note for note in one["notes"]) else ""
+    return [
+        f"`{one['family']}`",
+        one["engine"].partition(":")[0].partition(" (")[0],
+        *(f"{one[name]:.0e}" for name in ("scored", *MODES)),
+        (targets if isinstance(targets, str) else ", ".join(targets)) + left_out,
+    ]
+
+
+def _other(one: dict[str, Any]) -> list[str]:
+    words = " ".join(one["words"].split()).replace("|", "\\|").replace("'/model'", "'model'")
+    return [f"`{one['family']}`", one["outcome"], words[:400]]
 
 
 if __name__ == "__main__":
