@@ -6,19 +6,20 @@ import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from test_logps import FAMILIES, TOLERANCE, VOCABULARY, mixed_pairs, random_model
-from transformers import GraniteConfig, GraniteForCausalLM
+from test_logps import _GROUPED, FAMILIES, TOLERANCE, VOCABULARY, mixed_pairs, random_model
+from transformers import GraniteConfig, GraniteForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from seqdpo.measure.scores import pair_logps
 from seqdpo.policy.batches import batch_indices
 from seqdpo.policy.engine import PACKED, choose_engine
 from seqdpo.policy.head import Head, head_of, token_logps
+from seqdpo.policy.library import checkpointing
 from seqdpo.policy.logps import response_logps
 from seqdpo.policy.lora import fuse_lora
 from seqdpo.policy.packing import Tree, packed_pairs
 from seqdpo.policy.segments import SegmentAttention
+from seqdpo.policy.singles import single_logps
 from seqdpo.preferences.tokens import PairTokens
-from seqdpo.training.stage import _enable_checkpointing
 
 
 def packed(model, longest=200):
@@ -133,8 +134,9 @@ def test_checkpointed_activations_give_the_same_gradients(random_pairs):
     pairs = mixed_pairs(random_pairs, 5)
     plain = gradients(with_lora(packed(random_model("llama"))), pairs)
     model = with_lora(packed(random_model("llama")))
-    _enable_checkpointing(model.get_base_model())
-    for gradient, other in zip(gradients(model.train(), pairs), plain, strict=True):
+    with checkpointing(model.get_base_model()):
+        checkpointed = gradients(model.train(), pairs)
+    for gradient, other in zip(checkpointed, plain, strict=True):
         torch.testing.assert_close(gradient, other)
 
 
@@ -162,7 +164,7 @@ def test_a_window_that_never_reaches_the_attention_is_found_out(monkeypatch):
     model = deepcopy(random_model("mistral"))
     model.config.sliding_window = 40
     assert choose_engine(deepcopy(model), 40).startswith(PACKED)
-    assert choose_engine(model, 41).startswith("padded: packed trees differ from the padded path")
+    assert choose_engine(model, 41).startswith("padded: packed trees differ from single sequences")
 
 
 def test_a_window_that_holds_the_longest_sequence_is_no_obstacle(random_pairs):
@@ -224,3 +226,18 @@ def test_a_bfloat16_model_is_verified_too(random_pairs):
     model = deepcopy(random_model("llama")).to(torch.bfloat16)
     expected = np.stack(pair_logps(model, pairs, 1000))
     np.testing.assert_allclose(np.stack(pair_logps(packed(model), pairs, 1000)), expected, rtol=3e-2)
+
+
+def test_a_position_encoding_that_depends_on_the_longest_text_is_read_singly(random_pairs):
+    """longrope: texts of more than 32 tokens turn by other angles, and in a batch so would their neighbours."""
+    torch.manual_seed(0)
+    rope = {"rope_type": "longrope", "rope_theta": 10_000.0, "original_max_position_embeddings": 32}
+    rope |= {"short_factor": [1.0] * 6, "long_factor": [4.0] * 6}
+    config = LlamaConfig(**_GROUPED, rope_parameters=rope)
+    model = LlamaForCausalLM(config).eval().requires_grad_(False)
+    pairs = random_pairs(8, 4, (1, 40), (1, 20), VOCABULARY)
+    with torch.no_grad():
+        expected = single_logps(model, pairs).view(2, -1).double().numpy()
+    assert choose_engine(deepcopy(model), 32).startswith(PACKED)  # no text is that long
+    assert choose_engine(model, 60).startswith("single sequences")
+    np.testing.assert_allclose(np.stack(pair_logps(model, pairs, 500)), expected, rtol=TOLERANCE)

@@ -8,15 +8,15 @@ from pathlib import Path
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from seqdpo.errors import ConfigError, RunError
-from seqdpo.policy.checks import reason
+from seqdpo.errors import RunError
 from seqdpo.policy.lora import fuse_lora
+from seqdpo.policy.targets import lora_targets
 from seqdpo.study.keys import AdapterKeys, PolicyKeys
-from seqdpo.wording import did_you_mean, first_line, listed
+from seqdpo.wording import first_line
 
 EARLIER = "earlier"  # PEFT's name for the frozen adapter of `stack`, and for the start of a line
 WEIGHTS_FILE = "adapter_model.safetensors"
@@ -30,25 +30,6 @@ def lora_config(keys: AdapterKeys) -> LoraConfig:
         target_modules=keys.lora_target_modules,
         task_type="CAUSAL_LM",
     )
-
-
-def check_target_modules(model: nn.Module, keys: PolicyKeys) -> None:
-    """PEFT passes over a name that no module has, as long as another name fits.
-
-    Raises: ConfigError for such a name.
-    """
-    if isinstance(keys.lora_target_modules, str):
-        return
-    names = [name for name, _ in model.named_modules()]
-    for target in keys.lora_target_modules:
-        if not any(name == target or name.endswith(f".{target}") for name in names):
-            linear = {
-                name.rpartition(".")[2] for name, module in model.named_modules() if isinstance(module, nn.Linear)
-            }
-            raise ConfigError(
-                f"lora_target_modules: {target!r} is no module of {keys.model_name_or_path!r}; expected 'all-linear' "
-                f"or names of its linear layers: {listed(sorted(linear))}.{did_you_mean(target, linear)}"
-            )
 
 
 @contextmanager
@@ -120,7 +101,8 @@ def save_adapter(policy: PeftModel, keys: PolicyKeys, parent: Path | None, folde
     along the rank, so that it stands on the base alone: dW = [s1 B1, s2 B2] [A1; A2], exactly.
     """
     config = copy(policy.peft_config["default"])
-    tensors = get_peft_model_state_dict(policy, adapter_name="default")
+    # only A and B: left to itself PEFT asks the hub for the base's vocabulary, and adds the base's own head
+    tensors = get_peft_model_state_dict(policy, adapter_name="default", save_embedding_layers=False)
     if parent is not None and keys.adapter_mode != "continue":
         earlier = LoraConfig.from_pretrained(str(parent))
         tensors = _joined(
@@ -130,10 +112,14 @@ def save_adapter(policy: PeftModel, keys: PolicyKeys, parent: Path | None, folde
     config.base_model_name_or_path = keys.model_name_or_path
     config.revision = keys.model_revision
     config.inference_mode = True
+    for name, value in vars(config).items():
+        if isinstance(value, set):  # whose order changes with PYTHONHASHSEED
+            setattr(config, name, sorted(value))
     folder.mkdir(parents=True, exist_ok=True)
     config.save_pretrained(str(folder))
     on_cpu = {name: tensor.detach().float().cpu().contiguous() for name, tensor in tensors.items()}
-    save_file(on_cpu, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+    # not by safetensors' own save_file, whose file only its owner may read
+    (folder / WEIGHTS_FILE).write_bytes(save(on_cpu, metadata={"format": "pt"}))
 
 
 def _joined(
@@ -158,27 +144,32 @@ def _unloading(policy: PeftModel) -> Iterator[PeftModel]:
         policy.unload()
 
 
-def new_adapter(base: PreTrainedModel, keys: AdapterKeys, seed: int, policy: PeftModel | None = None) -> PeftModel:
-    """A fresh adapter around the base, or beside the adapter that `policy` already has."""
+def new_adapter(base: PreTrainedModel, keys: AdapterKeys, seed: int) -> PeftModel:
+    """A fresh adapter around the base.
+
+    Raises: ConfigError if lora_target_modules does not fit it.
+    """
+    config = _fitted_config(base, keys)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        try:
-            if policy is None:
-                policy = get_peft_model(base, lora_config(keys))
-            else:
-                policy.add_adapter("default", lora_config(keys))
-        except ValueError as error:
-            raise ConfigError(
-                f"lora_target_modules = {keys.lora_target_modules!r} does not fit the model; expected 'all-linear' or "
-                f"names of its linear layers. Change it. PEFT says: {reason(error)}"
-            ) from error
+        policy = get_peft_model(base, config)
     fuse_lora(policy)
     return policy
 
 
+def _fitted_config(base: PreTrainedModel, keys: AdapterKeys) -> LoraConfig:
+    config = lora_config(keys)
+    config.target_modules = set(lora_targets(base, keys).names)
+    return config
+
+
 def _stacked(base: PreTrainedModel, keys: AdapterKeys, parent: Path, seed: int) -> PeftModel:
+    config = _fitted_config(base, keys)
     policy = _from_folder(base, parent, trainable=False, name=EARLIER)
-    new_adapter(base, keys, seed, policy)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        policy.add_adapter("default", config)
+    fuse_lora(policy)
     policy.base_model.set_adapter([EARLIER, "default"])
     for name, parameter in policy.named_parameters():
         parameter.requires_grad_(".default." in name)

@@ -3,7 +3,8 @@
 `policy/segments.py` computes it on CPUs, `policy/sequences.py` and `policy/blocks.py` on accelerators.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import torch
@@ -11,11 +12,13 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 
 from seqdpo.policy.blocks import BlockAttention
+from seqdpo.policy.library import attention_of
 from seqdpo.policy.packing import PackedPairs
 from seqdpo.policy.segments import SegmentAttention
 from seqdpo.policy.sequences import SequenceAttention
 
 PREFIX = "seqdpo_"
+_OWN = "seqdpo_own_attention"
 
 
 class TreeAttention(Protocol):
@@ -49,15 +52,31 @@ def back_ends_for(device: torch.device, dtype: torch.dtype) -> list[str]:
 
 def use_tree_attention(model: PreTrainedModel, back_end: str) -> None:
     """From now on the model's forward pass takes `trees` and reads packed pairs, and nothing else."""
+    if not is_tree_attention(model):
+        setattr(model, _OWN, attention_of(model))
     model.set_attn_implementation(PREFIX + back_end)
 
 
+@contextmanager
+def own_attention(model: PreTrainedModel) -> Iterator[None]:
+    """Within, the model reads plain sequences by the attention that it was loaded with."""
+    if not is_tree_attention(model):
+        yield
+        return
+    trees = attention_of(model)
+    model.set_attn_implementation(getattr(model, _OWN))
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(trees)
+
+
 def is_tree_attention(model: PreTrainedModel) -> bool:
-    return str(model.config._attn_implementation).startswith(PREFIX)
+    return attention_of(model).startswith(PREFIX)
 
 
 def tree_attention(model: PreTrainedModel, batch: PackedPairs) -> TreeAttention:
-    return BACK_ENDS[str(model.config._attn_implementation).removeprefix(PREFIX)](batch)
+    return BACK_ENDS[attention_of(model).removeprefix(PREFIX)](batch)
 
 
 def _attention(

@@ -4,12 +4,9 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
 
-import torch
 import transformers
 from jinja2 import TemplateSyntaxError
-from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
@@ -19,7 +16,6 @@ from seqdpo.preferences.files import contents, not_found
 from seqdpo.study.keys import ModelKeys
 from seqdpo.wording import reason
 
-_MAX_NAMED = 3  # tensors in a message
 _EXPECTED = {
     "configuration": f"config.json of a causal language model that transformers {transformers.__version__} knows",
     "tokenizer": "tokenizer.json and tokenizer_config.json in the folder",
@@ -123,62 +119,6 @@ def _base_of(adapter: Path) -> str:
     return f" of {base!r}"
 
 
-def _check_safetensors(path: Path) -> None:
-    try:
-        with safe_open(path, framework="pt"):
-            pass
-    except (SafetensorError, OSError) as error:
-        raise ConfigError(
-            f"{path}: no whole safetensors file: {reason(error)} Copy or download it again ({path.stat().st_size:,} "
-            "bytes are here)."
-        ) from None
-
-
-def check_weight_files(keys: ModelKeys) -> None:
-    """Looks at the weight files of a local model without reading the weights.
-
-    Raises: ConfigError if there are none, or one of them is cut off.
-    """
-    folder = Path(keys.model_name_or_path)
-    if not folder.is_dir():
-        return
-    files = [path for path in sorted(folder.iterdir()) if path.suffix in {".safetensors", ".bin"}]
-    if not files:
-        raise ConfigError(f"{folder}: no weights; expected *.safetensors beside {contents(folder)}. Copy them there.")
-    for path in files:
-        if path.suffix == ".safetensors":
-            _check_safetensors(path)
-
-
-def check_tensors(keys: ModelKeys, found: dict[str, Any]) -> None:
-    """transformers would draw at random what the files lack or hold in another shape, and only warn."""
-    missing = sorted(found["missing_keys"])
-    misshapen = [
-        f"{name} is {tuple(there)} where config.json wants {tuple(here)}"
-        for name, there, here in found["mismatched_keys"]
-    ]
-    problems = [
-        f"{len(names)} tensors {kind}: {_some(names)}"
-        for kind, names in (("missing", missing), ("of another shape", sorted(misshapen)))
-        if names
-    ]
-    if problems:
-        raise ConfigError(
-            f"model_name_or_path = {keys.model_name_or_path!r}: {'; '.join(problems)}; expected weights for every "
-            "part of the model that config.json describes. Save or download it again."
-        )
-
-
-def check_finite(keys: ModelKeys, model: nn.Module) -> None:
-    """A weight that is no number makes every log-probability none; better to hear which one it is."""
-    broken = [name for name, weight in model.named_parameters() if not weight.sum(dtype=torch.float32).isfinite()]
-    if broken:
-        raise ConfigError(
-            f"model_name_or_path = {keys.model_name_or_path!r}: {_some(broken)}: not all numbers in it are finite; "
-            "expected finite weights. Save or download it again."
-        )
-
-
 def check_causal(keys: ModelKeys, model: nn.Module) -> None:
     """transformers builds encoders such as BERT as language models whose tokens see those that come after."""
     causal = [flag for module in model.modules() if isinstance(flag := getattr(module, "is_causal", None), bool)]
@@ -201,7 +141,3 @@ def check_template(keys: ModelKeys, tokenizer: PreTrainedTokenizerBase) -> None:
         ) from None
     except Exception:  # what one conversation runs into says nothing of the others; those are counted
         return
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:_MAX_NAMED]) + (", …" if len(names) > _MAX_NAMED else "")

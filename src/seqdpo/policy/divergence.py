@@ -11,6 +11,7 @@ from seqdpo.policy.attention import is_tree_attention
 from seqdpo.policy.head import chunk_size, head_of, logits_of
 from seqdpo.policy.logps import packed_batch, packed_states
 from seqdpo.policy.padding import padded_logits, padded_pairs
+from seqdpo.policy.singles import reads_singly, responses_of, single_logits
 from seqdpo.preferences.tokens import PairTokens
 
 
@@ -30,6 +31,8 @@ def response_kl(
     """
     if is_tree_attention(base):
         kl = _packed(base, pairs, to_first, to_second)
+    elif reads_singly(base):
+        kl = _singly(base, pairs, to_first, to_second)
     else:
         kl = _padded(base, pairs, to_first, to_second)
     return ResponseKl(*kl.chunk(2))
@@ -59,6 +62,18 @@ def _padded(
     to_second()
     kl = _kl(first.flatten(0, 1), padded_logits(base, batch).flatten(0, 1)).view_as(batch.response_mask)
     return torch.where(batch.response_mask.bool(), kl, 0.0).sum(dim=1)
+
+
+def _singly(
+    base: PreTrainedModel, pairs: Sequence[PairTokens], to_first: Callable[[], None], to_second: Callable[[], None]
+) -> Tensor:
+    kl = []
+    for prompt, response in responses_of(pairs):
+        to_first()
+        first = single_logits(base, prompt, response)
+        to_second()
+        kl.append(_kl(first, single_logits(base, prompt, response)).sum())
+    return torch.stack(kl)
 
 
 def _kl(first: Tensor, second: Tensor) -> Tensor:

@@ -1,62 +1,137 @@
-"""Which way a model reads pairs: packed trees where that has been seen to give the padded path's numbers."""
+"""Which way a model reads pairs: packed trees, else padded, else one by one; each only where its numbers are right."""
+
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
+from seqdpo.errors import ConfigError
 from seqdpo.policy.attention import back_ends_for, use_tree_attention
+from seqdpo.policy.library import attention_of
 from seqdpo.policy.logps import packed_batch, packed_logps
 from seqdpo.policy.padding import padded_logps, padded_pairs
+from seqdpo.policy.singles import single_logps, use_singles
 from seqdpo.preferences.tokens import PairTokens
+from seqdpo.wording import reason
 
 PACKED = "packed trees"
-#: How far the two paths may differ, relative to the log-probability: float32 sums in another order, or bfloat16
-#: roundings; another function (a mask, a cap or a scale that is not ours) differs by far more.
+PADDED = "padded"
+SINGLE = "single sequences"
+#: How far a way may be from single sequences, relative to the log-probability: float32 sums in another order, or
+#: bfloat16 roundings; another function (a mask, a cap or a scale that is not ours) differs by far more.
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 2e-2}
 PROBE_LENGTHS = ((1, 5, 3), (17, 1, 6), (9, 4, 4))  # tokens of prompt, chosen, rejected
+LONGER_PROBE = (70, 9, 5)  # beyond the chunks of 64 that recurrent layers read in
+#: Keys of a configuration whose numbers of tokens change how a longer sequence is read.
+_THRESHOLDS = ("window", "chunk", "original_max_position_embeddings")
 
 
 def choose_engine(model: PreTrainedModel, longest: int, lora_target_modules: str | list[str] = "all-linear") -> str:
-    """Switches the model to packed trees if it can read them; returns what was chosen, and why.
+    """Switches the model to the fastest way that is right for it; returns what was chosen, and why.
 
-    Each model is verified, not its family: a few made-up pairs go both ways. `longest` is the study's longest
-    sequence in tokens; where a model's window is shorter, one of the pairs is longer than the window.
+    Each model is verified, not its family: a few made-up pairs go the way and, sequence by sequence, through a plain
+    forward pass. `longest` is the study's longest sequence in tokens; where a model reads longer texts in another way
+    than shorter ones (a window, a position encoding that is stretched), one of the pairs is longer than that.
+
+    Raises: ConfigError for a model whose plain forward pass fails, or depends on what it has read before.
     """
+    use_singles(model, False)
+    before = attention_of(model)
+    pairs = probe_pairs(model, longest)
+    with torch.inference_mode():
+        expected = _plain(model, pairs)
+        back_end, not_packed = _back_end(model, pairs, expected, lora_target_modules)
+        if back_end is not None:
+            return f"{PACKED} ({back_end})"
+        model.set_attn_implementation(before)
+        not_padded = _problem(
+            model, "be padded", expected, lambda: padded_logps(model, padded_pairs(pairs, model.device))
+        )
+        if not_padded is None:
+            return f"{PADDED}: {not_packed}"
+        _check_memory(model, pairs, expected)
+    use_singles(model, True)
+    return f"{SINGLE}: {not_padded}"
+
+
+def _back_end(
+    model: PreTrainedModel, pairs: list[PairTokens], expected: Tensor, lora_target_modules: str | list[str]
+) -> tuple[str | None, str | None]:
+    """(the back end that is right for packed trees, None), or (None, why there is none)."""
     head = next((name for name, module in model.named_modules() if module is model.get_output_embeddings()), "")
     if isinstance(lora_target_modules, list) and head.split(".")[-1] in lora_target_modules:
-        return f"padded: an adapter on the head {head!r}"
-    pairs = _probe_pairs(model, longest)
-    before = model.config._attn_implementation
-    with torch.inference_mode():
-        expected = padded_logps(model, padded_pairs(pairs, model.device))
-        for back_end in back_ends_for(model.device, model.dtype):
-            problem = _problem(model, back_end, pairs, expected)
-            if problem is None:
-                return f"{PACKED} ({back_end})"
-    model.set_attn_implementation(before)
-    return f"padded: {problem}"
+        return None, f"an adapter on the head {head!r}"
+    problem = None
+    for back_end in back_ends_for(model.device, model.dtype):
+        problem = _problem(model, "read packed trees", expected, partial(_packed, model, back_end, pairs))
+        if problem is None:
+            return back_end, None
+    return None, problem
 
 
-def _problem(model: PreTrainedModel, back_end: str, pairs: list[PairTokens], expected: Tensor) -> str | None:
-    """Why the model, which now has this back end, is not to be used with it; None: its numbers are as expected."""
+def _packed(model: PreTrainedModel, back_end: str, pairs: list[PairTokens]) -> Tensor:
+    use_tree_attention(model, back_end)
+    return packed_logps(model, packed_batch(pairs, model.device))
+
+
+def _plain(model: PreTrainedModel, pairs: list[PairTokens]) -> Tensor:
     try:
-        use_tree_attention(model, back_end)
-        found = packed_logps(model, packed_batch(pairs, model.device))
-    except Exception as error:  # whatever a family's code raises means that it cannot, and padding always can
-        return f"{type(model).__name__} cannot read packed trees ({type(error).__name__}: {error})"
-    difference = ((found - expected).abs() / expected.abs()).max().item()
-    if not difference <= TOLERANCE[model.dtype]:
-        return f"packed trees differ from the padded path by {difference:.1e} on {type(model).__name__}"
+        return single_logps(model, pairs)
+    except Exception as error:  # of every kind; what is left is another model
+        raise ConfigError(
+            f"model_name_or_path: {type(model).__name__} cannot read a text of {len(pairs[0].prompt)} tokens and more; "
+            f"expected a causal language model. Choose another model. It says: {reason(error)}"
+        ) from error
+
+
+def _check_memory(model: PreTrainedModel, pairs: list[PairTokens], expected: Tensor) -> None:
+    again = single_logps(model, pairs[::-1]).view(2, -1).flip(1).flatten()
+    if not _close(again, expected, model.dtype):
+        raise ConfigError(
+            f"model_name_or_path: what {type(model).__name__} says of a text depends on the texts it has read before; "
+            "expected a model whose scores are those of each text alone. Choose another model."
+        )
+
+
+def _problem(model: PreTrainedModel, what: str, expected: Tensor, compute: Callable[[], Tensor]) -> str | None:
+    """Why the model is not to be read in this way; None: its numbers are as expected."""
+    name = type(model).__name__
+    try:
+        found = compute()
+    except Exception as error:  # whatever a family's code raises means that it cannot, and single sequences always can
+        return f"{name} cannot {what} ({type(error).__name__}: {reason(error)})"
+    if not _close(found, expected, model.dtype):
+        difference = ((found - expected).abs() / expected.abs()).max().item()
+        how = "packed trees differ" if what == "read packed trees" else "padding changes scores: they differ"
+        return f"{how} from single sequences by {difference:.1e} on {name}"
     return None
 
 
-def _probe_pairs(model: PreTrainedModel, longest: int) -> list[PairTokens]:
-    config = model.config.get_text_config()
-    windows = [getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size")]
-    long = [(window + 5, 4, 3) for window in windows if window is not None and window < longest]
+def _close(found: Tensor, expected: Tensor, dtype: torch.dtype) -> bool:
+    return bool((found - expected).abs().le(TOLERANCE[dtype] * expected.abs()).all())
+
+
+def probe_pairs(model: PreTrainedModel, longest: int) -> list[PairTokens]:
+    """Made-up pairs of several lengths, on both sides of every threshold that texts of `longest` tokens can pass."""
+    config = model.config.get_text_config(decoder=True)
+    longer = [LONGER_PROBE] if longest >= sum(LONGER_PROBE) else []
+    long = [(threshold + 5, 4, 3) for threshold in sorted(set(_thresholds(config))) if threshold < longest]
     generator = np.random.default_rng(0)
     lengths = [
-        [generator.integers(0, config.vocab_size, n).astype(np.int32) for n in row] for row in (*PROBE_LENGTHS, *long)
+        [generator.integers(0, config.vocab_size, n).astype(np.int32) for n in row]
+        for row in (*PROBE_LENGTHS, *longer, *long)
     ]
     return [PairTokens(prompt, chosen, rejected, truncated=False) for prompt, chosen, rejected in lengths]
+
+
+def _thresholds(config: PreTrainedConfig) -> Iterator[int]:
+    waiting = [config.to_dict()]
+    while waiting:
+        for name, value in waiting.pop().items():
+            if isinstance(value, dict):
+                waiting.append(value)
+            elif type(value) is int and value > 0 and any(part in name for part in _THRESHOLDS):
+                yield value

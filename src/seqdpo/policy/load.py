@@ -18,10 +18,18 @@ from transformers import (
 
 from seqdpo.errors import ConfigError, SeqdpoError
 from seqdpo.hub import cached_commit
-from seqdpo.policy.adapters import check_target_modules, new_adapter
-from seqdpo.policy.checks import check_causal, check_finite, check_template, check_tensors, loading, reason
+from seqdpo.policy.adapters import new_adapter
+from seqdpo.policy.checks import check_causal, check_template, loading
+from seqdpo.policy.weights import (
+    check_finite,
+    check_tensors,
+    check_unquantised,
+    check_weight_files,
+    weight_files,
+)
 from seqdpo.preferences.files import not_found
 from seqdpo.study.keys import ModelKeys, PolicyKeys
+from seqdpo.wording import reason
 
 #: What Notepad writes before a text; no part of a chat template.
 BOM = "\ufeff"
@@ -60,26 +68,60 @@ def load_tokenizer(keys: ModelKeys) -> PreTrainedTokenizerBase:
 
 
 def load_config(keys: ModelKeys) -> PreTrainedConfig:
-    """The model's configuration."""
+    """The model's configuration.
+
+    Raises: ConfigError where it cannot be read, or its weights are quantised.
+    """
     with loading(keys, "configuration"):
-        return AutoConfig.from_pretrained(keys.model_name_or_path, **_origin(keys))
+        config = AutoConfig.from_pretrained(keys.model_name_or_path, **_origin(keys))
+    check_unquantised(keys, config)
+    return config
 
 
 def load_model(keys: ModelKeys) -> PreTrainedModel:
-    """The base model with frozen weights and no dropout, on the device, in evaluation mode."""
+    """The base model with frozen weights, without dropout, on the device, in evaluation mode."""
+    load_config(keys)
+    model = _from_files(keys)
+    model.requires_grad_(False)
+    _disable_dropout(model)
+    model = model.to(device()).eval()
+    check_finite(keys, model)
+    return model
+
+
+def _from_files(keys: ModelKeys, **options: Any) -> PreTrainedModel:
     with loading(keys, "weights"):
         model, found = AutoModelForCausalLM.from_pretrained(
             keys.model_name_or_path,
             dtype=getattr(torch, keys.dtype),
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # refused below, by name
+            **options,
             **_origin(keys),
         )
     check_tensors(keys, found)
-    model.requires_grad_(False)
-    _disable_dropout(model)
-    model = model.to(device()).eval()
-    check_finite(keys, model)
+    return model
+
+
+def check_weights(keys: ModelKeys) -> None:
+    """Whether the weight files of a local model are those that its configuration describes; no weight is read.
+
+    Raises: ConfigError for files that are missing or cut off, and tensors that are missing or of another shape.
+    """
+    if Path(keys.model_name_or_path).is_dir():
+        check_weight_files(keys)
+        _from_files(keys, device_map="meta")
+
+
+def outline(keys: ModelKeys) -> PreTrainedModel:
+    """The model without weights, from its configuration alone, on torch's meta device.
+
+    Raises: ConfigError if it is no causal language model.
+    """
+    config = load_config(keys)
+    with torch.device("meta"), loading(keys, "configuration"):
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(config, trust_remote_code=keys.trust_remote_code)
+    check_causal(keys, model)
     return model
 
 
@@ -88,14 +130,11 @@ def count_parameters(keys: PolicyKeys) -> ParameterCount:
 
     Raises: ConfigError if it is no causal language model, or lora_target_modules does not fit it.
     """
-    config = load_config(keys)
-    with torch.device("meta"), loading(keys, "configuration"):
-        model = AutoModelForCausalLM.from_config(config, trust_remote_code=keys.trust_remote_code)
-    check_causal(keys, model)
-    check_target_modules(model, keys)
+    model = outline(keys)
     with torch.device("meta"):
-        trainable, total = new_adapter(model, keys, seed=0).get_nb_trainable_parameters()
-    return ParameterCount(trainable, total)
+        parameters = list(new_adapter(model, keys, seed=0).parameters())
+    trainable = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
+    return ParameterCount(trainable, sum(parameter.numel() for parameter in parameters))
 
 
 def model_hash(keys: ModelKeys, progress: Callable[[str], None] = lambda text: None) -> str:
@@ -105,11 +144,10 @@ def model_hash(keys: ModelKeys, progress: Callable[[str], None] = lambda text: N
         return f"{keys.model_name_or_path}@{cached_commit(keys.model_name_or_path, _origin(keys)['revision'])}"
     progress("hashing the base weights")
     digest = hashlib.sha256()
-    for path in sorted(folder.glob("*")):
-        if path.suffix in {".safetensors", ".bin"} or path.name == "config.json":
-            digest.update(path.name.encode())
-            with path.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
+    for path in sorted([*weight_files(folder), folder / "config.json"]):
+        digest.update(path.name.encode())
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()
 
 

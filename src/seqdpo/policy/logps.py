@@ -1,4 +1,4 @@
-"""Log-probabilities of responses under a model: by packed trees where the model can, else by padding."""
+"""Log-probabilities of responses under a model: by packed trees, padded, or one by one, as its engine was chosen."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -14,6 +14,7 @@ from seqdpo.policy.blocks import BUCKET
 from seqdpo.policy.head import head_of, token_logps
 from seqdpo.policy.packing import PackedPairs, packed_pairs
 from seqdpo.policy.padding import padded_logps, padded_pairs
+from seqdpo.policy.singles import reads_singly, single_logps
 from seqdpo.preferences.tokens import PairTokens
 
 
@@ -35,6 +36,8 @@ def response_logps(model: nn.Module, pairs: Sequence[PairTokens], tail_weight: f
     weights = None if tail_weight is None else _tail_weights(pairs, tail_weight, device)
     if is_tree_attention(base):
         logps = packed_logps(base, packed_batch(pairs, device), weights)
+    elif reads_singly(base):
+        logps = single_logps(base, pairs, weights)
     else:
         logps = padded_logps(model, padded_pairs(pairs, device), weights)
     chosen, rejected = logps.chunk(2)

@@ -32,8 +32,10 @@ def _forward(layer: LoraLinear, x: Tensor, *args: Any, **options: Any) -> Tensor
         scale = 1.0
     dropout = layer.lora_dropout[adapters[-1]]
     dropped = dropout(x) if layer.training and isinstance(dropout, nn.Dropout) else None
-    output: Tensor = _LoraLinear.apply(x, dropped, base.weight, base.bias, a, b, scale)
-    return output
+    # rows go in and come out: a view made within the function could not be changed in place, as Gemma 3n does
+    rows = (x.flatten(0, -2), None if dropped is None else dropped.flatten(0, -2))
+    output: Tensor = _LoraLinear.apply(*rows, base.weight, base.bias, a, b, scale)
+    return output.view(*x.shape[:-1], -1)
 
 
 def _has_variant(layer: LoraLinear, adapters: list[str]) -> bool:
@@ -51,7 +53,7 @@ class _LoraLinear(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        x: Tensor,  # (..., n_in)
+        x: Tensor,  # (n_rows, n_in)
         dropped: Tensor | None,  # x after LoRA's dropout; None: x itself
         weight: Tensor,  # (n_out, n_in), frozen
         bias: Tensor | None,
@@ -59,18 +61,17 @@ class _LoraLinear(torch.autograd.Function):
         b: Tensor,  # (n_out, rank)
         scale: float,
     ) -> Tensor:
-        rows = (x if dropped is None else dropped).flatten(0, -2)
+        rows = x if dropped is None else dropped
         down = rows @ a.to(x.dtype).T
-        output = product(x.flatten(0, -2), weight, bias)
+        output = product(x, weight, bias)
         output.addmm_(down, b.to(x.dtype).T, alpha=scale)
         ctx.save_for_backward(rows, down, weight, a, b)
-        ctx.scale, ctx.shape, ctx.has_dropout = scale, x.shape, dropped is not None
-        return output.view(*x.shape[:-1], -1)
+        ctx.scale, ctx.has_dropout = scale, dropped is not None
+        return output
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         rows, down, weight, a, b = ctx.saved_tensors
-        grad = grad.flatten(0, -2)
         grad_down = (grad @ b.to(grad.dtype)).mul_(ctx.scale)
         grad_a = (grad_down.T @ rows).to(a.dtype) if ctx.needs_input_grad[4] else None
         grad_b = (down.T @ grad).T.to(b.dtype).contiguous().mul_(ctx.scale) if ctx.needs_input_grad[5] else None
@@ -79,7 +80,6 @@ class _LoraLinear(torch.autograd.Function):
             grad_x = product(grad, weight.T)
             if not ctx.has_dropout:
                 grad_x.addmm_(grad_down, a.to(grad.dtype))
-            grad_x = grad_x.view(ctx.shape)
         if ctx.has_dropout and ctx.needs_input_grad[1]:
-            grad_dropped = (grad_down @ a.to(grad.dtype)).view(ctx.shape)
+            grad_dropped = grad_down @ a.to(grad.dtype)
         return grad_x, grad_dropped, None, None, grad_a, grad_b, None

@@ -14,6 +14,7 @@ from seqdpo.measure.scores import PairLogps, pair_logps
 from seqdpo.policy.adapters import loaded_adapter
 from seqdpo.policy.engine import choose_engine
 from seqdpo.policy.load import load_model
+from seqdpo.policy.trial import try_adapter
 from seqdpo.preferences.prepare import Preferences, PreparedPair
 from seqdpo.run.base_logps import BaseLogps
 from seqdpo.run.environment import environment
@@ -96,14 +97,16 @@ def make_bench(
     progress: Progress,
     say: Callable[[str], None],
 ) -> Bench:
-    """Loads the base and finds the way in which it reads pairs.
+    """Loads the base, finds the way in which it reads pairs, and tries the adapter on it.
 
-    Raises: ConfigError for whatever is wrong with its weights.
+    Raises: ConfigError for whatever is wrong with its weights, or where it cannot be trained as the keys say.
     """
     say(f"loading {keys.model_name_or_path}")
     base = load_model(keys)
     engine = choose_engine(base, preferences.longest, keys.lora_target_modules)
     say(f"engine: {engine}")
+    for note in try_adapter(base, keys, keys).notes:
+        say(note)
     base_logps = BaseLogps(base, identity["model"], engine, keys.tokens_per_batch, say)
     return Bench(keys, folder, preferences, trained, identity, base, engine, progress, base_logps)
 

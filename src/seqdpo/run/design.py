@@ -1,16 +1,15 @@
 """What a study's design rules out, told before anything is trained."""
 
-import math
 from collections.abc import Iterator
 
 import torch
-from transformers import get_scheduler
 
 from seqdpo.analyse.recipes import FEWEST_CONTROLS, FEWEST_SEEDS
 from seqdpo.errors import ConfigError
 from seqdpo.preferences.prepare import Preferences
 from seqdpo.study.config import Study
 from seqdpo.study.keys import OptimiserKeys, TreeKeys
+from seqdpo.training.schedule import schedule
 from seqdpo.training.stage import n_steps
 from seqdpo.wording import reason
 
@@ -63,8 +62,7 @@ def can_be_tested(keys: TreeKeys) -> bool:
 def learning_rates(keys: OptimiserKeys, steps: int) -> list[float]:
     """That of each step of a stage, by the scheduler that trains it."""
     optimiser = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=keys.learning_rate)
-    warmup = keys.warmup_steps or math.ceil(steps * keys.warmup_ratio)
-    scheduler = get_scheduler(keys.lr_scheduler_type, optimiser, warmup, steps)
+    scheduler = schedule(optimiser, keys, steps)
     rates = []
     for _ in range(steps):
         rates.append(float(optimiser.param_groups[0]["lr"]))

@@ -7,8 +7,8 @@ from pathlib import Path
 from seqdpo.cache import cache_dir
 from seqdpo.errors import ConfigError, DataError, Problems
 from seqdpo.lab.model import lab_model_path
-from seqdpo.policy.checks import check_weight_files
-from seqdpo.policy.load import count_parameters, load_config, load_tokenizer
+from seqdpo.policy.load import check_weights, count_parameters, load_config, load_tokenizer
+from seqdpo.policy.trial import foresee_adapter
 from seqdpo.preferences.advice import advice
 from seqdpo.preferences.prepare import Preferences, prepare
 from seqdpo.preferences.sources import read_candidates
@@ -102,7 +102,9 @@ def check_study(study: Study, progress: Progress) -> tuple[Preferences, Tokenise
         study = with_model_path(study, progress)
         with problems.collected():
             count_parameters(study)
-            check_weight_files(study)
+            for note in foresee_adapter(study, study):
+                progress(note)
+            check_weights(study)
         with problems.collected():
             checked = read_preferences(study, progress)
     problems.raise_all()

@@ -11,8 +11,8 @@ import torch
 import seqdpo
 from seqdpo.errors import RunError
 from seqdpo.files import write_json, write_table, write_text
-from seqdpo.policy.checks import check_weight_files
-from seqdpo.policy.load import ParameterCount, count_parameters, model_hash
+from seqdpo.policy.load import ParameterCount, check_weights, count_parameters, model_hash
+from seqdpo.policy.trial import foresee_adapter
 from seqdpo.preferences.prepare import Preferences
 from seqdpo.preferences.table import pairs_table
 from seqdpo.run.bench import Bench, make_bench
@@ -72,7 +72,8 @@ def run_study(study: Study, board: Board) -> RunFolder:
 def _read_inputs(study: Study, board: Board) -> Inputs:
     resolved = with_model_path(study, board.message)
     parameters = count_parameters(resolved)
-    check_weight_files(resolved)
+    foresee_adapter(resolved, resolved)
+    check_weights(resolved)
     preferences, _ = read_preferences(resolved, board.message)
     model = model_hash(resolved, board.message)
     identity = stage_identity(resolved, model, preferences.content_hash(), preferences.chat_template_hash)

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -12,14 +12,15 @@ import torch
 from peft import PeftModel
 from torch import Tensor
 from torch.optim import AdamW
-from transformers import PreTrainedModel, get_scheduler
 
 from seqdpo.errors import RunError
 from seqdpo.policy.batches import for_each_batch
+from seqdpo.policy.library import checkpointing
 from seqdpo.policy.logps import response_logps
 from seqdpo.study.keys import OptimiserKeys, StageKeys
 from seqdpo.training.loss import pair_losses, pair_rewards
 from seqdpo.training.pairs import TrainingPairs
+from seqdpo.training.schedule import schedule
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +91,7 @@ def train_stage(
         weight_decay=keys.weight_decay,
     )
     total = n_steps(pairs.n_pairs, keys)
-    warmup = keys.warmup_steps or math.ceil(total * keys.warmup_ratio)
-    scheduler = get_scheduler(keys.lr_scheduler_type, optimizer, warmup, total)
+    scheduler = schedule(optimizer, keys, total)
     steps: list[Step] = []
     with _training_mode(policy, keys), torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -223,25 +223,9 @@ def _step_indices(n_pairs: int, keys: StageKeys, seed: int) -> Iterator[tuple[in
 @contextmanager
 def _training_mode(policy: PeftModel, keys: StageKeys) -> Iterator[None]:
     """Training mode, with activation checkpointing where the study asks for it; both are undone on leaving."""
-    base = policy.get_base_model()
-    if keys.gradient_checkpointing:
-        _enable_checkpointing(base)
-    policy.train()
-    try:
-        yield
-    finally:
-        policy.eval()
-        if keys.gradient_checkpointing:
-            _disable_checkpointing(base)
-
-
-def _enable_checkpointing(base: PreTrainedModel) -> None:
-    enable = getattr(base, "activation_checkpointing_enable", None) or base.gradient_checkpointing_enable  # older name
-    enable({"use_reentrant": False})
-
-
-def _disable_checkpointing(base: PreTrainedModel) -> None:
-    disable = getattr(base, "activation_checkpointing_disable", None) or base.gradient_checkpointing_disable
-    disable()
-    if hasattr(base, "_require_grads_hook"):  # enabling leaves a hook on the embeddings, one more every time
-        base.disable_input_require_grads()
+    with checkpointing(policy.get_base_model()) if keys.gradient_checkpointing else nullcontext():
+        policy.train()
+        try:
+            yield
+        finally:
+            policy.eval()
