@@ -168,8 +168,8 @@ def study_seqdpo(shape: str, dtype: str, data: str, batch_size: int) -> dict[str
     """`seqdpo run` without control stages and mechanism, which TRL does not do, and with an empty cache."""
     from rich.console import Console
 
-    from seqdpo.run.board import board_for
-    from seqdpo.run.study import run_study
+    from seqdpo.runner.board import board_for
+    from seqdpo.runner.study import run_study
 
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
@@ -182,7 +182,7 @@ def study_seqdpo(shape: str, dtype: str, data: str, batch_size: int) -> dict[str
 
 def study_trl(shape: str, dtype: str, data: str, batch_size: int) -> dict[str, Any]:
     """A plain script: in each order train both stages against the base, and evaluate both objectives after each."""
-    from seqdpo.run.inputs import read_preferences
+    from seqdpo.runner.inputs import read_preferences
 
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:

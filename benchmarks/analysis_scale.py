@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tables import report
 
-from seqdpo.analyse.results import results
+from seqdpo.analysis.results import results
 from seqdpo.report.finished import REPEATED
 from seqdpo.tables import SCORES_SCHEMA
 

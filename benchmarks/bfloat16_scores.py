@@ -17,7 +17,7 @@ from seqdpo.policy.adapters import loaded_adapter, save_adapter, trainable_polic
 from seqdpo.policy.engine import choose_engine
 from seqdpo.policy.load import load_model
 from seqdpo.preferences.tokens import PairTokens
-from seqdpo.run.inputs import read_preferences, with_model_path
+from seqdpo.runner.inputs import read_preferences, with_model_path
 from seqdpo.study.config import Study
 from seqdpo.study.settings import LAB
 from seqdpo.training.stage import train_stage

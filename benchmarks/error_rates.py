@@ -14,12 +14,12 @@ import numpy as np
 import pyarrow as pa
 from tables import report
 
-from seqdpo.analyse.cells import Cell, cells
-from seqdpo.analyse.margins import PairScores
-from seqdpo.analyse.panel import At, Panel
-from seqdpo.analyse.recipes import Runs, separation
-from seqdpo.analyse.schema import Tolerances
-from seqdpo.analyse.verdicts import verdicts
+from seqdpo.analysis.cells import Cell, cells
+from seqdpo.analysis.margins import PairScores
+from seqdpo.analysis.panel import At, Panel
+from seqdpo.analysis.recipes import Runs, separation
+from seqdpo.analysis.schema import Tolerances
+from seqdpo.analysis.verdicts import verdicts
 
 GAIN = 0.65  # mean margin in SDs of the margins: an accuracy of 0.74, and 11.6% of the pairs flip between runs
 RUN_CORRELATION = 0.9

@@ -24,17 +24,17 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from workload import training_pairs
 
-from seqdpo.analyse.gradients import corrected_cosine, trace_of
+from seqdpo.analysis.gradients import corrected_cosine, trace_of
 from seqdpo.measure.gradients import GradientTrace, Halves, TraceSize
 from seqdpo.policy.adapters import trainable_policy
 from seqdpo.policy.engine import choose_engine
 from seqdpo.policy.load import load_model
 from seqdpo.preferences.prepare import PreparedPair
 from seqdpo.preferences.tokens import PairTokens
-from seqdpo.run.board import board_for
-from seqdpo.run.folder import RunFolder
-from seqdpo.run.inputs import read_preferences, with_model_path
-from seqdpo.run.study import run_study
+from seqdpo.runner.board import board_for
+from seqdpo.runner.folder import RunFolder
+from seqdpo.runner.inputs import read_preferences, with_model_path
+from seqdpo.runner.study import run_study
 from seqdpo.study.config import Study
 from seqdpo.study.settings import LAB, SETTINGS
 from seqdpo.training.pairs import TrainingPairs

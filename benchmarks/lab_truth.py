@@ -19,14 +19,14 @@ import pyarrow.parquet as pq
 from rich.console import Console
 from tables import report
 
-from seqdpo.analyse.cells import Cell, cells
-from seqdpo.analyse.panel import At, Panel, panels
-from seqdpo.analyse.recipes import ATTRIBUTABLE, recipes
-from seqdpo.analyse.schema import Tolerances
-from seqdpo.analyse.verdicts import verdicts
-from seqdpo.run.board import board_for
-from seqdpo.run.folder import RunFolder
-from seqdpo.run.study import run_study
+from seqdpo.analysis.cells import Cell, cells
+from seqdpo.analysis.panel import At, Panel, panels
+from seqdpo.analysis.recipes import ATTRIBUTABLE, recipes
+from seqdpo.analysis.schema import Tolerances
+from seqdpo.analysis.verdicts import verdicts
+from seqdpo.runner.board import board_for
+from seqdpo.runner.folder import RunFolder
+from seqdpo.runner.study import run_study
 from seqdpo.study.config import Study
 from seqdpo.study.settings import SETTINGS
 

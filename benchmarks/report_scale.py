@@ -17,8 +17,8 @@ from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from tables import report
 
-from seqdpo.analyse.results import results
-from seqdpo.analyse.schema import to_json
+from seqdpo.analysis.results import results
+from seqdpo.analysis.schema import to_json
 from seqdpo.files import write_json, write_table
 from seqdpo.layout import RunFiles
 from seqdpo.report.finished import Run, read_run

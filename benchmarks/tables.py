@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from seqdpo.run.environment import environment
+from seqdpo.runner.environment import environment
 
 FOLDER = Path(__file__).parent / "results"
 

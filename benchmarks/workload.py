@@ -23,7 +23,7 @@ from seqdpo.preferences.pairs import Pair
 from seqdpo.preferences.prepare import PreparedPair
 from seqdpo.preferences.sources import read_candidates
 from seqdpo.preferences.tokens import PairTokens
-from seqdpo.run.inputs import read_preferences
+from seqdpo.runner.inputs import read_preferences
 from seqdpo.study.config import Study
 from seqdpo.study.objectives import HhRlhfObjective
 from seqdpo.training.pairs import TrainingPairs

@@ -152,7 +152,7 @@ def random_pairs() -> Callable[..., list[PairTokens]]:
 @pytest.fixture
 def base_logps_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """An empty cache of base log-probabilities for one test; the lab's model stays where it is."""
-    monkeypatch.setattr("seqdpo.run.base_logps.cache_dir", lambda: tmp_path / "cache")
+    monkeypatch.setattr("seqdpo.runner.base_logps.cache_dir", lambda: tmp_path / "cache")
     return tmp_path / "cache" / "base_logps"
 
 

@@ -885,7 +885,7 @@ def test_an_interrupted_run_says_how_to_go_on(bench, monkeypatch, capfd):
     def interrupt(study, board):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("seqdpo.run.study.run_study", interrupt)
+    monkeypatch.setattr("seqdpo.runner.study.run_study", interrupt)
     assert exit_code(monkeypatch, ["run", bench.study()]) == 130
     assert "Run the same command again to continue." in capfd.readouterr().err
 

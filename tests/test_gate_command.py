@@ -10,8 +10,8 @@ import pytest
 from rich.console import Console
 
 from run_folders import pair, write_run
-from seqdpo.analyse.results import results
-from seqdpo.analyse.schema import findings_from_json, to_json
+from seqdpo.analysis.results import results
+from seqdpo.analysis.schema import findings_from_json, to_json
 from seqdpo.report.print_findings import print_results
 
 ORDER = "helpful>harmless"

@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from run_folders import pair, write_run
-from seqdpo.analyse.results import results
-from seqdpo.analyse.schema import to_json
+from seqdpo.analysis.results import results
+from seqdpo.analysis.schema import to_json
 from seqdpo.layout import RunFiles
 from seqdpo.tables import GRADIENTS_SCHEMA, KL_AND_PATH_SCHEMA, MOVEMENT_SCHEMA, NODE_COLUMNS
 

@@ -24,7 +24,7 @@ from seqdpo.study.template import study_template
 from seqdpo.wording import did_you_mean
 
 if TYPE_CHECKING:
-    from seqdpo.run.folder import RunFolder
+    from seqdpo.runner.folder import RunFolder
 
 KEYS_AS_FLAGS = "Every key of the study file is also a flag (--learning-rate 1e-5, --objectives.NAME.KEY VALUE)."
 
@@ -126,7 +126,7 @@ def demo(
 ) -> None:
     """Run the four lab settings in both orders: no download, a few minutes on a laptop."""
     from seqdpo.lab.demo import demo_studies
-    from seqdpo.run.folder import check_output_dir
+    from seqdpo.runner.folder import check_output_dir
 
     studies = demo_studies(output_dir)
     for study in studies:  # all of them before the first is run
@@ -167,9 +167,9 @@ def check(
 ) -> None:
     """Find what is wrong with a study, its data and its chat template; trains nothing."""
     study = study_of(arguments)  # before torch is imported: a wrong key is answered at once
-    from seqdpo.run.design import design_notes
-    from seqdpo.run.inputs import check_study
-    from seqdpo.run.terminal import print_check
+    from seqdpo.runner.design import design_notes
+    from seqdpo.runner.inputs import check_study
+    from seqdpo.runner.terminal import print_check
 
     checked = check_study(study, _note)
     for note in design_notes(study, checked[0]):
@@ -181,10 +181,10 @@ def check(
 def plan(arguments: StudyArguments) -> None:
     """Show the tree of stages, pairs, tokens, parameters, memory and time; runs nothing."""
     study = study_of(arguments)
-    from seqdpo.run.design import design_notes
-    from seqdpo.run.inputs import read_preferences, with_model_path
-    from seqdpo.run.plan import plan_study
-    from seqdpo.run.terminal import print_plan
+    from seqdpo.runner.design import design_notes
+    from seqdpo.runner.inputs import read_preferences, with_model_path
+    from seqdpo.runner.plan import plan_study
+    from seqdpo.runner.terminal import print_plan
 
     study = with_model_path(study, _note)
     preferences, _ = read_preferences(study, _note)
@@ -231,7 +231,7 @@ def pairs(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="A file for them, written whole.")] = None,
 ) -> None:
     """List what happened to each pair of an objective between two checkpoints, the most lost first."""
-    from seqdpo.analyse.pair_query import PairQuery, trajectory
+    from seqdpo.analysis.pair_query import PairQuery, trajectory
     from seqdpo.report.finished import read_run
     from seqdpo.report.pair_files import file_format, write_rows
     from seqdpo.report.print_pairs import print_pair, print_pairs
@@ -258,8 +258,8 @@ def analyse(
 ) -> None:
     """Derive tables, results.json and the report again from a run's own files; loads no model."""
     from seqdpo.layout import check_run_folder
-    from seqdpo.run.findings import write_findings
-    from seqdpo.run.folder import RunFolder
+    from seqdpo.runner.findings import write_findings
+    from seqdpo.runner.folder import RunFolder
 
     folder = RunFolder(run)
     check_run_folder(folder)
@@ -274,8 +274,8 @@ def merge(
     others: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Runs of the same study, made elsewhere.")],
 ) -> None:
     """Join runs of one study: stages of other seeds, orders or control stages, made elsewhere."""
-    from seqdpo.run.folder import RunFolder
-    from seqdpo.run.merge import merge_runs
+    from seqdpo.runner.folder import RunFolder
+    from seqdpo.runner.merge import merge_runs
 
     folder = RunFolder(run)
     copied = merge_runs(folder, [RunFolder(other) for other in others])
@@ -316,7 +316,7 @@ def compare(
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page of both runs instead.")] = None,
 ) -> None:
     """Compare the checkpoints of two runs on the held-out pairs that both have."""
-    from seqdpo.analyse.schema import to_json
+    from seqdpo.analysis.schema import to_json
     from seqdpo.report.compared import compare as compare_runs
     from seqdpo.report.finished import read_run
     from seqdpo.report.print_comparison import print_comparison
@@ -344,7 +344,7 @@ def gate(
     strict: Annotated[bool, typer.Option(help="Fail, too, where the pairs cannot rule such a loss out.")] = False,
 ) -> None:
     """Exit 1 if later stages degraded an earlier objective beyond --max-loss, with confidence."""
-    from seqdpo.analyse.gate import gated
+    from seqdpo.analysis.gate import gated
     from seqdpo.report.finished import read_run
     from seqdpo.report.print_findings import print_gate
 
@@ -357,16 +357,16 @@ def gate(
 @app.command()
 def env() -> None:
     """Print versions, device and threads, for a bug report."""
-    from seqdpo.run.environment import environment
-    from seqdpo.run.terminal import print_environment
+    from seqdpo.runner.environment import environment
+    from seqdpo.runner.terminal import print_environment
 
     print_environment(console, environment())
 
 
 def _run(study: Study) -> None:
-    from seqdpo.run.board import board_for
-    from seqdpo.run.crash import crashed
-    from seqdpo.run.study import run_study
+    from seqdpo.runner.board import board_for
+    from seqdpo.runner.crash import crashed
+    from seqdpo.runner.study import run_study
 
     try:
         with board_for(console) as board:
@@ -404,7 +404,7 @@ def _note(text: str) -> None:
 
 def _explained(error: Exception) -> int:
     """Prints an error, and returns the exit code that it means."""
-    from seqdpo.run.crash import crashed
+    from seqdpo.runner.crash import crashed
 
     told = error if isinstance(error, SeqdpoError) else crashed(error)
     text = told.named(_as_flag) if isinstance(told, ArgumentError) else str(told)

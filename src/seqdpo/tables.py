@@ -26,7 +26,7 @@ TEMPLATE_EXTRAS = "template_extras"
 SLICE_PREFIX = "slice_"
 
 #: scores.parquet: one row for each (seed, order, checkpoint, objective, split, pair); log-probabilities in nats,
-#: summed over response tokens. Margins are derived from them by `seqdpo.analyse.margins`.
+#: summed over response tokens. Margins are derived from them by `seqdpo.analysis.margins`.
 SCORES_SCHEMA = pa.schema(
     [
         ("seed", pa.int64()),

@@ -8,8 +8,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from seqdpo.analyse.results import MechanismTables, results
-from seqdpo.analyse.schema import to_json
+from seqdpo.analysis.results import MechanismTables, results
+from seqdpo.analysis.schema import to_json
 from seqdpo.files import write_json, write_table
 from seqdpo.layout import RunFiles
 from seqdpo.report.finished import Run, read_run

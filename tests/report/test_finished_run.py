@@ -7,8 +7,8 @@ import sys
 import pytest
 from hostile import HOSTILE
 
-from seqdpo.analyse.pair_query import PairQuery, trajectory
-from seqdpo.analyse.schema import to_json
+from seqdpo.analysis.pair_query import PairQuery, trajectory
+from seqdpo.analysis.schema import to_json
 from seqdpo.errors import ArgumentError, DataError
 from seqdpo.report.compared import compare
 from seqdpo.report.finished import read_run
@@ -129,7 +129,7 @@ def test_two_runs_beside_each_other(make_run):
 def test_what_is_read_and_shown_needs_no_torch():
     code = (
         "import sys, seqdpo.report.write, seqdpo.report.pair_files, seqdpo.report.print_findings, "
-        "seqdpo.report.print_comparison, seqdpo.analyse.gate; "
+        "seqdpo.report.print_comparison, seqdpo.analysis.gate; "
         "sys.exit(bool({'torch', 'transformers', 'peft', 'datasets'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

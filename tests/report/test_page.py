@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from hostile import HOSTILE
 
-from seqdpo.analyse.schema import to_json
+from seqdpo.analysis.schema import to_json
 from seqdpo.report.finished import read_run
 from seqdpo.report.page import page
 from seqdpo.report.payload import LONGEST_TEXT, MOST_TEXTS, payload

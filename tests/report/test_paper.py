@@ -8,7 +8,7 @@ import pytest
 import yaml
 from hostile import HOSTILE
 
-from seqdpo.analyse.schema import to_json
+from seqdpo.analysis.schema import to_json
 from seqdpo.report.card import card, plain
 from seqdpo.report.figures import figures
 from seqdpo.report.paper_tables import as_csv, as_latex, latex, paper_tables, verdict_rows
@@ -35,7 +35,7 @@ def test_a_drawn_picture_has_a_mark_for_each_pair(make_run):
 
 
 def test_pairs_of_a_figure_are_those_of_the_cell(make_run):
-    from seqdpo.analyse.cells import cells
+    from seqdpo.analysis.cells import cells
 
     run = make_run(n=9)
     cell = cells(run.panels())[0]

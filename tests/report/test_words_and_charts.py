@@ -6,9 +6,9 @@ from typing import get_args
 
 import pytest
 
-from seqdpo.analyse.changes import FLIPS
-from seqdpo.analyse.gate import Outcome
-from seqdpo.analyse.schema import Books, Opposition, RecipeStatement, Word, to_json
+from seqdpo.analysis.changes import FLIPS
+from seqdpo.analysis.gate import Outcome
+from seqdpo.analysis.schema import Books, Opposition, RecipeStatement, Word, to_json
 from seqdpo.report import charts
 from seqdpo.report.charts.chart import CellChart, Chart, RunChart
 from seqdpo.report.page import page

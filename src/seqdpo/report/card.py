@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from seqdpo.analyse.schema import Bounds, Score
+from seqdpo.analysis.schema import Bounds, Score
 from seqdpo.hub import MODEL_ID
 from seqdpo.report.finished import Run
 from seqdpo.report.page import how_measured

@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from seqdpo.analyse.comparison import (
+from seqdpo.analysis.comparison import (
     SCHEMA_VERSION,
     Common,
     Comparison,
@@ -16,8 +16,8 @@ from seqdpo.analyse.comparison import (
     comparisons,
     shared_scores,
 )
-from seqdpo.analyse.estimates import METHOD
-from seqdpo.analyse.panel import Panel, panels
+from seqdpo.analysis.estimates import METHOD
+from seqdpo.analysis.panel import Panel, panels
 from seqdpo.errors import ConfigError, DataError
 from seqdpo.report.finished import Run
 from seqdpo.report.notebook import comparison_html

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from seqdpo.analyse.comparison import Common, ComparedCheckpoint, shared_scores
-from seqdpo.analyse.pair_query import Texts
+from seqdpo.analysis.comparison import Common, ComparedCheckpoint, shared_scores
+from seqdpo.analysis.pair_query import Texts
 from seqdpo.report.charts.margins import pair_scatter
 from seqdpo.report.compared import ComparedRuns
 from seqdpo.report.html import html

@@ -12,10 +12,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import yaml
 
-from seqdpo.analyse.pair_query import PairQuery, PairsFound, find_pairs
-from seqdpo.analyse.pair_table import Sort, expect_one_of
-from seqdpo.analyse.panel import Panel, panels
-from seqdpo.analyse.schema import SCHEMA_VERSION, Findings, findings_from_json
+from seqdpo.analysis.pair_query import PairQuery, PairsFound, find_pairs
+from seqdpo.analysis.pair_table import Sort, expect_one_of
+from seqdpo.analysis.panel import Panel, panels
+from seqdpo.analysis.schema import SCHEMA_VERSION, Findings, findings_from_json
 from seqdpo.errors import ArgumentError, ConfigError, DataError
 from seqdpo.files import REMEDY, read_mapping, read_table, reading
 from seqdpo.layout import RunFiles, check_manifest_hash, check_run_folder

@@ -1,6 +1,6 @@
 """What gradients, steps and weights say together of each later stage, in a sentence."""
 
-from seqdpo.analyse.schema import Gradients, Mechanism, Movement
+from seqdpo.analysis.schema import Gradients, Mechanism, Movement
 from seqdpo.report.numbers import interval, number
 from seqdpo.report.words import BOOKS, OPPOSITION
 

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Sequence
 
 from markupsafe import Markup, escape
 
-from seqdpo.analyse.comparison import Comparison
-from seqdpo.analyse.schema import Findings
+from seqdpo.analysis.comparison import Comparison
+from seqdpo.analysis.schema import Findings
 from seqdpo.report.numbers import interval, number, percent
 from seqdpo.report.words import VERDICTS
 

@@ -1,6 +1,6 @@
 """Numbers as every surface shows them."""
 
-from seqdpo.analyse.schema import Bounds, WorstObjective
+from seqdpo.analysis.schema import Bounds, WorstObjective
 
 
 def number(value: float | None, form: str = "+.2f") -> str:

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any, NamedTuple
 
-from seqdpo.analyse.recipes import ATTRIBUTABLE
-from seqdpo.analyse.schema import (
+from seqdpo.analysis.recipes import ATTRIBUTABLE
+from seqdpo.analysis.schema import (
     Bounds,
     Cell,
     FinalAccuracy,

@@ -5,7 +5,7 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from seqdpo.analyse.schema import Bounds, Cell, Findings, Score
+from seqdpo.analysis.schema import Bounds, Cell, Findings, Score
 
 Row = Mapping[str, Any]
 _LATEX = {

@@ -9,10 +9,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from seqdpo.analyse.cells import Cell, cells
-from seqdpo.analyse.margins import Column, PairScores
-from seqdpo.analyse.panel import At, Panel
-from seqdpo.analyse.quartiles import quartiles
+from seqdpo.analysis.cells import Cell, cells
+from seqdpo.analysis.margins import Column, PairScores
+from seqdpo.analysis.panel import At, Panel
+from seqdpo.analysis.quartiles import quartiles
 from seqdpo.report.charts import cell_charts, mechanism_charts, overview_charts
 from seqdpo.report.finished import Run
 from seqdpo.tables import SLICE_PREFIX

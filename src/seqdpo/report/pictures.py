@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from seqdpo.analyse.cells import Cell, cells
-from seqdpo.analyse.changes import FLIPS, pair_changes
-from seqdpo.analyse.panel import Panel
-from seqdpo.analyse.quartiles import QUARTILES, quartiles
-from seqdpo.analyse.schema import Findings
+from seqdpo.analysis.cells import Cell, cells
+from seqdpo.analysis.changes import FLIPS, pair_changes
+from seqdpo.analysis.panel import Panel
+from seqdpo.analysis.quartiles import QUARTILES, quartiles
+from seqdpo.analysis.schema import Findings
 from seqdpo.report.charts import Chart, cell_charts, mechanism_charts, overview_charts
 
 

@@ -6,8 +6,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from seqdpo.analyse.comparison import ComparedCheckpoint, Comparison, Difference, PairCount
-from seqdpo.analyse.schema import Bounds
+from seqdpo.analysis.comparison import ComparedCheckpoint, Comparison, Difference, PairCount
+from seqdpo.analysis.schema import Bounds
 from seqdpo.report.numbers import number
 from seqdpo.wording import brief
 

@@ -7,8 +7,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from seqdpo.analyse.gate import Gated
-from seqdpo.analyse.schema import Bounds, Cell, Findings, Score
+from seqdpo.analysis.gate import Gated
+from seqdpo.analysis.schema import Bounds, Cell, Findings, Score
 from seqdpo.report.numbers import interval
 from seqdpo.report.words import GATE, RECIPES, TERMINAL, VERDICTS
 from seqdpo.study.checkpoints import BASE, Checkpoint

@@ -9,8 +9,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from seqdpo.analyse.changes import FLIPS
-from seqdpo.analyse.pair_query import Listing, Visit
+from seqdpo.analysis.changes import FLIPS
+from seqdpo.analysis.pair_query import Listing, Visit
 from seqdpo.report.numbers import number
 from seqdpo.report.words import FLIP_WORDS
 from seqdpo.tables import SLICE_PREFIX

@@ -5,9 +5,9 @@ A word without an entry fails a test, not a reader's page.
 
 from typing import Literal, NamedTuple, TypeAlias, get_args
 
-from seqdpo.analyse.changes import FLIPS
-from seqdpo.analyse.gate import Outcome
-from seqdpo.analyse.schema import Books, Opposition, RecipeStatement, Word
+from seqdpo.analysis.changes import FLIPS
+from seqdpo.analysis.gate import Outcome
+from seqdpo.analysis.schema import Books, Opposition, RecipeStatement, Word
 
 #: What a word says of the earlier objective; page.css has a class for each.
 Tone: TypeAlias = Literal["bad", "good", "mixed", "open"]

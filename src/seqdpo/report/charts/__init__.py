@@ -9,7 +9,7 @@ from pkgutil import iter_modules
 
 import pyarrow as pa
 
-from seqdpo.analyse.schema import Cell, Findings
+from seqdpo.analysis.schema import Cell, Findings
 from seqdpo.report.charts.chart import CellChart, Chart, RunChart
 
 __all__ = ["Chart", "cell_charts", "mechanism_charts", "overview_charts"]

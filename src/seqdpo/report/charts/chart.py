@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 import pyarrow as pa
 
-from seqdpo.analyse.schema import Cell, Findings, Record, Score, to_json
+from seqdpo.analysis.schema import Cell, Findings, Record, Score, to_json
 from seqdpo.report.words import FLIP_WORDS
 from seqdpo.study.checkpoints import Checkpoint
 

@@ -1,6 +1,6 @@
 """Which response moved."""
 
-from seqdpo.analyse.schema import Cell
+from seqdpo.analysis.schema import Cell
 from seqdpo.report.charts.chart import (
     FLIP_COLOURS,
     FLIP_SHAPES,

@@ -1,6 +1,6 @@
 """Which pairs flipped."""
 
-from seqdpo.analyse.schema import Cell
+from seqdpo.analysis.schema import Cell
 from seqdpo.report.charts.chart import FLIP_COLOURS, CellChart, Chart, Spec, axis, counted, plain, single
 
 

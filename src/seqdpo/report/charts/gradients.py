@@ -4,7 +4,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from seqdpo.analyse.schema import Findings, Gradients
+from seqdpo.analysis.schema import Findings, Gradients
 from seqdpo.report.charts.chart import BLUE, VERMILLION, Chart, RunChart, Spec, axis, key_of, scale, shown, single, zero
 from seqdpo.study.checkpoints import Checkpoint
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from seqdpo.analyse.schema import Cell
+from seqdpo.analysis.schema import Cell
 from seqdpo.report.charts.chart import FLIP_COLOURS, FLIP_SHAPES, GREY, CellChart, Chart, Spec, axis, shown, single
 
 

@@ -3,8 +3,8 @@
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from seqdpo.analyse.gradients import ALL
-from seqdpo.analyse.schema import Findings, Movement
+from seqdpo.analysis.gradients import ALL
+from seqdpo.analysis.schema import Findings, Movement
 from seqdpo.report.charts.chart import Chart, RunChart, Spec, axis, key_of, shown, single
 from seqdpo.study.checkpoints import BASE
 

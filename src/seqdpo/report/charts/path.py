@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-from seqdpo.analyse.schema import Findings, KlAndPath
+from seqdpo.analysis.schema import Findings, KlAndPath
 from seqdpo.report.charts.chart import (
     PALETTE,
     SHAPES,

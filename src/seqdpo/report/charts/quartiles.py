@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from seqdpo.analyse.schema import Cell, Interval
+from seqdpo.analysis.schema import Cell, Interval
 from seqdpo.report.charts.chart import (
     BLUE,
     GREY,

@@ -4,7 +4,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from seqdpo.analyse.schema import Findings
+from seqdpo.analysis.schema import Findings
 from seqdpo.report.charts.chart import Chart, RunChart, Spec, axis, counts_of, shown, single
 
 #: The colours end that much beyond the largest margin, so that black figures are legible on all of them.

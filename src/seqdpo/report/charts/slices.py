@@ -1,6 +1,6 @@
 """Which kinds of pairs lost most."""
 
-from seqdpo.analyse.schema import Cell
+from seqdpo.analysis.schema import Cell
 from seqdpo.report.charts.chart import BLUE, CellChart, Chart, Spec, axis, plain, shown, single, zero
 from seqdpo.tables import SLICE_PREFIX
 

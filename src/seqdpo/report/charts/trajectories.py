@@ -5,7 +5,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from seqdpo.analyse.schema import Bounds, Findings, Score
+from seqdpo.analysis.schema import Bounds, Findings, Score
 from seqdpo.report.charts.chart import (
     PALETTE,
     SHAPES,

@@ -1,0 +1,118 @@
+"""From the tables of a run to its findings."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+
+from seqdpo.analysis import estimates, schema
+from seqdpo.analysis.cells import Cell, cells
+from seqdpo.analysis.changes import change_record
+from seqdpo.analysis.gradients import gradient_records
+from seqdpo.analysis.kl_and_path import kl_and_path_records
+from seqdpo.analysis.length import length_change_record, length_record
+from seqdpo.analysis.movement import movement_records
+from seqdpo.analysis.orders import order_records
+from seqdpo.analysis.panel import Panel, panels
+from seqdpo.analysis.quartiles import independent_runs, quartile_record
+from seqdpo.analysis.recipes import recipes
+from seqdpo.analysis.schema import Findings, Tolerances
+from seqdpo.analysis.score_matrix import score_matrix
+from seqdpo.analysis.slices import slice_records
+from seqdpo.analysis.transfer import transfer_records
+from seqdpo.analysis.verdicts import verdicts
+from seqdpo.study.keys import LossKeys
+
+
+class MechanismTables(NamedTuple):
+    """gradients.parquet, movement.parquet and kl_and_path.parquet."""
+
+    gradients: pa.Table
+    movement: pa.Table
+    kl_and_path: pa.Table
+
+
+def results(
+    scores: pa.Table,
+    pairs: pa.Table | None,
+    beta: float,
+    tolerances: Tolerances = Tolerances(),  # noqa: B008 - immutable
+    study: Mapping[str, Any] | None = None,
+    mechanism: MechanismTables | None = None,
+) -> Findings:
+    """The findings of a run or of scores from elsewhere; `schema.to_json` makes results.json of them.
+
+    `scores` has the columns of scores.parquet; `pairs` those of data/pairs.parquet, for prompts and slices. `study` is
+    repeated as it is; its keys of the loss say what the stages of `mechanism` minimised.
+
+    Raises: DataError as `seqdpo.analysis.panel.panels`, and for mechanism tables of other scores.
+    """
+    side_by_side, confidence = panels(scores, pairs), tolerances.confidence
+    return Findings(
+        schema_version=schema.SCHEMA_VERSION,
+        study=dict(study or {}),
+        method=schema.Method(intervals=estimates.METHOD, ties="one half", undefined="null", tolerances=tolerances),
+        cells=tuple(cell_records(cells(side_by_side), tolerances)),
+        score_matrix=tuple(score_matrix(side_by_side, beta, confidence)),
+        transfer=tuple(transfer_records(side_by_side, beta, confidence)),
+        orders=tuple(order_records(side_by_side, beta, confidence)),
+        length=tuple(_lengths(side_by_side, confidence)),
+        mechanism=None
+        if mechanism is None
+        else mechanism_record(mechanism, side_by_side, _loss_keys(study or {}, beta), confidence),
+    )
+
+
+def mechanism_record(
+    tables: MechanismTables, of: Sequence[Panel], keys: LossKeys, confidence: float
+) -> schema.Mechanism:
+    """`mechanism` of results.json; `keys` say what the stages minimised.
+
+    Raises: DataError for tables that do not belong to the scores.
+    """
+    evaluated = [panel for panel in of if panel.split == "eval"]
+    return schema.Mechanism(
+        gradients=tuple(gradient_records(tables.gradients, evaluated, keys, confidence)),
+        movement=tuple(movement_records(tables.movement)),
+        kl_and_path=tuple(kl_and_path_records(tables.kl_and_path, evaluated, confidence)),
+    )
+
+
+def _loss_keys(study: Mapping[str, Any], beta: float) -> LossKeys:
+    return LossKeys(**{name: study[name] for name in LossKeys.model_fields if name in study} | {"beta": beta})
+
+
+def cell_records(of: Sequence[Cell], tolerances: Tolerances) -> list[schema.Cell]:
+    """One record for each cell: its verdict, what can be said of the recipe, and the tables behind them."""
+    judged = zip(of, verdicts(of, tolerances), recipes(of, tolerances.confidence), strict=True)
+    return [
+        _cell_record(cell, verdict, schema.Recipe(quantity=verdict.decided_by, **recipe), tolerances.confidence)
+        for cell, verdict, recipe in judged
+    ]
+
+
+def _cell_record(cell: Cell, verdict: schema.Verdict, recipe: schema.Recipe, confidence: float) -> schema.Cell:
+    clusters = cell.panel.clusters
+    return schema.Cell(
+        seed=cell.seed,
+        order=cell.order,
+        objective=cell.objective,
+        split=cell.panel.split,
+        taught=cell.name(cell.taught),
+        from_=cell.name(cell.start),
+        to=cell.name(cell.end),
+        n=len(clusters),
+        verdict=verdict,
+        recipe=recipe,
+        change=change_record(cell.before, cell.after, clusters, confidence),
+        quartiles=quartile_record(cell, independent_runs(cell), confidence),
+        length=length_change_record(cell.before, cell.after, clusters, confidence),
+        slices=tuple(slice_records(cell, confidence)),
+    )
+
+
+def _lengths(of: Sequence[Panel], confidence: float) -> list[schema.Length]:
+    """Of every real checkpoint after the base."""
+    return [
+        length_record(panel, at, confidence) for panel in of for at in panel.checkpoints if at.stage and not at.placebo
+    ]

@@ -1,0 +1,366 @@
+"""Which pairs were lost? The change of a cell by metadata column, by length and by strength of the preference."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from scipy import stats
+
+from seqdpo.analysis.cells import Cell
+from seqdpo.analysis.changes import FLIPS, flips
+from seqdpo.analysis.estimates import Clusters, Estimate, defined, two_sided
+from seqdpo.analysis.margins import Column, share_above_zero
+from seqdpo.analysis.panel import Indices
+from seqdpo.analysis.quartiles import QUARTILES, quartiles
+from seqdpo.analysis.schema import Slice
+from seqdpo.tables import SLICE_PREFIX
+
+MOST_VALUES = 20  # of a column, the most frequent ones; all others share a slice
+MOST_NUMBERS = 10  # distinct numbers up to which each is a slice; more of them are put into quartiles
+FEWEST_PROMPTS = 5  # in a slice, and outside it, for a test
+OTHER = "(other)"
+NONE = "(none)"
+
+
+class _Slicing(NamedTuple):
+    """A column of the pairs as slices, each of which holds a pair at least."""
+
+    column: str
+    codes: Indices  # (n_pairs,) position in labels
+    labels: list[str]
+
+
+class _Values(NamedTuple):
+    """What is averaged or counted in a slice; every field (n_pairs,)."""
+
+    taught: Column  # margin when taught
+    margin_before: Column
+    margin_after: Column
+    margin_change: Column
+    accuracy_before: Column
+    accuracy_after: Column
+    accuracy_change: Column
+    lost: Column
+    regained: Column
+
+
+_TOTALS = ("margin_before", "margin_after", "accuracy_before", "accuracy_after", "lost", "regained")
+
+
+def slice_records(cell: Cell, confidence: float) -> list[Slice]:
+    """The change in each slice, the most lost first.
+
+    A NaN leaves its own slices undefined, and all comparisons with the rest.
+    """
+    values, clusters = _values(cell), cell.panel.clusters
+    prompts = _prompts(values.margin_change, clusters)
+    records = [
+        record
+        for slices in _columns(cell)
+        for record in _records(slices, _Parts.of(slices, clusters), prompts, values, confidence)
+    ]
+    return sorted(_with_q(records), key=_most_lost_first)
+
+
+def _values(cell: Cell) -> _Values:
+    before, after = cell.before.margin, cell.after.margin
+    accuracy_before, accuracy_after = share_above_zero(before), share_above_zero(after)
+    flip = flips(before, after)
+    lost, regained = (np.where(flip < 0, math.nan, flip == FLIPS.index(word)) for word in ("lost", "regained"))
+    return _Values(
+        taught=cell.when_taught.margin,
+        margin_before=before,
+        margin_after=after,
+        margin_change=after - before,
+        accuracy_before=accuracy_before,
+        accuracy_after=accuracy_after,
+        accuracy_change=accuracy_after - accuracy_before,
+        lost=lost,
+        regained=regained,
+    )
+
+
+def _records(slices: _Slicing, parts: "_Parts", prompts: "_Prompts", values: _Values, confidence: float) -> list[Slice]:
+    """A record for each slice of a column; its q waits for those of the other columns."""
+    changes = parts.sums(values.margin_change)
+    estimates = {
+        "margin_change": parts.means(changes),
+        "accuracy_change": parts.means(parts.sums(values.accuracy_change)),
+        "retention": _retentions(parts, values, confidence),
+        "difference_from_rest": parts.differences(changes, prompts),
+    }
+    totals = {name: np.bincount(slices.codes, weights=getattr(values, name)) for name in _TOTALS}
+    return [
+        _record(
+            slices.column,
+            label,
+            {name: of_slices[i] for name, of_slices in estimates.items()},
+            {name: float(of_slices[i]) for name, of_slices in totals.items()},
+            confidence,
+        )
+        for i, label in enumerate(slices.labels)
+    ]
+
+
+def _record(
+    column: str, value: str, estimates: dict[str, Estimate], totals: dict[str, float], confidence: float
+) -> Slice:
+    change, difference = estimates["margin_change"], estimates["difference_from_rest"]
+    found = {name: estimate.record(confidence) for name, estimate in estimates.items()}
+    return Slice(
+        column=column,
+        value=value,
+        n=change.n,
+        n_prompts=change.n_prompts,
+        margin_before=defined(totals["margin_before"] / change.n),
+        margin_after=defined(totals["margin_after"] / change.n),
+        margin_change=found["margin_change"],
+        accuracy_before=defined(totals["accuracy_before"] / change.n),
+        accuracy_after=defined(totals["accuracy_after"] / change.n),
+        accuracy_change=found["accuracy_change"],
+        lost=_count(totals["lost"]),
+        regained=_count(totals["regained"]),
+        retention=None if math.isnan(estimates["retention"].value) else found["retention"],
+        difference_from_rest=found["difference_from_rest"],
+        p=two_sided(difference) if difference.n_prompts >= FEWEST_PROMPTS else None,
+        q=None,
+    )
+
+
+def _count(total: float) -> int | None:
+    return None if math.isnan(total) else int(total)
+
+
+def _retentions(parts: "_Parts", values: _Values, confidence: float) -> list[Estimate]:
+    """Mean margin after / when taught; undefined where the latter is not above 0 with confidence."""
+    taught = parts.sums(values.taught)
+    learned = [estimate.interval(confidence)[0] > 0 for estimate in parts.means(taught)]
+    return parts.ratios(parts.sums(values.margin_after), np.where(np.array(learned)[parts.slice], taught, math.nan))
+
+
+def _with_q(records: Sequence[Slice]) -> list[Slice]:
+    """With the p values of all slices of the cell, adjusted for each other; a slice without p takes no part.
+
+    Source: Benjamini and Hochberg 1995, Journal of the Royal Statistical Society B 57:289.
+    """
+    tested = [record.p for record in records if record.p is not None]
+    adjusted = iter(stats.false_discovery_control(tested).tolist() if tested else [])
+    return [record if record.p is None else replace(record, q=next(adjusted)) for record in records]
+
+
+def _most_lost_first(record: Slice) -> tuple[float, str, str]:
+    change = record.margin_change.value
+    return math.inf if change is None else change, record.column, record.value
+
+
+# one column's slices
+
+
+def _columns(cell: Cell) -> Iterator[_Slicing]:
+    """Every column that tells pairs apart, one by one."""
+    metadata = cell.panel.metadata
+    names = metadata.column_names
+    for name in names:
+        if name.startswith(SLICE_PREFIX) or name == "truncated":
+            yield from _if_it_varies(_of_metadata(name, metadata[name]))
+    yield from _if_it_varies(
+        _in_quartiles("length_difference", cell.before.chosen_tokens - cell.before.rejected_tokens)
+    )
+    for name in ("prompt_tokens", "strength"):
+        if name in names:
+            yield from _if_it_varies(_in_quartiles(name, _numbers(metadata[name])))
+
+
+def _if_it_varies(slices: _Slicing | None) -> Iterator[_Slicing]:
+    if slices is not None and len(slices.labels) > 1:
+        yield slices
+
+
+def _of_metadata(name: str, column: pa.ChunkedArray) -> _Slicing | None:
+    """None for lists and the like, and where more than half of the pairs have a value of their own: those are names."""
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if pa.types.is_nested(column.type):
+        return None
+    if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
+        return _by_text(name, column)
+    numbers = _numbers(column)
+    distinct = np.unique(numbers[~np.isnan(numbers)])
+    if len(distinct) > MOST_NUMBERS:
+        return _in_quartiles(name, numbers)
+    codes = np.where(np.isnan(numbers), -1, np.searchsorted(distinct, numbers))
+    return None if _mostly_single(codes) else _slicing(name, codes, [_figure(number) for number in distinct])
+
+
+def _by_text(name: str, column: pa.ChunkedArray) -> _Slicing | None:
+    """The most frequent values; of two as frequent the first in the alphabet."""
+    encoded = column.cast(pa.large_string()).combine_chunks().dictionary_encode()
+    codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
+    if _mostly_single(codes):
+        return None
+    counts = pa.array(np.bincount(codes[codes >= 0], minlength=len(encoded.dictionary)))
+    table = pa.table({"value": encoded.dictionary, "n": counts})
+    rows = pc.sort_indices(table, [("n", "descending"), ("value", "ascending")])[:MOST_VALUES]
+    # the last place is that of -1
+    places = np.full(len(encoded.dictionary) + 1, len(rows))
+    places[rows.to_numpy()] = np.arange(len(rows))
+    places[-1] = -1
+    return _slicing(name, places[codes], [*encoded.dictionary.take(rows).to_pylist(), OTHER])
+
+
+def _mostly_single(codes: Indices) -> bool:
+    counts = np.bincount(codes[codes >= 0])
+    return int(np.count_nonzero(counts == 1)) > len(codes) / 2
+
+
+def _in_quartiles(name: str, numbers: Column) -> _Slicing:
+    """Quartiles of a column of numbers, labelled with the lowest and the highest in each."""
+    codes = quartiles(numbers).codes
+    members = [numbers[codes == quartile] for quartile in range(len(QUARTILES))]
+    return _slicing(name, codes, [_range(values) for values in members])
+
+
+def _numbers(column: pa.ChunkedArray) -> Column:
+    """(n_pairs,), NaN where there is none."""
+    numbers: Column = column.cast(pa.float64(), safe=False).to_numpy().astype(np.float64, copy=False)
+    return np.where(np.isfinite(numbers), numbers, math.nan)
+
+
+def _range(values: Column) -> str:
+    if not len(values):
+        return ""
+    low, high = _figure(values.min()), _figure(values.max())
+    return low if low == high else f"{low} to {high}"
+
+
+def _figure(number: float) -> str:
+    return f"{number:.0f}" if float(number).is_integer() else f"{number:.6g}"
+
+
+def _slicing(name: str, codes: Indices, labels: Sequence[str]) -> _Slicing:
+    """The slices that hold pairs; -1 is that of the pairs without a value."""
+    all_labels = [*labels, NONE]
+    counts = np.bincount(codes % len(all_labels), minlength=len(all_labels))  # -1 becomes the last
+    there = np.flatnonzero(counts)
+    places = np.full(len(all_labels), -1)
+    places[there] = np.arange(len(there))
+    return _Slicing(name, places[codes], [all_labels[i] for i in there])
+
+
+# the numbers of a column's slices, all at once
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """The pairs of each slice, prompt by prompt: a part is what a slice and a prompt have in common.
+
+    Everything clustered is made of sums over parts, so that no slice needs a pass over the pairs of its own.
+    """
+
+    of_pair: Indices  # (n_pairs,) the number of its part
+    slice: Indices  # (n_parts,)
+    prompt: Indices  # (n_parts,)
+    n: Column  # (n_parts,) pairs in it
+    slice_n: Column  # (n_slices,) pairs
+    slice_prompts: Column  # (n_slices,)
+
+    @classmethod
+    def of(cls, slices: _Slicing, clusters: Clusters) -> "_Parts":
+        n_slices = len(slices.labels)
+        keys = clusters * n_slices + slices.codes
+        there = np.zeros((int(clusters.max()) + 1) * n_slices, dtype=np.bool_)
+        there[keys] = True
+        parts = np.flatnonzero(there)
+        numbers = np.empty(len(there), dtype=np.int32)  # the largest array of all
+        numbers[parts] = np.arange(len(parts), dtype=np.int32)
+        of_pair = numbers[keys].astype(np.int64)
+        slice_of_part = parts % n_slices
+        return cls(
+            of_pair=of_pair,
+            slice=slice_of_part,
+            prompt=parts // n_slices,
+            n=np.bincount(of_pair).astype(np.float64),
+            slice_n=np.bincount(slices.codes).astype(np.float64),
+            slice_prompts=np.bincount(slice_of_part).astype(np.float64),
+        )
+
+    def sums(self, values: Column) -> Column:
+        """(n_parts,)"""
+        return np.bincount(self.of_pair, weights=values).astype(np.float64, copy=False)
+
+    def total(self, sums: Column) -> Column:
+        """(n_slices,)"""
+        return np.bincount(self.slice, weights=sums).astype(np.float64, copy=False)
+
+    def means(self, sums: Column) -> list[Estimate]:
+        """Of the values that these are the sums of, as `estimates.mean` of each slice's pairs."""
+        means = self.total(sums) / self.slice_n
+        return self._estimates(means, sums - means[self.slice] * self.n)
+
+    def ratios(self, numerators: Column, denominators: Column) -> list[Estimate]:
+        """As `estimates.ratio` of each slice's pairs; both are sums (n_parts,)."""
+        bottoms = self.total(denominators)
+        bottoms[bottoms == 0] = math.nan
+        ratios = self.total(numerators) / bottoms
+        scale = (self.slice_n / bottoms)[self.slice]
+        return self._estimates(ratios, (numerators - ratios[self.slice] * denominators) * scale)
+
+    def _estimates(self, values: Column, residuals: Column) -> list[Estimate]:
+        """`values` (n_slices,), and the residuals (n_parts,) of the pairs around them."""
+        variances = self.total(residuals**2) / self.slice_n**2
+        return _estimates(values, variances, self.slice_n, self.slice_prompts)
+
+    def differences(self, sums: Column, prompts: "_Prompts") -> list[Estimate]:
+        """The mean of each slice less that of all other pairs, as `quartiles.difference`.
+
+        The squared pulls of the prompts without pairs in the slice are those of all prompts, less those that the
+        slice's own prompts would have without it.
+        """
+        sums = sums - prompts.centre * self.n
+        inside_n, outside_n = self.slice_n, prompts.n.sum() - self.slice_n
+        inside = self.total(sums) / inside_n
+        outside = (prompts.sums.sum() - self.total(sums)) / outside_n
+        prompt_n, prompt_sums = prompts.n[self.prompt], prompts.sums[self.prompt]
+
+        both = self._pulls(sums, self.n, inside, inside_n)
+        both -= self._pulls(prompt_sums - sums, prompt_n - self.n, outside, outside_n)
+        without = self._pulls(prompt_sums, prompt_n, outside, outside_n)
+        squares = prompts.squares(outside) / outside_n**2 + self.total(both**2 - without**2)
+        fully_inside = np.bincount(self.slice, weights=self.n == prompt_n)
+        fewest = np.minimum(self.slice_prompts, len(prompts.n) - fully_inside)
+        n = np.full(len(fewest), prompts.n.sum())
+        return _estimates(inside - outside, np.maximum(squares, 0), n, fewest)
+
+    def _pulls(self, sums: Column, n: Column, means: Column, of: Column) -> Column:
+        """How `n` pairs (n_parts,) with these sums pull on means (n_slices,) that are taken over `of` pairs."""
+        return (sums - means[self.slice] * n) / of[self.slice]
+
+
+class _Prompts(NamedTuple):
+    """The changes of all pairs prompt by prompt, around their mean."""
+
+    centre: float
+    n: Column  # (n_prompts,) pairs
+    sums: Column  # (n_prompts,) of change - centre
+
+    def squares(self, means: Column) -> Column:
+        """(n_means,) sum over prompts of the squared sum of change - centre - mean."""
+        return self.sums @ self.sums - 2 * means * (self.sums @ self.n) + means**2 * (self.n @ self.n)
+
+
+def _prompts(change: Column, clusters: Clusters) -> _Prompts:
+    centre = float(change.sum()) / max(len(change), 1)
+    n = np.bincount(clusters).astype(np.float64)
+    return _Prompts(centre, n, np.bincount(clusters, weights=change) - centre * n)
+
+
+def _estimates(values: Column, variances: Column, n: Column, n_prompts: Column) -> list[Estimate]:
+    """One for each slice, all (n_slices,); G/(G-1) as in `estimates.METHOD`, undefined with fewer than two prompts."""
+    correction = np.where(n_prompts > 1, n_prompts / np.maximum(n_prompts - 1, 1), math.nan)
+    errors = np.sqrt(variances * correction)
+    columns = (values.tolist(), errors.tolist(), n.astype(int).tolist(), n_prompts.astype(int).tolist())
+    return [Estimate(*numbers) for numbers in zip(*columns, strict=True)]

@@ -1,0 +1,55 @@
+"""May a run be continued in a folder? Only with the same study, model and data."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from seqdpo.errors import ConfigError, DataError, SeqdpoError
+from seqdpo.files import read_mapping
+from seqdpo.layout import NODE_FILE
+from seqdpo.runner.folder import RunFolder
+from seqdpo.runner.stored_study import differing_keys, read_study
+from seqdpo.study.config import Study
+
+MAX_LISTED = 10
+REMEDY = "Use another output_dir, or remove this folder."
+
+
+def check_continuation(folder: RunFolder, study: Study, identity: dict[str, Any]) -> None:
+    """Lets a folder pass that has no finished stage, or stages of the same study.
+
+    Inputs not in `identity` are not compared. A study.yaml or manifest.json that cannot be read is not compared
+    either: every stage's own record says what shaped it (`seqdpo.runner.records`), and both are written anew.
+    Raises: ConfigError that names every key of the study, and every input, that differs.
+    """
+    if not any(folder.root.glob(f"stages/*/{NODE_FILE}")):
+        return
+    problems = [*_different_keys(folder, study), *_different_inputs(folder, identity)]
+    if problems:
+        more = [f"  and {len(problems) - MAX_LISTED} more"] if len(problems) > MAX_LISTED else []
+        listed = [f"  - {problem}" for problem in problems[:MAX_LISTED]]
+        raise ConfigError(
+            "\n".join([f"output_dir = {str(folder.root)!r}: holds another study.", *listed, *more])
+            + f"\nExpected the same study, to continue it. {REMEDY}"
+        )
+
+
+def _different_keys(folder: RunFolder, study: Study) -> Iterator[str]:
+    try:
+        earlier = read_study(folder)
+    except SeqdpoError:
+        return
+    for key, here, there in differing_keys(study, earlier):
+        yield f"{key} = {here!r} here; {there!r} there"
+
+
+def _different_inputs(folder: RunFolder, identity: dict[str, Any]) -> Iterator[str]:
+    try:
+        there = read_mapping(folder.manifest, json.loads).get("identity")
+    except DataError:
+        return
+    for name, value in there.items() if isinstance(there, dict) else ():
+        if name in identity and identity[name] != value:
+            yield (
+                f"the {name.replace('_', ' ')} is another one: {str(identity[name])[:16]} here, {str(value)[:16]} there"
+            )

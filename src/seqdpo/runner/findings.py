@@ -1,0 +1,156 @@
+"""From the files of a run folder to its findings: the run's tables and results.json. No torch, no model."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from seqdpo.analysis.results import MechanismTables, results
+from seqdpo.analysis.schema import Tolerances, to_json
+from seqdpo.errors import ConfigError, DataError
+from seqdpo.files import REMEDY, check_hash, file_hash, read_mapping, read_table, write_json, write_table
+from seqdpo.layout import NODE_FILE, check_manifest_hash, check_run_folder
+from seqdpo.runner.folder import RunFolder
+from seqdpo.runner.stored_study import read_study
+from seqdpo.study.checkpoints import Node, checkpoint_of, order_name
+from seqdpo.study.keys import LossKeys, TreeKeys, VerdictKeys
+from seqdpo.study.tree import stage_tree
+from seqdpo.tables import NODE_COLUMNS, SCORES_SCHEMA, STAGE_TABLES
+
+MANIFEST_VERSION = 1
+#: The keys of the study that results.json repeats, for readers who have only that file.
+STUDY_FACTS = (
+    *("model_name_or_path", "setting", "adapter_mode", "learning_rate", "lora_r", "seeds"),
+    *LossKeys.model_fields,
+)
+
+
+def write_findings(folder: RunFolder) -> None:
+    """scores.parquet, the mechanism's tables and results.json from the stages' own, then all hashes into the manifest.
+
+    Raises: ConfigError if the folder is no run's, or a stage of it is not done; DataError if a file cannot be read.
+    """
+    check_run_folder(folder)
+    manifest = stored_manifest(folder)
+    for path in (folder.study, folder.pairs):
+        check_manifest_hash(path, folder, manifest)
+    study = read_study(folder)
+    _check_all_done(folder, study)
+    pairs = read_table(folder.pairs)
+    scores = scores_table(folder, study, pairs)
+    mechanism = {name: stages_table(folder, study, name) for name in STAGE_TABLES}
+    for name, table in mechanism.items():
+        write_table(folder.root / f"{name}.parquet", table)
+    write_table(folder.scores, scores)
+    facts = study.model_dump(mode="json", include=set(STUDY_FACTS))
+    found = results(scores, pairs, study.beta, tolerances(study), facts, MechanismTables(**mechanism))
+    write_json(folder.results, to_json(found))
+    tables = (folder.scores, *(folder.root / f"{name}.parquet" for name in STAGE_TABLES))
+    written = (folder.study, folder.pairs, folder.dropped, *tables, folder.results)
+    manifest["files"] = {path.relative_to(folder.root).as_posix(): file_hash(path) for path in written}
+    write_json(folder.manifest, manifest)
+
+
+def scores_table(folder: RunFolder, keys: TreeKeys, pairs: pa.Table) -> pa.Table:
+    """SCORES_SCHEMA; a checkpoint that several orders share has its rows under each of them."""
+    base = _scores_of(folder, None)
+    tokens = _token_counts(folder, base, pairs)
+    tables = [
+        _rows(_scores_of(folder, node), base, tokens, seed, order, node)
+        for seed in keys.seeds
+        for order in keys.all_orders()
+        for node in _checkpoints(seed, order, keys.placebo)
+    ]
+    return pa.concat_tables(tables)
+
+
+def stages_table(folder: RunFolder, keys: TreeKeys, name: str) -> pa.Table:
+    """NODE_COLUMNS, then the columns of a table of STAGE_TABLES: every stage once, control stages among them."""
+    return pa.concat_tables([_of_stage(folder, node, name) for node in stage_tree(keys)])
+
+
+def tolerances(keys: VerdictKeys) -> Tolerances:
+    return Tolerances(keys.margin_tolerance, keys.accuracy_tolerance, keys.flip_tolerance, keys.confidence)
+
+
+def _check_all_done(folder: RunFolder, keys: TreeKeys) -> None:
+    nodes = [None, *stage_tree(keys)]
+    missing = [node for node in nodes if not (folder.stage(node) / NODE_FILE).is_file()]
+    if missing:
+        raise ConfigError(
+            f"{folder.root}: {len(missing)} of {len(nodes)} stages are not done, {checkpoint_of(missing[0])!r} first; "
+            "expected a finished run. Run `seqdpo run` again to finish it."
+        )
+
+
+def stored_manifest(folder: RunFolder) -> dict[str, Any]:
+    """manifest.json; where it is gone or spoilt, what the base's record says of the run."""
+    try:
+        return dict(read_mapping(folder.manifest, json.loads))
+    except DataError:
+        record = read_mapping(folder.stage(None) / NODE_FILE, json.loads)
+        known = {name: record.get(name) for name in ("identity", "environment")}
+        return {"schema_version": MANIFEST_VERSION, **known, "engine": None, "parameters": None, "notes": {}}
+
+
+def _scores_of(folder: RunFolder, node: Node | None) -> pa.Table:
+    return _stage_table(folder, node, "scores.parquet")
+
+
+def _stage_table(folder: RunFolder, node: Node | None, *names: str) -> pa.Table:
+    """A table of a stage, under the first of its names that the stage's record has."""
+    record = folder.stage(node) / NODE_FILE
+    hashes = read_mapping(record, json.loads).get("files") or {}
+    name = next((one for one in names if one in hashes), names[0])
+    path = folder.stage(node) / name
+    check_hash(path, str(hashes.get(name)), str(record), REMEDY)
+    return read_table(path)
+
+
+def _checkpoints(seed: int, order: tuple[str, ...], placebos: int) -> Iterator[Node | None]:
+    """The base, then the checkpoints along an order, each with its control stages."""
+    yield None
+    for stage in range(1, len(order) + 1):
+        for placebo in range((placebos if stage > 1 else 0) + 1):
+            yield Node(seed, order[:stage], placebo)
+
+
+def _rows(
+    own: pa.Table, base: pa.Table, tokens: pa.Table, seed: int, order: tuple[str, ...], node: Node | None
+) -> pa.Table:
+    # every checkpoint scores the same pairs; a margin of a pair with another pair's base must be impossible
+    if not own["pair_id"].equals(base["pair_id"]):
+        raise DataError(f"{checkpoint_of(node)}: its pairs are not those of the base; expected the same. Run it again.")
+    n = own.num_rows
+    columns = {
+        "seed": pa.repeat(seed, n),
+        "order": pa.repeat(order_name(order), n),
+        "stage": pa.repeat(0 if node is None else node.stage, n),
+        "checkpoint": pa.repeat(checkpoint_of(node), n),
+        "placebo": pa.repeat(0 if node is None else node.placebo, n),
+        **{name: own[name] for name in ("objective", "split", "pair_id", "chosen_logp", "rejected_logp")},
+        "base_chosen_logp": base["chosen_logp"],
+        "base_rejected_logp": base["rejected_logp"],
+        "chosen_tokens": tokens["chosen_tokens"],
+        "rejected_tokens": tokens["rejected_tokens"],
+    }
+    return pa.table(columns).select(SCORES_SCHEMA.names).cast(SCORES_SCHEMA)
+
+
+def _token_counts(folder: RunFolder, base: pa.Table, pairs: pa.Table) -> pa.Table:
+    """The tokens of the evaluated pairs, in the order of the base's scores."""
+    names = ["objective", "pair_id"]
+    held_out = pairs.filter(pc.field("split") == "eval").select([*names, "chosen_tokens", "rejected_tokens"])
+    if not held_out.select(names).cast(base.select(names).schema).equals(base.select(names)):
+        raise DataError(f"{folder.pairs}: its held-out pairs are not those that were scored; expected the same pairs.")
+    return held_out
+
+
+def _of_stage(folder: RunFolder, node: Node, name: str) -> pa.Table:
+    schema, older = STAGE_TABLES[name]
+    own = _stage_table(folder, node, *(f"{one}.parquet" for one in (name, *older)))
+    named = zip(NODE_COLUMNS, (node.seed, node.checkpoint, node.placebo, checkpoint_of(node.parent)), strict=True)
+    columns = {key: pa.repeat(pa.scalar(value, kind), own.num_rows) for (key, kind), value in named}
+    return pa.table(columns | {key: own[key] for key in schema.names})

@@ -1,0 +1,118 @@
+"""What a study will cost, before anything is run: pairs, tokens, parameters, memory and time."""
+
+import time
+from dataclasses import dataclass
+
+import torch
+
+from seqdpo.policy.batches import default_tokens
+from seqdpo.policy.load import ParameterCount, count_parameters, device, load_config
+from seqdpo.preferences.prepare import Preferences, PreparedPair
+from seqdpo.runner.work import Work, base_work, mechanism_work, stage_notes, stage_work
+from seqdpo.study.checkpoints import Node
+from seqdpo.study.config import Study
+from seqdpo.study.tree import stage_tree
+from seqdpo.training.pairs import pairs_of
+from seqdpo.training.stage import n_steps
+
+#: The share of the measured matrix-multiplication rate that a pass reaches; a rough assumption, and said so.
+ASSUMED_EFFICIENCY = 0.4
+ADAM_BYTES = 16  # an adapter weight, its gradient and two moments, all float32
+DTYPE_BYTES = {"float32": 4, "bfloat16": 2}
+
+
+@dataclass(frozen=True, slots=True)
+class StagePlan:
+    """One node of the tree; `node` None is the base."""
+
+    node: Node | None
+    work: Work
+    steps: int
+    tokens: int  # that pass through the model, a pair's prompt once
+    seconds: float
+    mechanism_seconds: float  # of these, for gradients, KL, forecast and path
+    notes: list[str]  # what will not be measured, and control stages whose labels pull
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The whole study; times and memory are estimates."""
+
+    parameters: ParameterCount
+    stages: list[StagePlan]
+    flops_per_second: float  # measured on this machine's matrix multiplication
+    memory_bytes: int
+
+    @property
+    def seconds(self) -> float:
+        return sum(stage.seconds for stage in self.stages)
+
+    @property
+    def mechanism_seconds(self) -> float:
+        return sum(stage.mechanism_seconds for stage in self.stages)
+
+    @property
+    def placebo_seconds(self) -> float:
+        return sum(stage.seconds for stage in self.stages if stage.node is not None and stage.node.placebo)
+
+
+def plan_study(study: Study, preferences: Preferences) -> Plan:
+    """The plan of a study whose model path is resolved; loads no weights."""
+    parameters = count_parameters(study)
+    rate = _matmul_rate(study)
+    stages = [_stage_plan(node, study, preferences, parameters, rate) for node in [None, *stage_tree(study)]]
+    return Plan(parameters, stages, rate, _memory(study, preferences, parameters))
+
+
+def _stage_plan(
+    node: Node | None, study: Study, preferences: Preferences, parameters: ParameterCount, rate: float
+) -> StagePlan:
+    held_out = [pair for objective in preferences.objectives.values() for pair in objective.eval]
+    if node is None:
+        trained = [pair for name in study.trained_objectives() for pair in preferences.objectives[name].train]
+        work, steps, mean = base_work(preferences, study), 0, _tokens_per_pair([*held_out, *trained])
+        mechanism, notes = Work(0, 0), []
+    else:
+        train = pairs_of(node, preferences)
+        work, steps, mean = stage_work(node, preferences, study), n_steps(len(train), study), _tokens_per_pair(train)
+        mechanism, notes = mechanism_work(node, preferences, study), stage_notes(node, preferences, study)
+    tokens = round(mean * (work.trained + work.scored))
+    # 2 FLOPs for each parameter and token of a forward pass
+    seconds_a_unit = 2 * parameters.total * mean / (rate * ASSUMED_EFFICIENCY)
+    of_all, of_mechanism = (seconds_a_unit * one.units(study) for one in (work, mechanism))
+    return StagePlan(node, work, steps, tokens, of_all, of_mechanism, notes)
+
+
+def _tokens_per_pair(pairs: list[PreparedPair]) -> float:
+    """Mean tokens that one pair puts through the model where prompts are shared: its own once, and both responses."""
+    return sum(pair.tokens.n_tokens for pair in pairs) / len(pairs) if pairs else 0.0
+
+
+def _matmul_rate(study: Study) -> float:
+    """FLOP/s of a large matrix multiplication in the study's dtype, on this machine, in about half a second."""
+    where = device()
+    size = 4096 if where.type != "cpu" else 1024
+    a = torch.ones(size, size, dtype=getattr(torch, study.dtype), device=where)
+    (a @ a).sum().item()  # the first call sets up the library
+    began, count = time.perf_counter(), 0
+    while time.perf_counter() - began < 0.5:
+        (a @ a)[0, 0].item()  # waits for the device
+        count += 1
+    return count * 2 * size**3 / (time.perf_counter() - began)
+
+
+def _memory(study: Study, preferences: Preferences, parameters: ParameterCount) -> int:
+    """Weights, adapter with optimiser and gradient trace, and the activations of one batch; a rough upper estimate.
+
+    Activations: about 16 hidden-sized values a token and layer (one with checkpointing), and the logits of the
+    response tokens in the model's dtype and in float32.
+    """
+    config = load_config(study).get_text_config()
+    base = (parameters.total - parameters.trainable) * DTYPE_BYTES[study.dtype]
+    tokens = max(
+        study.tokens_per_batch or default_tokens(device(), getattr(torch, study.dtype)), 2 * preferences.longest
+    )
+    values = config.hidden_size * config.num_hidden_layers * (1 if study.gradient_checkpointing else 16)
+    activations = tokens * (values * DTYPE_BYTES[study.dtype] + config.vocab_size * (4 + DTYPE_BYTES[study.dtype]))
+    traced = 1 + max(len(order) for order in study.all_orders()) if study.gradient_trace_points else 0
+    return base + parameters.trainable * (ADAM_BYTES + 4 * traced) + activations

@@ -1,0 +1,132 @@
+"""A stage's records: trained.json when its adapter is on disk, node.json when all of it is.
+
+Each says what the stage is, everything that shaped it, and the checksums of its files, so that no stage is taken for
+another one's and nothing spoilt is believed.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from seqdpo.errors import DataError
+from seqdpo.files import file_hash
+from seqdpo.layout import NODE_FILE, WEIGHTS_FILE
+from seqdpo.preferences.pairs import content_hash
+from seqdpo.runner.folder import RunFolder
+from seqdpo.study.checkpoints import Node, checkpoint_of, reference_of
+from seqdpo.study.keys import ModelKeys, NodeKeys
+
+#: Raised whenever the same study would give other numbers; the release's own version is but a note.
+STAGE_FORMAT = 1
+#: What these keys name is in the identity by its content.
+_NAMES = {"model_name_or_path", "model_revision", "trust_remote_code", "chat_template_path"}
+
+
+class SpoiltError(DataError):
+    """A stage's record or a file of it cannot be believed; it can be set aside and computed again."""
+
+    def __init__(self, file: Path, found: str) -> None:
+        super().__init__(f"{file}: {found}.")
+        self.file = file
+
+
+def stage_identity(keys: NodeKeys, model: str, data: str, chat_template: str | None) -> dict[str, Any]:
+    """Everything that shapes the numbers of a study's stages, besides their place in the tree."""
+    shaping = {name: value for name, value in keys.model_dump(mode="json").items() if name in _shaping_keys()}
+    return {
+        "model": model,
+        "data": data,
+        "chat_template": chat_template,
+        "keys": content_hash(shaping),
+        "stage_format": STAGE_FORMAT,
+    }
+
+
+def _shaping_keys() -> set[str]:
+    assert set(ModelKeys.model_fields) >= _NAMES
+    return set(NodeKeys.model_fields) - _NAMES
+
+
+def place_in_tree(node: Node | None, keys: NodeKeys) -> dict[str, Any]:
+    """What a record says of where its stage stands."""
+    if node is None:
+        return {"checkpoint": checkpoint_of(None), "stage": 0}
+    return {
+        "checkpoint": node.checkpoint,
+        "objective": node.objective,
+        "path": list(node.path),
+        "stage": node.stage,
+        "seed": node.seed,
+        "placebo": node.placebo,
+        "parent": checkpoint_of(node.parent),
+        "reference": checkpoint_of(reference_of(node, keys.reference)),
+        "adapter_mode": keys.adapter_mode,
+    }
+
+
+def read_record(
+    folder: RunFolder, node: Node | None, identity: Mapping[str, Any], name: str = NODE_FILE
+) -> dict[str, Any] | None:
+    """What a stage's record says; None if there is none.
+
+    Raises: SpoiltError if the record cannot be read, or a file is missing or has changed since; DataError if the
+        record is of another stage, of other keys, or of other inputs.
+    """
+    path = folder.stage(node) / name
+    if not path.is_file():
+        return None
+    record = _parsed(path)
+    _check_place(path, node, record)
+    _check_identity(path, identity, record)
+    _check_files(path, record["files"])
+    return record
+
+
+def adapter_hash(folder: RunFolder, node: Node | None) -> str | None:
+    """The hash of a checkpoint's weights; None for the base."""
+    adapter = folder.adapter(node)
+    return None if adapter is None else file_hash(adapter / WEIGHTS_FILE)
+
+
+def _parsed(path: Path) -> dict[str, Any]:
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        record["files"] = dict(record["files"])
+    except (OSError, ValueError, KeyError, TypeError):
+        raise SpoiltError(path, "cannot be read; expected JSON with 'files'") from None
+    return record
+
+
+def _check_place(path: Path, node: Node | None, record: Mapping[str, Any]) -> None:
+    expected = {"checkpoint": checkpoint_of(node)} | ({} if node is None else {"seed": node.seed})
+    found = {name: record.get(name) for name in expected}
+    if found != expected:
+        raise DataError(
+            f"{path}: is of {_named(found)}; expected {_named(expected)}. A stage's folder was moved: put it back, or "
+            f"remove {path.parent} and run again."
+        )
+
+
+def _named(place: Mapping[str, Any]) -> str:
+    seed = f" of seed {place['seed']}" if "seed" in place else ""
+    return f"{place['checkpoint']!r}{seed}"
+
+
+def _check_identity(path: Path, identity: Mapping[str, Any], record: Mapping[str, Any]) -> None:
+    """Records of older releases may lack a part, which study.yaml and manifest.json then answer for."""
+    there = record.get("identity") or {}
+    for name in identity.keys() & there.keys():
+        if identity[name] != there[name]:
+            raise DataError(
+                f"{path}: {name.replace('_', ' ')} = {str(there[name])[:16]}; expected {str(identity[name])[:16]}: the "
+                f"stage is of another study. Move {path.parent} away and run again."
+            )
+
+
+def _check_files(path: Path, files: Mapping[str, str]) -> None:
+    for name, expected in files.items():
+        file = path.parent / name
+        found = file_hash(file) if file.is_file() else "no file"
+        if found != expected:
+            raise SpoiltError(file, f"checksum = {found[:16]}; expected {expected[:16]} as in {path.name}")

@@ -1,0 +1,80 @@
+"""Which nodes of the tree are left, and which of them may run now. None stands for the base, which is scored first."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from seqdpo.errors import DataError
+from seqdpo.files import set_aside
+from seqdpo.layout import NODE_FILE, TRAINED_FILE
+from seqdpo.runner.folder import RunFolder
+from seqdpo.runner.records import SpoiltError, adapter_hash, read_record
+from seqdpo.study.checkpoints import Node, checkpoint_of
+from seqdpo.study.keys import TreeKeys
+from seqdpo.study.tree import stage_tree
+
+
+def unfinished(
+    folder: RunFolder, keys: TreeKeys, identity: dict[str, Any], say: Callable[[str], None]
+) -> list[Node | None]:
+    """The nodes that are still to be done, parents first.
+
+    What is spoilt is set aside, said, and among them again. A stage whose parent is among them is believed until that
+    is there again, and must be looked at once more.
+    Raises: DataError if a stage is another one than its folder says, was made with other keys or inputs, or was
+        trained from another checkpoint than the one that is there now.
+    """
+    left: list[Node | None] = []
+    for node in [None, *stage_tree(keys)]:
+        record = _believed(folder, node, identity, say)
+        if record is None:
+            left.append(node)
+        elif node is not None and node.parent not in left:
+            _check_parent(folder, node, record)
+    return left
+
+
+def _believed(
+    folder: RunFolder, node: Node | None, identity: dict[str, Any], say: Callable[[str], None]
+) -> dict[str, Any] | None:
+    """The record of a finished stage; None of one that is not done, and of which nothing is left but what is whole."""
+    stage = folder.stage(node)
+    try:
+        record = read_record(folder, node, identity)
+    except SpoiltError as error:
+        record, found, spoilt = None, str(error), error.file
+    else:
+        found, spoilt = f"{stage}: holds no whole stage.", stage
+    if record is None and stage.exists() and not _is_whole(folder, node, identity, spoilt):
+        aside = set_aside(spoilt if _was_trained(folder, node, identity) else stage)
+        (stage / NODE_FILE).unlink(missing_ok=True)
+        say(f"{found} It is kept as {aside.name} and computed again.")
+        folder.log("set_aside", what=str(aside), checkpoint=checkpoint_of(node))
+    return record
+
+
+def _is_whole(folder: RunFolder, node: Node | None, identity: dict[str, Any], spoilt: Path) -> bool:
+    """Whether nothing has to be moved away: what is there was trained, or only scored, and waits to be measured."""
+    return spoilt == folder.stage(node) and _was_trained(folder, node, identity)
+
+
+def _was_trained(folder: RunFolder, node: Node | None, identity: dict[str, Any]) -> bool:
+    """Whether the stage's adapter and what belongs to it are there and whole; the base needs none."""
+    try:
+        return node is None or read_record(folder, node, identity, TRAINED_FILE) is not None
+    except SpoiltError:
+        return False
+
+
+def _check_parent(folder: RunFolder, node: Node, record: dict[str, Any]) -> None:
+    if record.get("parent_adapter") != adapter_hash(folder, node.parent):
+        raise DataError(
+            f"{folder.stage(node)}: was trained from another checkpoint than {folder.stage(node.parent)} has. "
+            "Move this stage's folder away and run again."
+        )
+
+
+def ready(left: Sequence[Node | None]) -> list[Node | None]:
+    """Those of the nodes left whose parent is done."""
+    waiting = set(left)
+    return [node for node in left if node is None or node.parent not in waiting]

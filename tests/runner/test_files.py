@@ -1,0 +1,84 @@
+"""Files are written whole, and what was killed half way is swept away."""
+
+import json
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from seqdpo.errors import ConfigError
+from seqdpo.files import folder_written_whole, set_aside, sweep, write_for_user, write_text
+from seqdpo.runner.folder import RunFolder
+
+
+def test_a_file_is_the_old_one_until_the_new_one_is_whole(tmp_path):
+    path = tmp_path / "a.txt"
+    write_text(path, "old")
+    with pytest.raises(UnicodeEncodeError):
+        write_text(path, "new \ud800")
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_appears_whole_or_not_at_all(tmp_path):
+    with pytest.raises(RuntimeError), folder_written_whole(tmp_path / "stage") as folder:
+        (folder / "a").write_text("half")
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+    with folder_written_whole(tmp_path / "stage") as folder:
+        (folder / "a").write_text("whole")
+    assert (tmp_path / "stage/a").read_text() == "whole"
+
+
+def test_only_what_a_killed_process_left_is_swept(tmp_path):
+    (tmp_path / ".scores.parquet.4711.tmp").write_text("half")
+    (tmp_path / "stages/.seed0.first.4711.tmp/adapter").mkdir(parents=True)
+    users = [tmp_path / "notes.tmp", tmp_path / ".hidden", tmp_path / "stages/a.12.tmp"]
+    for path in users:
+        path.write_text("a user's")
+    sweep(tmp_path)
+    assert {path for path in tmp_path.rglob("*") if path.is_file()} == set(users)
+    assert list((tmp_path / "stages").iterdir()) == [tmp_path / "stages/a.12.tmp"]
+
+
+def test_what_is_set_aside_never_takes_the_place_of_another(tmp_path):
+    names = []
+    for content in "abc":
+        (tmp_path / "scores").write_text(content)
+        names.append(set_aside(tmp_path / "scores").name)
+    assert names == ["scores.damaged", "scores.damaged2", "scores.damaged3"]
+    assert (tmp_path / "scores.damaged").read_text() == "a"
+
+
+def test_a_device_a_pipe_and_a_link_stay_what_they_are(tmp_path):
+    write_for_user(tmp_path / "page.html", b"first")
+    (tmp_path / "link.html").symlink_to(tmp_path / "page.html")
+    write_for_user(tmp_path / "link.html", b"second")
+    assert (tmp_path / "link.html").is_symlink()
+    assert (tmp_path / "page.html").read_bytes() == b"second"
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    write_for_user(tmp_path / "pipe", b"through")
+    assert os.read(reader, 100) == b"through"
+    os.close(reader)
+    assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
+    device = Path("/dev/null").stat().st_rdev
+    with_device = tmp_path / "null"
+    with_device.symlink_to("/dev/null")
+    write_for_user(with_device, b"away")
+    assert Path("/dev/null").stat().st_rdev == device != 0
+
+
+def test_a_folder_is_no_place_for_a_file(tmp_path):
+    with pytest.raises(ConfigError, match="cannot be written: Is a directory"):
+        write_for_user(tmp_path, b"page")
+
+
+def test_a_line_that_was_cut_off_spoils_no_other_line_of_the_log(tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.log("first")
+    folder.events.write_bytes(folder.events.read_bytes() + b'{"time": "2026-')
+    folder.log("second")
+    lines = folder.events.read_text().splitlines()
+    assert [json.loads(line)["event"] for line in (lines[0], lines[2])] == ["first", "second"]
