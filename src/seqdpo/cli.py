@@ -8,13 +8,14 @@ import traceback
 import warnings
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 from typer.core import TyperGroup
 
 import seqdpo
 from seqdpo.errors import ArgumentError, ConfigError, RunError, SeqdpoError
+from seqdpo.layout import RunFiles
 from seqdpo.screen import SIGPIPE, Screen, accept_any_text, write_out
 from seqdpo.study.checkpoints import typed
 from seqdpo.study.config import Study
@@ -22,9 +23,6 @@ from seqdpo.study.file import study_of
 from seqdpo.study.settings import SETTINGS
 from seqdpo.study.template import study_template
 from seqdpo.wording import did_you_mean
-
-if TYPE_CHECKING:
-    from seqdpo.runner.folder import RunFolder
 
 KEYS_AS_FLAGS = "Every key of the study file is also a flag (--learning-rate 1e-5, --objectives.NAME.KEY VALUE)."
 
@@ -265,7 +263,7 @@ def analyse(
     check_run_folder(folder)
     with folder.locked():
         write_findings(folder)
-    _show_findings(folder)
+    _show_findings(run)
 
 
 @app.command()
@@ -279,8 +277,8 @@ def merge(
 
     folder = RunFolder(run)
     copied = merge_runs(folder, [RunFolder(other) for other in others])
-    console.print(f"{len(copied)} stages went into {run}", highlight=False, markup=False, soft_wrap=True)
-    _show_findings(folder)
+    console.print(f"{len(copied)} stages went into {run}", soft_wrap=True)
+    _show_findings(run)
 
 
 @app.command()
@@ -371,7 +369,7 @@ def _run(study: Study) -> None:
     try:
         with board_for(console) as board:
             folder = run_study(study, board)
-        _show_findings(folder)
+        _show_findings(folder.root)
     except KeyboardInterrupt:
         errors.print("Interrupted. Run the same command again to continue.")
         raise
@@ -381,15 +379,16 @@ def _run(study: Study) -> None:
         raise crashed(error, Path(study.output_dir)) from error
 
 
-def _show_findings(folder: "RunFolder") -> None:
+def _show_findings(root: Path) -> None:
+    """Prints what was found, and writes its page."""
     from seqdpo.report.finished import read_run
     from seqdpo.report.print_findings import print_results
     from seqdpo.report.write import write_report
 
-    finished = read_run(folder.root)
-    print_results(console, finished.findings)
-    console.print(f"Everything is in {folder.root}/", soft_wrap=True)
-    for path in write_report(finished, folder.report):
+    run = read_run(root)
+    print_results(console, run.findings)
+    console.print(f"Everything is in {root}/", soft_wrap=True)
+    for path in write_report(run, RunFiles(root).report):
         _wrote(path)
 
 

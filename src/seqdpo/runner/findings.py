@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -12,6 +13,8 @@ from seqdpo.analysis.schema import Tolerances, to_json
 from seqdpo.errors import ConfigError, DataError
 from seqdpo.files import REMEDY, check_hash, file_hash, read_mapping, read_table, write_json, write_table
 from seqdpo.layout import NODE_FILE, check_manifest_hash, check_run_folder
+from seqdpo.report.finished import Run, read_run
+from seqdpo.report.write import write_report
 from seqdpo.runner.folder import RunFolder
 from seqdpo.runner.stored_study import read_study
 from seqdpo.study.checkpoints import Node, checkpoint_of, order_name
@@ -25,6 +28,21 @@ STUDY_FACTS = (
     *("model_name_or_path", "setting", "adapter_mode", "learning_rate", "lora_r", "seeds"),
     *LossKeys.model_fields,
 )
+
+
+def analyse(root: str | Path) -> Run:
+    """Derives the tables, results.json and the report of a run again from its own files, and reads them.
+
+    Also of a run that an older release wrote.
+    Raises: as `write_findings`; ConfigError if another process is at work in the folder.
+    """
+    folder = RunFolder(Path(root))
+    check_run_folder(folder)
+    with folder.locked():
+        write_findings(folder)
+    run = read_run(folder.root)
+    write_report(run, folder.report)
+    return run
 
 
 def write_findings(folder: RunFolder) -> None:

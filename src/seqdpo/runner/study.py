@@ -15,8 +15,10 @@ from seqdpo.policy.load import ParameterCount, check_weights, count_parameters, 
 from seqdpo.policy.trial import foresee_adapter
 from seqdpo.preferences.prepare import Preferences
 from seqdpo.preferences.table import pairs_table
+from seqdpo.report.finished import Run, read_run
+from seqdpo.report.write import write_report
 from seqdpo.runner.bench import Bench, make_bench
-from seqdpo.runner.board import Board, Task
+from seqdpo.runner.board import Board, Task, board_for
 from seqdpo.runner.continuation import check_continuation
 from seqdpo.runner.environment import environment
 from seqdpo.runner.executors import here
@@ -27,6 +29,7 @@ from seqdpo.runner.records import stage_identity
 from seqdpo.runner.schedule import unfinished
 from seqdpo.runner.stage import title
 from seqdpo.runner.work import base_work, stage_work
+from seqdpo.screen import Screen
 from seqdpo.study.checkpoints import Node
 from seqdpo.study.config import Study
 from seqdpo.study.file import study_yaml
@@ -39,6 +42,18 @@ class Inputs(NamedTuple):
     parameters: ParameterCount
     preferences: Preferences
     identity: dict[str, Any]
+
+
+def run(study: Study) -> Run:
+    """Runs a study, or what is left of it, with a line for each thing that it does; what was found, and the report.
+
+    Raises: as `run_study`.
+    """
+    with board_for(Screen()) as board:
+        folder = run_study(study, board)
+    found = read_run(folder.root)
+    write_report(found, folder.report)
+    return found
 
 
 def run_study(study: Study, board: Board) -> RunFolder:

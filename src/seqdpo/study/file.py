@@ -15,12 +15,12 @@ from seqdpo.wording import brief
 CORRECT_IT = "Correct it. What each key means is shown by: seqdpo init hh-rlhf --output -"
 
 
-def load_study(path: Path, flags: Sequence[str] = ()) -> Study:
-    """The study of a YAML file, with flags such as `--learning-rate 1e-5` laid over it.
+def load_study(path: str | Path, flags: Sequence[str] = (), **keys: Any) -> Study:
+    """The study of a YAML file, with keys such as `learning_rate=1e-5`, or as flags, laid over it.
 
     Raises: ConfigError that lists every problem found, each with its key and the nearest valid one.
     """
-    return _laid_over(path, parse_flags(flags))
+    return _laid_over(Path(path), parse_flags(flags) | keys)
 
 
 def study_of(arguments: Sequence[str]) -> Study:
