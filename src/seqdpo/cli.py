@@ -15,7 +15,6 @@ from typer.core import TyperGroup
 
 import seqdpo
 from seqdpo.errors import ArgumentError, ConfigError, RunError, SeqdpoError
-from seqdpo.layout import RunFiles
 from seqdpo.screen import SIGPIPE, Screen, accept_any_text, write_out
 from seqdpo.study.checkpoints import typed
 from seqdpo.study.config import Study
@@ -165,14 +164,10 @@ def check(
 ) -> None:
     """Find what is wrong with a study, its data and its chat template; trains nothing."""
     study = study_of(arguments)  # before torch is imported: a wrong key is answered at once
-    from seqdpo.runner.design import design_notes
-    from seqdpo.runner.inputs import check_study
+    from seqdpo.runner.study import check_study
     from seqdpo.runner.terminal import print_check
 
-    checked = check_study(study, _note)
-    for note in design_notes(study, checked[0]):
-        console.print(f"note: {note}")
-    print_check(console, checked, show)
+    print_check(console, check_study(study, _note), show)
 
 
 @app.command(context_settings=PASS_FLAGS_ON)
@@ -381,6 +376,7 @@ def _run(study: Study) -> None:
 
 def _show_findings(root: Path) -> None:
     """Prints what was found, and writes its page."""
+    from seqdpo.layout import RunFiles
     from seqdpo.report.finished import read_run
     from seqdpo.report.print_findings import print_results
     from seqdpo.report.write import write_report

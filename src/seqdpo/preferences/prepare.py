@@ -45,7 +45,6 @@ class Preferences:
     objectives: dict[str, PreparedObjective]
     notes: dict[str, int]  # what the tokeniser found, with the number of pairs
     chat_template_hash: str | None  # SHA-256; None where all prompts are plain text
-    advice: tuple[str, ...] = ()  # what a user should think about before a run, in sentences
 
     @property
     def longest(self) -> int:

@@ -8,14 +8,14 @@ from seqdpo.errors import ConfigError, DataError, SeqdpoError
 from seqdpo.files import read_mapping
 from seqdpo.layout import NODE_FILE
 from seqdpo.runner.folder import RunFolder
-from seqdpo.runner.stored_study import differing_keys, read_study
-from seqdpo.study.config import Study
+from seqdpo.study.keys import Keys
+from seqdpo.study.stored import differing_keys, read_study
 
 MAX_LISTED = 10
 REMEDY = "Use another output_dir, or remove this folder."
 
 
-def check_continuation(folder: RunFolder, study: Study, identity: dict[str, Any]) -> None:
+def check_continuation(folder: RunFolder, study: Keys, identity: dict[str, Any]) -> None:
     """Lets a folder pass that has no finished stage, or stages of the same study.
 
     Inputs not in `identity` are not compared. A study.yaml or manifest.json that cannot be read is not compared
@@ -34,7 +34,7 @@ def check_continuation(folder: RunFolder, study: Study, identity: dict[str, Any]
         )
 
 
-def _different_keys(folder: RunFolder, study: Study) -> Iterator[str]:
+def _different_keys(folder: RunFolder, study: Keys) -> Iterator[str]:
     try:
         earlier = read_study(folder)
     except SeqdpoError:

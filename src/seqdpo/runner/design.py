@@ -7,23 +7,22 @@ import torch
 from seqdpo.analysis.recipes import FEWEST_CONTROLS, FEWEST_SEEDS
 from seqdpo.errors import ConfigError
 from seqdpo.preferences.prepare import Preferences
-from seqdpo.study.config import Study
-from seqdpo.study.keys import OptimiserKeys, TreeKeys
+from seqdpo.study.keys import InputKeys, OptimiserKeys, TreeKeys
 from seqdpo.training.schedule import schedule
 from seqdpo.training.stage import n_steps
 from seqdpo.wording import reason
 
 
-def check_learning_rates(study: Study, preferences: Preferences) -> None:
+def check_learning_rates(keys: InputKeys, preferences: Preferences) -> None:
     """Walks through the schedule of every stage.
 
     A warm-up begins at a learning rate of 0: with one step, nothing would be trained, and no verdict would say why.
     Raises: ConfigError for a schedule that has no step above 0, or cannot be followed to its end.
     """
-    for name, steps in _stages(study, preferences):
-        where = f"lr_scheduler_type = {study.lr_scheduler_type!r} with {_warmup_key(study)}: the stage on {name!r}"
+    for name, steps in _stages(keys, preferences):
+        where = f"lr_scheduler_type = {keys.lr_scheduler_type!r} with {_warmup_key(keys)}: the stage on {name!r}"
         try:
-            highest = max(learning_rates(study, steps))
+            highest = max(learning_rates(keys, steps))
         except (ArithmeticError, ValueError) as error:
             raise ConfigError(
                 f"{where} has {steps} steps, for which it has no values ({reason(error)}); expected a rate for each. "
@@ -32,23 +31,23 @@ def check_learning_rates(study: Study, preferences: Preferences) -> None:
         if highest == 0:
             raise ConfigError(
                 f"{where} has one step, and the first step of a warm-up has learning rate 0; expected a step above 0. "
-                f"Set {_warmup_key(study).split()[0]}: 0, or fewer pairs a step (per_device_train_batch_size x "
-                f"gradient_accumulation_steps = {study.pairs_per_step})."
+                f"Set {_warmup_key(keys).split()[0]}: 0, or fewer pairs a step (per_device_train_batch_size x "
+                f"gradient_accumulation_steps = {keys.pairs_per_step})."
             )
 
 
-def design_notes(study: Study, preferences: Preferences) -> Iterator[str]:
+def design_notes(keys: InputKeys, preferences: Preferences) -> Iterator[str]:
     """What will be as it is designed, and perhaps not as it is meant."""
-    for name, steps in _stages(study, preferences):
-        highest = max(learning_rates(study, steps))
-        if highest < study.learning_rate:
+    for name, steps in _stages(keys, preferences):
+        highest = max(learning_rates(keys, steps))
+        if highest < keys.learning_rate:
             yield (
                 f"{name}: the warm-up does not end within the {steps} steps of its stage, whose learning rate reaches "
-                f"{highest:.2g} of {study.learning_rate:.2g}. Lower {_warmup_key(study).split()[0]}."
+                f"{highest:.2g} of {keys.learning_rate:.2g}. Lower {_warmup_key(keys).split()[0]}."
             )
-    if max(map(len, study.all_orders())) > 1 and not can_be_tested(study):
+    if max(map(len, keys.all_orders())) > 1 and not can_be_tested(keys):
         yield (
-            f"with placebo: {study.placebo} and {len(study.seeds)} seed{'s' * (len(study.seeds) > 1)}, no change can "
+            f"with placebo: {keys.placebo} and {len(keys.seeds)} seed{'s' * (len(keys.seeds) > 1)}, no change can "
             f"be told from run noise: every recipe will be UNTESTED. Set placebo: {FEWEST_CONTROLS}, or give "
             f"{FEWEST_SEEDS} seeds."
         )
@@ -71,7 +70,7 @@ def learning_rates(keys: OptimiserKeys, steps: int) -> list[float]:
     return rates
 
 
-def _stages(keys: Study, preferences: Preferences) -> Iterator[tuple[str, int]]:
+def _stages(keys: InputKeys, preferences: Preferences) -> Iterator[tuple[str, int]]:
     """Every trained objective with the steps of its stage."""
     for name in keys.trained_objectives():
         yield name, n_steps(len(preferences.objectives[name].train), keys)

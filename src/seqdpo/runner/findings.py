@@ -16,9 +16,9 @@ from seqdpo.layout import NODE_FILE, check_manifest_hash, check_run_folder
 from seqdpo.report.finished import Run, read_run
 from seqdpo.report.write import write_report
 from seqdpo.runner.folder import RunFolder
-from seqdpo.runner.stored_study import read_study
 from seqdpo.study.checkpoints import Node, checkpoint_of, order_name
 from seqdpo.study.keys import LossKeys, TreeKeys, VerdictKeys
+from seqdpo.study.stored import read_study
 from seqdpo.study.tree import stage_tree
 from seqdpo.tables import NODE_COLUMNS, SCORES_SCHEMA, STAGE_TABLES
 

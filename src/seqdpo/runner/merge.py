@@ -16,10 +16,10 @@ from seqdpo.runner.continuation import MAX_LISTED
 from seqdpo.runner.findings import stored_manifest, write_findings
 from seqdpo.runner.folder import RunFolder
 from seqdpo.runner.records import SpoiltError, adapter_hash, read_record
-from seqdpo.runner.stored_study import differing_keys, read_study
 from seqdpo.study.checkpoints import Node
-from seqdpo.study.config import Study
 from seqdpo.study.file import study_yaml
+from seqdpo.study.keys import Keys, TreeKeys
+from seqdpo.study.stored import differing_keys, joined, read_study
 from seqdpo.study.tree import stage_tree
 
 #: How far the base's log-probabilities may differ between machines, relative to their size: sums in another order.
@@ -43,7 +43,7 @@ def merge_runs(into: RunFolder, others: Sequence[RunFolder]) -> list[Node]:
             _check_same_study(into, study, other, theirs)
             _check_same_base(into, other)
             copied += _copy_stages(into, other, theirs, identity)
-            study = _joined(study, theirs)
+            study = joined(study, theirs)
         write_text(into.study, study_yaml(study))
         write_json(into.manifest, stored_manifest(into) | {"files": {}})
         into.log("merged", runs=[str(other.root) for other in others], stages=[node.folder for node in copied])
@@ -56,7 +56,7 @@ def _identity(folder: RunFolder) -> dict[str, Any]:
     return found
 
 
-def _check_same_study(into: RunFolder, study: Study, other: RunFolder, theirs: Study) -> None:
+def _check_same_study(into: RunFolder, study: Keys, other: RunFolder, theirs: Keys) -> None:
     problems = [f"{key} = {there!r} there, {here!r} here" for key, here, there in differing_keys(study, theirs)]
     if problems:
         raise ConfigError(
@@ -79,7 +79,7 @@ def _check_same_base(into: RunFolder, other: RunFolder) -> None:
         )
 
 
-def _copy_stages(into: RunFolder, other: RunFolder, theirs: Study, identity: Mapping[str, Any]) -> list[Node]:
+def _copy_stages(into: RunFolder, other: RunFolder, theirs: TreeKeys, identity: Mapping[str, Any]) -> list[Node]:
     copied = []
     for node in stage_tree(theirs):
         theirs_record = _whole(other, node, identity)
@@ -108,15 +108,3 @@ def _copy(source: Path, target: Path) -> None:
         shutil.copytree(source, temporary, dirs_exist_ok=True)
         for file in source.rglob("*"):
             assert file.is_dir() or file_hash(file) == file_hash(temporary / file.relative_to(source))
-
-
-def _joined(study: Study, theirs: Study) -> Study:
-    """One study of both trees; `all` orders stay all."""
-    orders = study.orders
-    if not (study.orders == "all" or theirs.orders == "all"):
-        orders = [list(order) for order in dict.fromkeys([*study.all_orders(), *theirs.all_orders()])]
-    elif theirs.orders == "all":
-        orders = "all"
-    seeds = list(dict.fromkeys([*study.seeds, *theirs.seeds]))
-    tree = {"orders": orders, "seeds": seeds, "placebo": max(study.placebo, theirs.placebo)}
-    return Study.model_validate(study.model_dump(mode="json") | tree)

@@ -10,7 +10,7 @@ from seqdpo.policy.load import ParameterCount, count_parameters, device, load_co
 from seqdpo.preferences.prepare import Preferences, PreparedPair
 from seqdpo.runner.work import Work, base_work, mechanism_work, stage_notes, stage_work
 from seqdpo.study.checkpoints import Node
-from seqdpo.study.config import Study
+from seqdpo.study.keys import InputKeys
 from seqdpo.study.tree import stage_tree
 from seqdpo.training.pairs import pairs_of
 from seqdpo.training.stage import n_steps
@@ -56,30 +56,30 @@ class Plan:
         return sum(stage.seconds for stage in self.stages if stage.node is not None and stage.node.placebo)
 
 
-def plan_study(study: Study, preferences: Preferences) -> Plan:
+def plan_study(keys: InputKeys, preferences: Preferences) -> Plan:
     """The plan of a study whose model path is resolved; loads no weights."""
-    parameters = count_parameters(study)
-    rate = _matmul_rate(study)
-    stages = [_stage_plan(node, study, preferences, parameters, rate) for node in [None, *stage_tree(study)]]
-    return Plan(parameters, stages, rate, _memory(study, preferences, parameters))
+    parameters = count_parameters(keys)
+    rate = _matmul_rate(keys)
+    stages = [_stage_plan(node, keys, preferences, parameters, rate) for node in [None, *stage_tree(keys)]]
+    return Plan(parameters, stages, rate, _memory(keys, preferences, parameters))
 
 
 def _stage_plan(
-    node: Node | None, study: Study, preferences: Preferences, parameters: ParameterCount, rate: float
+    node: Node | None, keys: InputKeys, preferences: Preferences, parameters: ParameterCount, rate: float
 ) -> StagePlan:
     held_out = [pair for objective in preferences.objectives.values() for pair in objective.eval]
     if node is None:
-        trained = [pair for name in study.trained_objectives() for pair in preferences.objectives[name].train]
-        work, steps, mean = base_work(preferences, study), 0, _tokens_per_pair([*held_out, *trained])
+        trained = [pair for name in keys.trained_objectives() for pair in preferences.objectives[name].train]
+        work, steps, mean = base_work(preferences, keys), 0, _tokens_per_pair([*held_out, *trained])
         mechanism, notes = Work(0, 0), []
     else:
         train = pairs_of(node, preferences)
-        work, steps, mean = stage_work(node, preferences, study), n_steps(len(train), study), _tokens_per_pair(train)
-        mechanism, notes = mechanism_work(node, preferences, study), stage_notes(node, preferences, study)
+        work, steps, mean = stage_work(node, preferences, keys), n_steps(len(train), keys), _tokens_per_pair(train)
+        mechanism, notes = mechanism_work(node, preferences, keys), stage_notes(node, preferences, keys)
     tokens = round(mean * (work.trained + work.scored))
     # 2 FLOPs for each parameter and token of a forward pass
     seconds_a_unit = 2 * parameters.total * mean / (rate * ASSUMED_EFFICIENCY)
-    of_all, of_mechanism = (seconds_a_unit * one.units(study) for one in (work, mechanism))
+    of_all, of_mechanism = (seconds_a_unit * one.units(keys) for one in (work, mechanism))
     return StagePlan(node, work, steps, tokens, of_all, of_mechanism, notes)
 
 
@@ -88,11 +88,11 @@ def _tokens_per_pair(pairs: list[PreparedPair]) -> float:
     return sum(pair.tokens.n_tokens for pair in pairs) / len(pairs) if pairs else 0.0
 
 
-def _matmul_rate(study: Study) -> float:
+def _matmul_rate(keys: InputKeys) -> float:
     """FLOP/s of a large matrix multiplication in the study's dtype, on this machine, in about half a second."""
     where = device()
     size = 4096 if where.type != "cpu" else 1024
-    a = torch.ones(size, size, dtype=getattr(torch, study.dtype), device=where)
+    a = torch.ones(size, size, dtype=getattr(torch, keys.dtype), device=where)
     (a @ a).sum().item()  # the first call sets up the library
     began, count = time.perf_counter(), 0
     while time.perf_counter() - began < 0.5:
@@ -101,18 +101,16 @@ def _matmul_rate(study: Study) -> float:
     return count * 2 * size**3 / (time.perf_counter() - began)
 
 
-def _memory(study: Study, preferences: Preferences, parameters: ParameterCount) -> int:
+def _memory(keys: InputKeys, preferences: Preferences, parameters: ParameterCount) -> int:
     """Weights, adapter with optimiser and gradient trace, and the activations of one batch; a rough upper estimate.
 
     Activations: about 16 hidden-sized values a token and layer (one with checkpointing), and the logits of the
     response tokens in the model's dtype and in float32.
     """
-    config = load_config(study).get_text_config()
-    base = (parameters.total - parameters.trainable) * DTYPE_BYTES[study.dtype]
-    tokens = max(
-        study.tokens_per_batch or default_tokens(device(), getattr(torch, study.dtype)), 2 * preferences.longest
-    )
-    values = config.hidden_size * config.num_hidden_layers * (1 if study.gradient_checkpointing else 16)
-    activations = tokens * (values * DTYPE_BYTES[study.dtype] + config.vocab_size * (4 + DTYPE_BYTES[study.dtype]))
-    traced = 1 + max(len(order) for order in study.all_orders()) if study.gradient_trace_points else 0
+    config = load_config(keys).get_text_config()
+    base = (parameters.total - parameters.trainable) * DTYPE_BYTES[keys.dtype]
+    tokens = max(keys.tokens_per_batch or default_tokens(device(), getattr(torch, keys.dtype)), 2 * preferences.longest)
+    values = config.hidden_size * config.num_hidden_layers * (1 if keys.gradient_checkpointing else 16)
+    activations = tokens * (values * DTYPE_BYTES[keys.dtype] + config.vocab_size * (4 + DTYPE_BYTES[keys.dtype]))
+    traced = 1 + max(len(order) for order in keys.all_orders()) if keys.gradient_trace_points else 0
     return base + parameters.trainable * (ADAM_BYTES + 4 * traced) + activations

@@ -9,17 +9,20 @@ from typing import Any, NamedTuple
 import torch
 
 import seqdpo
-from seqdpo.errors import RunError
+from seqdpo.errors import Problems, RunError
 from seqdpo.files import write_json, write_table, write_text
 from seqdpo.policy.load import ParameterCount, check_weights, count_parameters, model_hash
 from seqdpo.policy.trial import foresee_adapter
+from seqdpo.preferences.advice import advice
 from seqdpo.preferences.prepare import Preferences
 from seqdpo.preferences.table import pairs_table
+from seqdpo.preferences.tokens import Tokeniser
 from seqdpo.report.finished import Run, read_run
 from seqdpo.report.write import write_report
 from seqdpo.runner.bench import Bench, make_bench
 from seqdpo.runner.board import Board, Task, board_for
 from seqdpo.runner.continuation import check_continuation
+from seqdpo.runner.design import design_notes
 from seqdpo.runner.environment import environment
 from seqdpo.runner.executors import here
 from seqdpo.runner.findings import MANIFEST_VERSION, stored_manifest, write_findings
@@ -84,11 +87,46 @@ def run_study(study: Study, board: Board) -> RunFolder:
     return folder
 
 
+class Checked(NamedTuple):
+    """A study that can be run."""
+
+    preferences: Preferences
+    tokeniser: Tokeniser
+    notes: list[str]  # what its user should think about before
+
+
+def check_study(study: Study, say: Callable[[str], None]) -> Checked:
+    """Everything that `run_study` would look at before it loads weights.
+
+    Raises: one error that names every problem of the output folder, the model, the data and the template.
+    """
+    problems = Problems()
+    with problems.collected():
+        check_output_dir(Path(study.output_dir))
+        check_continuation(RunFolder(Path(study.output_dir)), study, {})
+    with problems.collected():
+        study = with_model_path(study, say)
+        with problems.collected():
+            _check_model(study, say)
+        with problems.collected():
+            preferences, tokeniser = read_preferences(study, say)
+    problems.raise_all()
+    notes = [*advice(preferences, tokeniser, study), *design_notes(study, preferences)]
+    return Checked(preferences, tokeniser, notes)
+
+
+def _check_model(study: Study, say: Callable[[str], None]) -> ParameterCount:
+    """What can be told of the model and its adapter without a weight."""
+    parameters = count_parameters(study)
+    for note in foresee_adapter(study, study):
+        say(note)
+    check_weights(study)
+    return parameters
+
+
 def _read_inputs(study: Study, board: Board) -> Inputs:
     resolved = with_model_path(study, board.message)
-    parameters = count_parameters(resolved)
-    foresee_adapter(resolved, resolved)
-    check_weights(resolved)
+    parameters = _check_model(resolved, lambda note: None)  # said once more, and with the weights, by the trial
     preferences, _ = read_preferences(resolved, board.message)
     model = model_hash(resolved, board.message)
     identity = stage_identity(resolved, model, preferences.content_hash(), preferences.chat_template_hash)

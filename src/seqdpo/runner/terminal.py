@@ -11,14 +11,15 @@ from rich.tree import Tree
 from seqdpo.preferences.prepare import Preferences, PreparedPair
 from seqdpo.preferences.tokens import Tokeniser
 from seqdpo.runner.plan import Plan, StagePlan
+from seqdpo.runner.study import Checked
 from seqdpo.study.checkpoints import BASE
-from seqdpo.study.config import Study
+from seqdpo.study.keys import InputKeys
 
 
-def print_plan(console: Console, study: Study, preferences: Preferences, plan: Plan) -> None:
+def print_plan(console: Console, keys: InputKeys, preferences: Preferences, plan: Plan) -> None:
     count = plan.parameters
     console.print(
-        f"{study.setting or 'study'}: {len(plan.stages) - 1} stages, "
+        f"{keys.setting or 'study'}: {len(plan.stages) - 1} stages, "
         f"about {duration(plan.seconds)} and {plan.memory_bytes / 2**30:.1f} GiB on this machine",
         style="bold",
         highlight=False,
@@ -26,7 +27,7 @@ def print_plan(console: Console, study: Study, preferences: Preferences, plan: P
     console.print(
         f"trainable parameters: {count.trainable:,} of {count.total:,} ({count.percent:.2f}%)", highlight=False
     )
-    console.print(f"reference: {study.reference}, adapter_mode: {study.adapter_mode}", highlight=False)
+    console.print(f"reference: {keys.reference}, adapter_mode: {keys.adapter_mode}", highlight=False)
     console.print(_accounts_table(preferences))
     base, *stages = plan.stages
     tree = Tree(_stage_line(BASE, base), guide_style="dim")
@@ -47,21 +48,21 @@ def print_plan(console: Console, study: Study, preferences: Preferences, plan: P
         console.print(f"note: {note}", highlight=False)
     console.print(
         f"Times are estimates: FLOPs of the passes at 40% of the {plan.flops_per_second / 1e12:.2f} TFLOP/s that a "
-        f"matrix multiplication in {study.dtype} reached just now. Memory is a rough upper estimate.",
+        f"matrix multiplication in {keys.dtype} reached just now. Memory is a rough upper estimate.",
         style="dim",
         highlight=False,
     )
 
 
-def print_check(console: Console, checked: tuple[Preferences, Tokeniser], show: int) -> None:
-    preferences, tokeniser = checked
+def print_check(console: Console, checked: Checked, show: int) -> None:
+    preferences, tokeniser, notes = checked
     console.print(_accounts_table(preferences))
     for name, objective in preferences.objectives.items():
         for reason, n in objective.dropped.items():
             console.print(f"{name}: {n} dropped: {reason}", highlight=False)
     for note, n in preferences.notes.items():
         console.print(f"note: {n} pairs: {note}", highlight=False, markup=False)
-    for text in preferences.advice:
+    for text in notes:
         console.print(f"note: {text}", highlight=False, markup=False)
     if preferences.chat_template_hash is None:
         console.print("chat template: none; plain text only", highlight=False)

@@ -4,11 +4,11 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from seqdpo.study.keys import NodeKeys, TextKeys, TreeKeys, VerdictKeys
+from seqdpo.study.keys import InputKeys, VerdictKeys
 from seqdpo.study.objectives import Name
 
 
-class Study(VerdictKeys, TreeKeys, TextKeys, NodeKeys):
+class Study(VerdictKeys, InputKeys):
     """Everything that shapes a study's results, and where they go."""
 
     output_dir: Name = Field(description="the run folder")

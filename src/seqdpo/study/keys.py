@@ -304,6 +304,10 @@ class NodeKeys(MechanismKeys, StageKeys, PolicyKeys):
     """All that shapes what one node of the tree leaves, its texts and labels aside."""
 
 
+class InputKeys(TreeKeys, TextKeys, NodeKeys):
+    """All that is read before anything is trained: the model, the texts, the pairs and the tree of stages."""
+
+
 class VerdictKeys(Keys):
     """What counts as a change; fixed before the training."""
 

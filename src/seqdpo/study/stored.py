@@ -6,16 +6,17 @@ from typing import Any
 import yaml
 
 from seqdpo.files import read_mapping
-from seqdpo.runner.folder import RunFolder
+from seqdpo.layout import RunFiles
 from seqdpo.study.config import Study
 from seqdpo.study.file import study_from
 from seqdpo.study.flat import flat
+from seqdpo.study.keys import Keys
 
 #: Keys that do not change a stage that is already in the tree; a run may be continued with others.
 GROWING_KEYS = {"orders", "seeds", "placebo", "output_dir"}
 
 
-def read_study(folder: RunFolder) -> Study:
+def read_study(folder: RunFiles) -> Study:
     """Keys that an older release had are left out, those that it did not have take their default.
 
     Raises: DataError if study.yaml cannot be read; ConfigError if it is no study.
@@ -23,12 +24,22 @@ def read_study(folder: RunFolder) -> Study:
     return study_from(_known(read_mapping(folder.study, yaml.safe_load)), str(folder.study))
 
 
-def differing_keys(here: Study, there: Study) -> Iterator[tuple[str, Any, Any]]:
+def differing_keys(here: Keys, there: Keys) -> Iterator[tuple[str, Any, Any]]:
     """Every dotted key in which two studies differ, with both values; but for GROWING_KEYS."""
     one, other = (dict(flat(study.model_dump(mode="json", exclude=GROWING_KEYS))) for study in (here, there))
     for key in one | other:
         if one.get(key) != other.get(key):
             yield key, one.get(key), other.get(key)
+
+
+def joined(study: Study, other: Study) -> Study:
+    """One study whose tree has the stages of both; `all` orders stay all."""
+    orders: str | list[list[str]] = "all"
+    if "all" not in (study.orders, other.orders):
+        orders = [list(order) for order in dict.fromkeys([*study.all_orders(), *other.all_orders()])]
+    seeds = list(dict.fromkeys([*study.seeds, *other.seeds]))
+    tree = {"orders": orders, "seeds": seeds, "placebo": max(study.placebo, other.placebo)}
+    return Study.model_validate(study.model_dump(mode="json") | tree)
 
 
 def _known(values: Mapping[str, Any]) -> dict[str, Any]:
