@@ -69,6 +69,13 @@ def test_a_router_that_is_more_than_a_linear_layer_is_left_out(targets):
         targets(config, lora_target_modules=["router"])
 
 
+def test_a_linear_layer_of_a_familys_own_is_one(targets):
+    from transformers import FalconConfig
+
+    found = targets(FalconConfig(vocab_size=50, hidden_size=32, num_hidden_layers=1, num_attention_heads=2))
+    assert found == (["dense", "dense_4h_to_h", "dense_h_to_4h", "query_key_value"], [])
+
+
 def test_all_linear_of_a_mamba_is_refused_with_the_names_that_fit(targets):
     config = MambaConfig(vocab_size=50, hidden_size=32, num_hidden_layers=1, state_size=4)
     with pytest.raises(ConfigError, match=r"Set lora_target_modules: \[dt_proj, in_proj, x_proj\]"):

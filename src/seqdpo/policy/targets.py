@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import NamedTuple
 
+import torch
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -47,7 +48,7 @@ class _Layers:
         self.model = model
         self.modules = dict(model.named_modules())
         self.head = {name for name, module in self.modules.items() if name and module is model.get_output_embeddings()}
-        linear = [name for name, module in self.modules.items() if type(module) in LINEAR]
+        linear = [name for name, module in self.modules.items() if _is_product(module)]
         last = sorted({_last(name) for name in linear})
         self.refused = _ending(linear, refused_by_peft(model, last))
         self.fused = _ending(linear, fused_by_peft(model, last))
@@ -55,9 +56,7 @@ class _Layers:
         self.unread = _not_for_text(model, self.modules) - self.head
         #: linear layers of a kind of their own, such as routers that return more than a product
         self.others = {
-            name
-            for name, module in self.modules.items()
-            if isinstance(module, nn.Linear) and type(module) not in LINEAR
+            name for name, module in self.modules.items() if isinstance(module, nn.Linear) and not _is_product(module)
         }
 
     def matching(self, target: str) -> set[str]:
@@ -136,6 +135,15 @@ def _check_head(layers: _Layers, matched: set[str], keys: AdapterKeys) -> None:
             "adapter_mode = 'new_on_merged' would change both; expected layers with weights of their own. Leave it "
             "out, or set adapter_mode: continue."
         )
+
+
+def _is_product(module: nn.Module) -> bool:
+    """Falcon has a linear layer of its own that is one; the router of Llama 4 is one that returns more."""
+    if type(module) in LINEAR or not isinstance(module, nn.Linear):
+        return type(module) in LINEAR
+    with torch.no_grad():
+        found = module(module.weight.new_zeros(1, module.in_features))
+    return isinstance(found, torch.Tensor) and found.shape == (1, module.out_features)
 
 
 def _not_for_text(model: PreTrainedModel, modules: dict[str, nn.Module]) -> set[str]:
