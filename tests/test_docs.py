@@ -140,3 +140,11 @@ def test_every_python_block_runs(world: Path, block: Block) -> None:
 def test_no_block_is_of_a_language_that_nothing_runs() -> None:
     known = {"sh", "console", "bash", "yaml", "python", "json", "text", "make", ""}
     assert {block.language for block in blocks()} <= known
+
+
+def test_the_notebook_runs(world: Path) -> None:
+    notebook = json.loads((ROOT / "examples/notebook.ipynb").read_text())
+    cells = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    (world / "cells.py").write_text("\n".join(cells))
+    assert "sentence" in cells[1]
+    assert run(world, "python cells.py").strip()
