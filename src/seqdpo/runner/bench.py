@@ -14,7 +14,7 @@ from seqdpo.measure.scores import PairLogps, pair_logps
 from seqdpo.policy.adapters import loaded_adapter
 from seqdpo.policy.engine import choose_engine
 from seqdpo.policy.load import load_model
-from seqdpo.policy.trial import try_adapter
+from seqdpo.policy.trial import Trial, try_adapter
 from seqdpo.preferences.prepare import Preferences, PreparedPair
 from seqdpo.runner.base_logps import BaseLogps
 from seqdpo.runner.environment import environment
@@ -39,6 +39,7 @@ class Bench:
     identity: dict[str, Any]
     base: PreTrainedModel
     engine: str  # what `choose_engine` said
+    trial: Trial  # of the adapter
     progress: Progress
     base_logps: BaseLogps
     environment: dict[str, Any] = field(default_factory=environment)
@@ -105,10 +106,11 @@ def make_bench(
     base = load_model(keys)
     engine = choose_engine(base, preferences.longest, keys.lora_target_modules)
     say(f"engine: {engine}")
-    for note in try_adapter(base, keys, keys).notes:
+    trial = try_adapter(base, keys, keys)
+    for note in trial.notes:
         say(note)
     base_logps = BaseLogps(base, identity["model"], engine, keys.tokens_per_batch, say)
-    return Bench(keys, folder, preferences, trained, identity, base, engine, progress, base_logps)
+    return Bench(keys, folder, preferences, trained, identity, base, engine, trial, progress, base_logps)
 
 
 def _finite(logps: PairLogps, pairs: list[PreparedPair], checkpoint: str) -> PairLogps:

@@ -169,7 +169,12 @@ def _manifest(inputs: Inputs, bench: Bench) -> dict[str, Any]:
         "identity": inputs.identity,
         "environment": environment(),
         "engine": bench.engine,
-        "parameters": {**inputs.parameters._asdict(), "percent": inputs.parameters.percent},
+        "parameters": {
+            **inputs.parameters._asdict(),
+            "percent": inputs.parameters.percent,
+            "without_gradient": bench.trial.idle,
+        },
+        "model_notes": bench.trial.notes,
         "notes": inputs.preferences.notes,
         "files": {},  # filled in when the run is done
     }
