@@ -8,7 +8,7 @@ from seqdpo.study.file import parse_flags, study_from
 from seqdpo.study.other_tools import INSTEAD, INSTEAD_OF_OBJECTIVE, OURS, OURS_OF_OBJECTIVE
 from seqdpo.study.problems import _keys_of_format
 
-KEYS = set(Study.model_fields) | {"loss_type", "label_smoothing"}
+KEYS = set(Study.model_fields)
 OBJECTIVE_KEYS = set(_keys_of_format("preference"))
 MINIMAL = {"model_name_or_path": "m", "setting": "hh-rlhf", "output_dir": "out"}
 

@@ -131,11 +131,11 @@ OURS_OF_OBJECTIVE = {
     **dict.fromkeys(("type", "ds_type", "formatting"), "format"),
     "revision": "dataset_revision",
     "column_mapping": "columns",
+    **dict.fromkeys(("split", "train_split"), "dataset_train_split"),
+    **dict.fromkeys(("eval_split", "test_split"), "dataset_test_split"),
     **dict.fromkeys(("num_samples", "max_samples", "samples"), "max_train_pairs"),
 }
-_SIDES = "give the sides as dataset_name: {train: …, eval: …}"
 INSTEAD_OF_OBJECTIVE = {
-    **dict.fromkeys(("split", "train_split", "eval_split", "dataset_train_split", "dataset_test_split"), _SIDES),
     **dict.fromkeys(("fraction", "weight", "shards", "ratio"), "set max_train_pairs, drawn by hash"),
 }
 
