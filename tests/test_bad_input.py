@@ -767,43 +767,6 @@ def output_dir_holds_a_study_of_another_model(bench):
     return ["run", bench.study(model_name_or_path=copy.name)]
 
 
-@kind("out/stages/seed0.kind/adapter/adapter_model.safetensors: checksum = ", "Remove out/stages/seed0.kind")
-def adapter_has_changed_since(bench):
-    path = bench.copied_run() / "stages" / "seed0.kind" / "adapter" / "adapter_model.safetensors"
-    path.write_bytes(path.read_bytes()[:-4] + b"1234")
-    return ["run", bench.study()]
-
-
-@kind("out/stages/seed0.kind/scores.parquet: checksum = no file; expected ")
-def scores_of_a_stage_are_gone(bench):
-    (bench.copied_run() / "stages" / "seed0.kind" / "scores.parquet").unlink()
-    return ["run", bench.study()]
-
-
-@kind("out/stages/base/node.json: cannot be read as JSON", "Remove out/stages/base")
-def node_is_broken(bench):
-    (bench.copied_run() / "stages" / "base" / "node.json").write_text('{"files": ')
-    return ["run", bench.study()]
-
-
-@kind("out/manifest.json: cannot be read (Expecting value", "Use another output_dir")
-def manifest_is_broken(bench):
-    (bench.copied_run() / "manifest.json").write_text('{"identity": ')
-    return ["check", bench.study()]
-
-
-@kind("out/manifest.json: no such file, beside finished stages")
-def manifest_is_gone(bench):
-    (bench.copied_run() / "manifest.json").unlink()
-    return ["run", bench.study()]
-
-
-@kind("out/study.yaml: cannot be read")
-def study_in_the_run_folder_is_broken(bench):
-    (bench.copied_run() / "study.yaml").write_text("beta: [")
-    return ["run", bench.study()]
-
-
 # The tests
 
 

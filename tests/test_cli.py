@@ -153,7 +153,7 @@ def crash(*arguments, **options):
 
 
 def test_an_error_that_nobody_foresaw_is_one_screen_and_a_log(tmp_path, seqdpo, monkeypatch):
-    monkeypatch.setattr("seqdpo.run.finished.read_run", crash)
+    monkeypatch.setattr("seqdpo.report.finished.read_run", crash)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     code, output, told = seqdpo("pairs", tmp_path, "--objective", "helpful")
     assert (code, output) == (3, "")
@@ -170,7 +170,7 @@ def test_no_error_ends_as_a_failed_gate_does(tmp_path, seqdpo, monkeypatch, erro
     def fail(*arguments):
         raise error
 
-    monkeypatch.setattr("seqdpo.run.finished.read_results", fail)
+    monkeypatch.setattr("seqdpo.report.finished.read_run", fail)
     code, _, told = seqdpo("gate", tmp_path, "--max-loss", 0.05)
     assert code == 3
     assert told.startswith(f"Error: {type(error).__name__}: ")
@@ -181,7 +181,7 @@ def test_a_run_that_crashes_says_what_is_safe_and_keeps_its_traceback_in_the_eve
     assert seqdpo("init", "lab-conflict", "-o", study)[0] == 0
     out.mkdir()
     (out / "events.jsonl").touch()
-    monkeypatch.setattr("seqdpo.run.runner.run_study", crash)
+    monkeypatch.setattr("seqdpo.runner.study.run_study", crash)
     code, _, told = seqdpo("run", study, "--output-dir", out)
     assert code == 3
     assert f"Finished stages are safe in {out}: run the same command again" in told
@@ -193,7 +193,7 @@ def test_a_run_that_crashes_says_what_is_safe_and_keeps_its_traceback_in_the_eve
 
 @pytest.mark.parametrize("way", ["flag", "environment"])
 def test_debug_shows_the_traceback(tmp_path, seqdpo, monkeypatch, way):
-    monkeypatch.setattr("seqdpo.run.finished.read_run", crash)
+    monkeypatch.setattr("seqdpo.report.finished.read_run", crash)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     if way == "environment":
         monkeypatch.setenv("SEQDPO_DEBUG", "1")

@@ -17,8 +17,6 @@ from seqdpo.policy.engine import choose_engine
 from seqdpo.policy.load import load_model
 from seqdpo.policy.singles import single_logps
 from seqdpo.policy.trial import foresee_adapter, try_adapter
-from seqdpo.study.keys import OptimiserKeys
-from seqdpo.training.schedule import check_schedule
 
 MODES = ["continue", "new_on_merged", "stack"]
 SIZES = {"vocab_size": 300, "hidden_size": 32, "num_hidden_layers": 2}
@@ -107,12 +105,6 @@ def test_checkpointing_that_a_family_lacks_is_said_without_weights(family):
     _, study = family("openai-gpt", gradient_checkpointing=True)
     with pytest.raises(ConfigError, match="gradient_checkpointing = True: OpenAIGPTLMHeadModel has none"):
         foresee_adapter(study, study)
-
-
-def test_a_schedule_that_refuses_its_values_is_named():
-    with pytest.raises(ConfigError, match=r"lr_scheduler_type = 'polynomial' with learning_rate = 5e-08"):
-        check_schedule(OptimiserKeys(lr_scheduler_type="polynomial", learning_rate=5e-8))
-    check_schedule(OptimiserKeys(lr_scheduler_type="polynomial"))
 
 
 def test_adapter_files_are_readable_by_others_and_ask_no_hub(tiny_model, make_study, tmp_path, monkeypatch):

@@ -71,7 +71,7 @@ def test_a_new_format_is_one_file_and_one_line(tmp_path):
 
 
 def test_checking_a_study_file_imports_neither_tables_nor_models():
-    code = "import seqdpo.study.file, sys; print([m for m in ('numpy', 'pyarrow', 'torch') if m in sys.modules])"
+    code = "import seqdpo.study.file, sys; print([m for m in ('pyarrow', 'torch', 'transformers') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

@@ -99,18 +99,18 @@ def test_hostile_names_mean_nothing_to_markdown(make_run):
     assert len(head.splitlines()) == 3  # what is no name of the hub is no base_model
 
 
-def test_card_names_a_base_model_of_the_hub_and_how_to_load_the_last_adapter(make_source):
-    source = make_source(name="acme/tiny")
-    source.manifest["identity"]["model"] = f"acme/tiny@{'c' * 40}"
-    text = card(source)
+def test_card_names_a_base_model_of_the_hub_and_how_to_load_the_last_adapter(make_run):
+    run = make_run(name="acme/tiny")
+    run.manifest["identity"]["model"] = f"acme/tiny@{'c' * 40}"
+    text = card(run)
     assert yaml.safe_load(text.split("---")[1])["base_model"] == "acme/tiny"
     assert f'AutoModelForCausalLM.from_pretrained("acme/tiny", revision="{"c" * 40}")' in text
     assert 'PeftModel.from_pretrained(base, "stages/seed0.harmless.helpful/adapter")' in text
 
 
 @pytest.mark.parametrize("name", ["../base/model", "/models/tiny", "lab", "models/tiny"])
-def test_card_names_no_folder_as_base_model(make_source, name):
-    text = card(make_source(name=name))  # the manifest has the hash of its weights
+def test_card_names_no_folder_as_base_model(make_run, name):
+    text = card(make_run(name=name))  # the manifest has the hash of its weights
     assert "base_model" not in yaml.safe_load(text.split("---")[1])
     assert f'"{name}"' not in text
     assert "no model of the hub but a folder" in text

@@ -285,6 +285,21 @@ def test_what_is_spoilt_of_a_stage_is_set_aside_and_computed_again(finished, tmp
     assert len(aside) == (0 if spoilt is None else 1)
 
 
+@pytest.mark.parametrize(
+    ("name", "content"), [("manifest.json", '{"identity": '), ("study.yaml", "beta: ["), ("study.yaml", None)]
+)
+def test_a_spoilt_record_of_the_run_is_written_anew_and_the_stages_stay(finished, tmp_path, name, content):
+    shutil.copytree(finished[0].root, tmp_path / "run")
+    (tmp_path / "run" / name).unlink()
+    if content is not None:
+        (tmp_path / "run" / name).write_text(content)
+    folder, board = run(tmp_path / "run")
+    assert board.started == []
+    assert folder.scores.read_bytes() == finished[0].scores.read_bytes()
+    identity = json.loads(finished[0].manifest.read_text())["identity"]
+    assert json.loads(folder.manifest.read_text())["identity"] == identity
+
+
 def test_a_folder_of_a_stage_without_a_record_is_kept_beside_the_stage(finished, tmp_path):
     shutil.copytree(finished[0].root, tmp_path / "run")
     stage = tmp_path / "run/stages/seed0.second.first"

@@ -238,5 +238,6 @@ def _losses(policy: PairScores, reference: PairScores, keys: LossKeys) -> Column
         rewards(of.chosen_logp, of.rejected_logp, (of.chosen_tokens, of.rejected_tokens), keys)
         for of in (policy, reference)
     )
-    losses: Column = loss_of(keys).losses(here.less(there), keys, NUMPY)
+    with np.errstate(invalid="ignore"):  # NaN stays NaN
+        losses: Column = loss_of(keys).losses(here.less(there), keys, NUMPY)
     return losses

@@ -48,7 +48,8 @@ def _believed(
     if record is None and stage.exists() and not _is_whole(folder, node, identity, spoilt):
         aside = set_aside(spoilt if _was_trained(folder, node, identity) else stage)
         (stage / NODE_FILE).unlink(missing_ok=True)
-        say(f"{found} It is kept as {aside.name} and computed again.")
+        kept = f"It is kept as {aside.name} and computed again." if aside.exists() else "It is computed again."
+        say(f"{found} {kept}")
         folder.log("set_aside", what=str(aside), checkpoint=checkpoint_of(node))
     return record
 
