@@ -280,17 +280,20 @@ def merge(
 def report(
     run: RunArgument,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Else report.html in the run folder.")] = None,
+    card: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The adapters' card; else report.md in the run folder, or none with -o."),
+    ] = None,
     figures: Annotated[
         Path | None, typer.Option(metavar="DIR", help="A folder for figures (SVG, PNG, PDF), tables (CSV, LaTeX).")
     ] = None,
 ) -> None:
-    """Write the findings as one HTML page, down to the single pair, and report.md, the adapters' card, beside it."""
-    from seqdpo.layout import RunFiles
+    """Write the findings as one HTML page, down to the single pair, and the adapters' card, report.md, beside it."""
     from seqdpo.report.finished import read_run
     from seqdpo.report.write import write_figures, write_report
 
     source = read_run(run)
-    written = write_report(source, output or RunFiles(run).report)
+    written = write_report(source, output, card)
     if figures is not None:
         with console.status("drawing figures"):
             written += write_figures(source, figures)
@@ -376,7 +379,6 @@ def _run(study: Study) -> None:
 
 def _show_findings(root: Path) -> None:
     """Prints what was found, and writes its page."""
-    from seqdpo.layout import RunFiles
     from seqdpo.report.finished import read_run
     from seqdpo.report.print_findings import print_results
     from seqdpo.report.write import write_report
@@ -384,7 +386,7 @@ def _show_findings(root: Path) -> None:
     run = read_run(root)
     print_results(console, run.findings)
     console.print(f"Everything is in {root}/", soft_wrap=True)
-    for path in write_report(run, RunFiles(root).report):
+    for path in write_report(run):
         _wrote(path)
 
 

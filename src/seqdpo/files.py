@@ -23,6 +23,8 @@ from seqdpo.wording import first_line
 
 REMEDY = "Run the study again: finished stages are kept, and this file is written anew."
 
+#: Under this key a record holds the checksum of all others.
+_SEAL = "checksum"
 #: The temporary names of this module, by the process that writes.
 _TEMPORARY = re.compile(r"\..+\.[0-9]+\.tmp")
 
@@ -38,6 +40,8 @@ def written_whole(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         _on_disk(temporary)
+        if path.is_dir():  # no file can take its place
+            set_aside(path)
         temporary.replace(path)
         _on_disk(path.parent)
     finally:
@@ -126,6 +130,27 @@ def writing(where: str) -> Iterator[None]:
 
 def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_sealed(path: Path, value: Mapping[str, Any]) -> None:
+    """JSON that holds the checksum of its own content."""
+    write_json(path, {**value, _SEAL: _seal(value)})
+
+
+def read_sealed(path: Path) -> dict[str, Any]:
+    """What `write_sealed` wrote; older releases wrote no checksum.
+
+    Raises: DataError if it cannot be read, or is not what was written.
+    """
+    value = dict(read_mapping(path, json.loads))
+    found, expected = value.pop(_SEAL, None), _seal(value)
+    if found not in (None, expected):
+        raise DataError(f"{path}: checksum = {expected[:16]}; expected {str(found)[:16]}: it is spoilt. {REMEDY}")
+    return value
+
+
+def _seal(value: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def write_table(path: Path, table: pa.Table) -> None:

@@ -13,7 +13,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from seqdpo.errors import ConfigError, DataError, RunError
-from seqdpo.files import file_hash
+from seqdpo.files import file_hash, read_sealed, write_sealed
 from seqdpo.runner import stage as node_stage
 from seqdpo.runner.study import run_study
 from seqdpo.study.config import Study
@@ -318,8 +318,7 @@ def test_a_stage_of_other_keys_is_refused_by_name(finished, tmp_path):
 def test_a_stage_trained_from_another_checkpoint_is_refused(finished, tmp_path):
     shutil.copytree(finished[0].root, tmp_path / "run")
     record = tmp_path / "run/stages/seed0.first.second/node.json"
-    values = json.loads(record.read_text())
-    record.write_text(json.dumps(values | {"parent_adapter": "0" * 64}))
+    write_sealed(record, read_sealed(record) | {"parent_adapter": "0" * 64})
     with pytest.raises(DataError, match=r"seed0.first.second: was trained from another checkpoint"):
         run(tmp_path / "run")
 

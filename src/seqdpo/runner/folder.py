@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 
 from seqdpo.errors import ConfigError
 from seqdpo.files import sweep
-from seqdpo.layout import RunFiles
+from seqdpo.layout import NODE_FILE, RunFiles
 from seqdpo.study.checkpoints import BASE, Node
 
 
@@ -28,6 +28,10 @@ class RunFolder(RunFiles):
     def adapter(self, node: Node | None) -> Path | None:
         """The adapter that a stage left; the base has none."""
         return None if node is None else self.stage(node) / "adapter"
+
+    def has_finished_stage(self) -> bool:
+        """Whether a stage was trained and measured; that the base was scored is no reason to keep a study."""
+        return any(path.parent.name != BASE for path in self.root.glob(f"stages/*/{NODE_FILE}"))
 
     def log(self, event: str, **details: Any) -> None:
         """Appends one line to events.jsonl."""
