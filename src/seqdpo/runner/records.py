@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from seqdpo.errors import DataError
-from seqdpo.files import file_hash, read_sealed
+from seqdpo.files import file_hash, read_sealed, reading
 from seqdpo.layout import NODE_FILE, WEIGHTS_FILE
 from seqdpo.preferences.pairs import content_hash
 from seqdpo.runner.folder import RunFolder
@@ -110,7 +110,9 @@ def _parsed(path: Path) -> dict[str, Any]:
     try:
         record = read_sealed(path)
         record["files"] = dict(record["files"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError) as error:
+        if isinstance(error.__context__, PermissionError):  # nothing is wrong with the stage
+            raise
         raise SpoiltError(path, "cannot be read, or is not what was written") from None
     return record
 
@@ -144,6 +146,7 @@ def _check_identity(path: Path, identity: Mapping[str, Any], record: Mapping[str
 def _check_files(path: Path, files: Mapping[str, str]) -> None:
     for name, expected in files.items():
         file = path.parent / name
-        found = file_hash(file) if file.is_file() else "no file"
+        with reading(file):
+            found = file_hash(file) if file.is_file() else "no file"
         if found != expected:
             raise SpoiltError(file, f"checksum = {found[:16]}; expected {expected[:16]} as in {path.name}")

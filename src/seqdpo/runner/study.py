@@ -26,7 +26,7 @@ from seqdpo.runner.design import design_notes
 from seqdpo.runner.environment import environment
 from seqdpo.runner.executors import here
 from seqdpo.runner.findings import write_findings
-from seqdpo.runner.folder import RunFolder, check_output_dir
+from seqdpo.runner.folder import LOG, RunFolder, check_output_dir
 from seqdpo.runner.inputs import read_preferences, with_model_path
 from seqdpo.runner.records import MANIFEST_VERSION, stage_identity, stored_manifest
 from seqdpo.runner.schedule import unfinished
@@ -184,7 +184,8 @@ class _Warnings(logging.Handler):
         self._folder, self._board = folder, board
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._folder.log("warning", message=record.getMessage())
+        if record.name != LOG:
+            self._folder.log("warning", message=record.getMessage())
         self._board.message(record.getMessage())
 
 
