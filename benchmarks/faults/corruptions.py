@@ -142,14 +142,21 @@ class Bench:
 
     def __init__(self, root: Path) -> None:
         self.root, self.copies = root, 0
-        model = str(lab_model_path(print))
-        os.environ |= {"SEQDPO_CACHE": str(root / "whole" / "cache"), "COLUMNS": "80", "OMP_NUM_THREADS": "1"}
-        for name, learning_rate in (("other", 1e-3), ("whole", 3e-3)):
-            (root / name).mkdir()
-            study = STUDY | {"model_name_or_path": model, "learning_rate": learning_rate}
-            (root / name / "study.yaml").write_text(yaml.safe_dump(study))
-            answer = called(root / name, *COMMANDS["run"])
-            assert answer.code == 0, answer
+        self.model = str(lab_model_path(print))
+        self._run("whole", learning_rate=3e-3)
+
+    def _run(self, name: str, learning_rate: float) -> Path:
+        os.environ |= {"COLUMNS": "80", "OMP_NUM_THREADS": "1"}
+        (self.root / name).mkdir()
+        study = STUDY | {"model_name_or_path": self.model, "learning_rate": learning_rate}
+        (self.root / name / "study.yaml").write_text(yaml.safe_dump(study))
+        answer = called(self.root / name, *COMMANDS["run"])
+        assert answer.code == 0, answer
+        return self.root / name
+
+    @cached_property
+    def other(self) -> Path:
+        return self._run("other", learning_rate=1e-3)
 
     @cached_property
     def expected(self) -> dict[str, Answer]:
@@ -166,7 +173,7 @@ class Bench:
         """A copy in which one file is spoilt; of the cache every one, and the stages that would not ask it are gone."""
         copy = self.copy()
         paths = [copy / file] if file != CACHE else sorted((copy / CACHE).iterdir())
-        others = [self.root / "other" / file] if file != CACHE else paths[1:] + paths[:1]
+        others = [self.other / file] if file != CACHE else paths[1:] + paths[:1]
         contents = [other.read_bytes() for other in others]
         for path, content in zip(paths, contents, strict=True):
             (copy / "other").write_bytes(content)
@@ -285,8 +292,8 @@ def main() -> None:
                     if one.kind == "WRONG":
                         print(*one, sep=" | ", flush=True)
             print(f"{file}: {len(outcomes)} outcomes so far", flush=True)
-    if chosen.table:
-        chosen.table.write_text(table(outcomes))
+            if chosen.table:
+                chosen.table.write_text(table(outcomes))
     counts = {kind: sum(one.kind == kind for one in outcomes) for kind in ("same", "refused", "WRONG")}
     print(counts)
     raise SystemExit(counts["WRONG"] > 0)
