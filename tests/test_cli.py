@@ -205,7 +205,7 @@ def test_debug_shows_the_traceback(tmp_path, seqdpo, monkeypatch, way):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has other signals")
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_signal_ends_it_with_the_codes_of_a_shell(number, code):
     program = (
         "import sys, time, seqdpo.cli as cli, seqdpo.study.file\n"

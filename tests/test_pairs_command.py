@@ -191,6 +191,18 @@ def test_a_chosen_format_outranks_the_ending(seqdpo, finished, tmp_path):
     assert json.loads((tmp_path / "rows.txt").read_text())["flip"] == "lost"
 
 
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(1)", "\t=1", "\r=1"])
+def test_a_text_that_a_spreadsheet_would_run_is_marked_in_csv_alone(seqdpo, tmp_path, text):
+    run = write_pairs_run(tmp_path / "run", chosen=text)
+    flags = ["--objective", "helpful", "--pair", "c0ffee0000000001"]
+    for ending, expected in (("csv", f"'{text}"), ("jsonl", text)):
+        name = tmp_path / f"rows.{ending}"
+        assert seqdpo("pairs", run, *flags, "-o", name)[0] == 0
+        with name.open(newline="") as file:
+            [row] = csv.DictReader(file) if ending == "csv" else map(json.loads, file)
+        assert row["chosen"] == expected
+
+
 @pytest.mark.parametrize("ending", ["jsonl", "csv", "parquet"])
 def test_any_text_comes_through_whole(seqdpo, tmp_path, ending):
     run = write_pairs_run(tmp_path / "run", chosen=HOSTILE, prompt=[{"role": "user", "content": HOSTILE}])

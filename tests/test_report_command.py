@@ -54,6 +54,15 @@ def test_writes_page_and_card_into_the_run_folder(run, report):
     assert output.count("Wrote") == 2
 
 
+def test_a_page_elsewhere_writes_over_no_other_file_and_the_card_goes_where_it_is_said(run, report, tmp_path):
+    (tmp_path / "README.md").write_text("mine")
+    assert report(run, "-o", tmp_path / "README.html")[0] == 0
+    assert (tmp_path / "README.md").read_text() == "mine"
+    assert report(run, "-o", tmp_path / "page.md", "--card", tmp_path / "card.md")[0] == 0
+    assert (tmp_path / "page.md").read_text(encoding="utf-8").startswith("<!doctype html>")
+    assert (tmp_path / "card.md").read_text(encoding="utf-8").startswith("---\n")
+
+
 def test_the_same_run_gives_the_same_bytes(run, report, tmp_path):
     report(run, "--output", tmp_path / "a.html")
     report(run, "--output", tmp_path / "b.html")

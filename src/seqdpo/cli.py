@@ -1,4 +1,5 @@
-"""The command line. Exit codes: 0 done, 1 a gate failed, 2 wrong input, 3 the run failed, 130 interrupted."""
+"""The command line. Exit codes: 0 done, 1 a gate failed, 2 wrong input, 3 the run failed, 129, 130
+and 143 ended by SIGHUP, Ctrl-C and SIGTERM."""
 
 import json
 import os
@@ -6,6 +7,7 @@ import signal
 import sys
 import traceback
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any, Literal
@@ -30,7 +32,7 @@ errors = Screen(stderr=True)
 
 
 class _Terminated(KeyboardInterrupt):
-    """SIGTERM: what runs is ended as by Ctrl-C."""
+    """SIGTERM or SIGHUP, whose number it has: what runs is ended as by Ctrl-C."""
 
 
 class _GateFailed(SystemExit):
@@ -50,7 +52,7 @@ class _Commands(TyperGroup):
                 traceback.print_exc()
             sys.exit(_explained(error))
         except KeyboardInterrupt as interrupt:
-            sys.exit(128 + (signal.SIGTERM if isinstance(interrupt, _Terminated) else signal.SIGINT))
+            sys.exit(128 + (interrupt.args[0] if isinstance(interrupt, _Terminated) else signal.SIGINT))
 
 
 app = typer.Typer(
@@ -86,7 +88,9 @@ def main() -> None:
     """Runs the command line; no error is printed with a traceback, unless with `--debug`."""
     _quiet_libraries()
     accept_any_text()
-    signal.signal(signal.SIGTERM, _terminate)
+    for name in ("SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):  # Windows has but one of them
+            signal.signal(getattr(signal, name), _terminate)
     try:
         app()
     except SystemExit as ended:
@@ -280,17 +284,20 @@ def merge(
 def report(
     run: RunArgument,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Else report.html in the run folder.")] = None,
+    card: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The adapters' card; else report.md in the run folder, or none with -o."),
+    ] = None,
     figures: Annotated[
         Path | None, typer.Option(metavar="DIR", help="A folder for figures (SVG, PNG, PDF), tables (CSV, LaTeX).")
     ] = None,
 ) -> None:
-    """Write the findings as one HTML page, down to the single pair, and report.md, the adapters' card, beside it."""
-    from seqdpo.layout import RunFiles
+    """Write the findings as one HTML page, down to the single pair, and the adapters' card, report.md, beside it."""
     from seqdpo.report.finished import read_run
     from seqdpo.report.write import write_figures, write_report
 
     source = read_run(run)
-    written = write_report(source, output or RunFiles(run).report)
+    written = write_report(source, output, card)
     if figures is not None:
         with console.status("drawing figures"):
             written += write_figures(source, figures)
@@ -366,7 +373,8 @@ def _run(study: Study) -> None:
             folder = run_study(study, board)
         _show_findings(folder.root)
     except KeyboardInterrupt:
-        errors.print("Interrupted. Run the same command again to continue.")
+        with suppress(OSError):  # the terminal may be what has gone
+            errors.print("Interrupted. Run the same command again to continue.")
         raise
     except SeqdpoError:
         raise
@@ -376,7 +384,6 @@ def _run(study: Study) -> None:
 
 def _show_findings(root: Path) -> None:
     """Prints what was found, and writes its page."""
-    from seqdpo.layout import RunFiles
     from seqdpo.report.finished import read_run
     from seqdpo.report.print_findings import print_results
     from seqdpo.report.write import write_report
@@ -384,7 +391,7 @@ def _show_findings(root: Path) -> None:
     run = read_run(root)
     print_results(console, run.findings)
     console.print(f"Everything is in {root}/", soft_wrap=True)
-    for path in write_report(run, RunFiles(root).report):
+    for path in write_report(run):
         _wrote(path)
 
 
@@ -408,7 +415,7 @@ def _explained(error: Exception) -> int:
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
-    raise _Terminated
+    raise _Terminated(number)
 
 
 def _as_flag(argument: str) -> str:

@@ -23,6 +23,9 @@ from seqdpo.wording import first_line
 
 REMEDY = "Run the study again: finished stages are kept, and this file is written anew."
 
+MOST_VALUES = 1_000_000  # of a record of a run, or of a study
+#: Under this key a record holds the checksum of all others.
+_SEAL = "checksum"
 #: The temporary names of this module, by the process that writes.
 _TEMPORARY = re.compile(r"\..+\.[0-9]+\.tmp")
 
@@ -38,6 +41,8 @@ def written_whole(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         _on_disk(temporary)
+        if path.is_dir():  # no file can take its place
+            set_aside(path)
         temporary.replace(path)
         _on_disk(path.parent)
     finally:
@@ -128,6 +133,27 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def write_sealed(path: Path, value: Mapping[str, Any]) -> None:
+    """JSON that holds the checksum of its own content."""
+    write_json(path, {**value, _SEAL: _seal(value)})
+
+
+def read_sealed(path: Path) -> dict[str, Any]:
+    """What `write_sealed` wrote; older releases wrote no checksum.
+
+    Raises: DataError if it cannot be read, or is not what was written.
+    """
+    value = dict(read_mapping(path, json.loads))
+    found, expected = value.pop(_SEAL, None), _seal(value)
+    if found not in (None, expected):
+        raise DataError(f"{path}: checksum = {expected[:16]}; expected {str(found)[:16]}: it is spoilt. {REMEDY}")
+    return value
+
+
+def _seal(value: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
 def write_table(path: Path, table: pa.Table) -> None:
     with written_whole(path) as temporary:
         pq.write_table(table, temporary, compression="zstd")
@@ -172,9 +198,24 @@ def read_mapping(path: Path, parse: Callable[[str], Any]) -> Mapping[str, Any]:
     """
     with reading(path):
         value = parse(path.read_text(encoding="utf-8"))
+    if holds_too_much(value):
+        raise DataError(f"{path}: holds more than {MOST_VALUES:,} values; expected a record of a run. {REMEDY}")
     if not isinstance(value, dict):
         raise DataError(f"{path}: holds {str(value)[:40]!r}; expected keys with values. {REMEDY}")
     return value
+
+
+def holds_too_much(value: Any) -> bool:
+    """Whether lists and mappings hold more than MOST_VALUES, as a few YAML aliases of aliases do."""
+    waiting, seen = [value], 0
+    while waiting and seen <= MOST_VALUES:
+        one = waiting.pop()
+        seen += 1
+        if isinstance(one, dict):
+            waiting += one.values()
+        elif isinstance(one, list):
+            waiting += one
+    return seen > MOST_VALUES
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from seqdpo.errors import ConfigError
-from seqdpo.files import REMEDY, check_hash
+from seqdpo.files import REMEDY, check_hash, file_hash, reading
 from seqdpo.wording import did_you_mean, listed
 
 #: The records of a stage: that its adapter is on disk, and that all of it is.
@@ -61,8 +61,23 @@ class RunFiles:
         return self.root / "report.html"
 
     @property
+    def card(self) -> Path:
+        return self.root / "report.md"
+
+    @property
     def events(self) -> Path:
         return self.root / "events.jsonl"
+
+    def hashes(self, *paths: Path) -> dict[str, str]:
+        """Of some of its files, by their names in it.
+
+        Raises: DataError if one is not there.
+        """
+        found = {}
+        for path in paths:
+            with reading(path):
+                found[path.relative_to(self.root).as_posix()] = file_hash(path)
+        return found
 
 
 def check_run_folder(files: RunFiles) -> None:

@@ -7,8 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from seqdpo.errors import ConfigError
-from seqdpo.files import folder_written_whole, set_aside, sweep, write_for_user, write_text
+from seqdpo.errors import ConfigError, DataError
+from seqdpo.files import (
+    folder_written_whole,
+    read_sealed,
+    set_aside,
+    sweep,
+    write_for_user,
+    write_sealed,
+    write_text,
+)
 from seqdpo.runner.folder import RunFolder
 
 
@@ -73,6 +81,30 @@ def test_a_device_a_pipe_and_a_link_stay_what_they_are(tmp_path):
 def test_a_folder_is_no_place_for_a_file(tmp_path):
     with pytest.raises(ConfigError, match="cannot be written: Is a directory"):
         write_for_user(tmp_path, b"page")
+
+
+def test_a_record_that_was_changed_by_one_digit_is_refused_by_name(tmp_path):
+    write_sealed(tmp_path / "a.json", {"seed": 1, "parts": [0.1, None]})
+    assert read_sealed(tmp_path / "a.json") == {"seed": 1, "parts": [0.1, None]}
+    (tmp_path / "a.json").write_text((tmp_path / "a.json").read_text().replace('"seed": 1', '"seed": 3'))
+    with pytest.raises(DataError, match=r"a.json: checksum = .*it is spoilt. Run the study again"):
+        read_sealed(tmp_path / "a.json")
+
+
+def test_a_folder_in_the_place_of_a_file_of_ours_is_set_aside(tmp_path):
+    (tmp_path / "a.json/inside").mkdir(parents=True)
+    write_text(tmp_path / "a.json", "whole")
+    assert (tmp_path / "a.json").read_text() == "whole"
+    assert (tmp_path / "a.json.damaged/inside").is_dir()
+
+
+def test_a_log_that_cannot_be_written_is_said_once_and_ends_nothing(tmp_path, caplog):
+    folder = RunFolder(tmp_path)
+    folder.events.mkdir()
+    folder.log("first")
+    folder.log("second")
+    [record] = caplog.records
+    assert "events.jsonl: cannot be written (Is a directory)" in record.getMessage()
 
 
 def test_a_line_that_was_cut_off_spoils_no_other_line_of_the_log(tmp_path):

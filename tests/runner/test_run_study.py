@@ -13,8 +13,9 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from seqdpo.errors import ConfigError, DataError, RunError
-from seqdpo.files import file_hash
+from seqdpo.files import file_hash, read_sealed, write_sealed
 from seqdpo.runner import stage as node_stage
+from seqdpo.runner.executors import here
 from seqdpo.runner.study import run_study
 from seqdpo.study.config import Study
 from seqdpo.study.settings import LAB
@@ -333,10 +334,37 @@ def test_a_stage_of_other_keys_is_refused_by_name(finished, tmp_path):
 def test_a_stage_trained_from_another_checkpoint_is_refused(finished, tmp_path):
     shutil.copytree(finished[0].root, tmp_path / "run")
     record = tmp_path / "run/stages/seed0.first.second/node.json"
-    values = json.loads(record.read_text())
-    record.write_text(json.dumps(values | {"parent_adapter": "0" * 64}))
+    write_sealed(record, read_sealed(record) | {"parent_adapter": "0" * 64})
     with pytest.raises(DataError, match=r"seed0.first.second: was trained from another checkpoint"):
         run(tmp_path / "run")
+
+
+def test_a_study_corrected_before_its_first_stage_was_done_is_accepted(finished, tmp_path, monkeypatch):
+    shutil.copytree(finished[0].root, tmp_path / "run")
+    for stage in (tmp_path / "run/stages").glob("seed*"):
+        shutil.rmtree(stage)
+    monkeypatch.setattr(here, "execute", lambda bench, left, board: board.begin(left))
+    with suppress(DataError, ConfigError):
+        run(tmp_path / "run", learning_rate=1e-3, orders=[["first"]])
+    assert "learning_rate: 0.001" in (tmp_path / "run/study.yaml").read_text()
+    assert not (tmp_path / "run/stages/base/node.json").exists()
+
+
+@pytest.mark.parametrize("spoil", [b"[1, 2]", b"", None])
+@pytest.mark.parametrize("name", ["study.yaml", "manifest.json"])
+def test_a_spoilt_study_or_manifest_is_written_anew_and_the_stages_stay(finished, tmp_path, name, spoil):
+    shutil.copytree(finished[0].root, tmp_path / "run")
+    path = tmp_path / "run" / name
+    if spoil is None:
+        path.unlink()
+        path.mkdir()
+    else:
+        path.write_bytes(spoil)
+    folder, board = run(tmp_path / "run")
+    assert board.started == []
+    assert folder.results.read_bytes() == finished[0].results.read_bytes()
+    kept, before = read_sealed(folder.manifest), read_sealed(finished[0].manifest)
+    assert {**kept, "files": {}} == {**before, "files": {}}
 
 
 def test_a_failed_stage_leaves_no_folder_and_names_the_log(tmp_path):

@@ -1,10 +1,12 @@
 import pytest
 import yaml
 
-from seqdpo.errors import ConfigError
+from seqdpo.errors import ConfigError, DataError
+from seqdpo.layout import RunFiles
 from seqdpo.study.config import Study
 from seqdpo.study.file import load_study, parse_flags, study_from, study_yaml
 from seqdpo.study.settings import SETTINGS
+from seqdpo.study.stored import read_study
 from seqdpo.study.template import study_template
 
 MINIMAL = {"model_name_or_path": "lab", "setting": "lab-null", "output_dir": "runs/x"}
@@ -178,3 +180,13 @@ def test_the_templates_of_the_public_datasets_hold_the_reference_configuration()
         assert (loaded.beta, loaded.learning_rate, loaded.num_train_epochs) == (0.3, 5e-5, 1)
         assert loaded.reference == "base"
         assert len(loaded.all_orders()) == 2
+
+
+@pytest.mark.parametrize("read", ["a study", "a run's study"])
+def test_aliases_of_aliases_are_refused_before_they_fill_the_memory(tmp_path, read):
+    lines = ["a: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"b{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 10)]
+    path = tmp_path / "study.yaml"
+    path.write_text("\n".join(lines))
+    with pytest.raises((ConfigError, DataError), match=r"study.yaml: holds more than 1,000,000 values"):
+        load_study(path) if read == "a study" else read_study(RunFiles(tmp_path))

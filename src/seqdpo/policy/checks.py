@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from seqdpo import hub
 from seqdpo.errors import ConfigError, SeqdpoError
+from seqdpo.preferences.chat import EndlessTemplateError, time_limit
 from seqdpo.preferences.files import contents, not_found
 from seqdpo.study.keys import ModelKeys
 from seqdpo.wording import reason
@@ -132,12 +133,15 @@ def check_causal(keys: ModelKeys, model: nn.Module) -> None:
 def check_template(keys: ModelKeys, tokenizer: PreTrainedTokenizerBase) -> None:
     try:
         if tokenizer.chat_template:
-            tokenizer.apply_chat_template([{"role": "user", "content": "A question."}], tokenize=False)
+            with time_limit():
+                tokenizer.apply_chat_template([{"role": "user", "content": "A question."}], tokenize=False)
     except TemplateSyntaxError as error:
         where = keys.chat_template_path or f"chat template of {keys.model_name_or_path!r}"
         raise ConfigError(
             f"{where}, line {error.lineno}: {error.message}; expected a chat template in Jinja. Correct it, or give "
             "another one with chat_template_path."
         ) from None
+    except EndlessTemplateError:
+        raise
     except Exception:  # what one conversation runs into says nothing of the others; those are counted
         return

@@ -1,6 +1,7 @@
 """Loading the base model and its tokenizer, with errors that say what to do; counting and naming its weights."""
 
 import hashlib
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -159,7 +160,7 @@ def _chat_template(name: str) -> str:
     path = Path(name)
     try:
         if path.is_dir():
-            template = AutoTokenizer.from_pretrained(path).chat_template
+            template = _template_of_folder(path)
         elif path.exists():
             template = path.read_text(encoding="utf-8")
         else:
@@ -176,6 +177,17 @@ def _chat_template(name: str) -> str:
     if not template:
         raise ConfigError(f"chat_template_path = {name!r}: holds no chat template; expected one. Give another file.")
     return str(template).removeprefix(BOM)
+
+
+def _template_of_folder(folder: Path) -> str | None:
+    """The default template of a tokenizer's folder, read as a file: loading the tokenizer might run code of it."""
+    own = folder / "chat_template.jinja"
+    if own.is_file():
+        return own.read_text(encoding="utf-8")
+    templates = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8")).get("chat_template")
+    if isinstance(templates, list):  # several, each with its name
+        templates = {one["name"]: one["template"] for one in templates}.get("default")
+    return templates if isinstance(templates, str) else None
 
 
 def _disable_dropout(model: PreTrainedModel) -> None:

@@ -1,14 +1,21 @@
 """What a chat template is given of a pair, and the texts that it makes of it, the same ones on every day."""
 
 import json
+import signal
+import threading
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
+from types import FrameType
 from typing import Any, NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
+from seqdpo.errors import ConfigError
 from seqdpo.preferences.pairs import Message, Pair
 
+#: How long a template may work on one conversation; a long one takes some milliseconds.
+TEMPLATE_SECONDS = 60
 #: Templates that print today's date would give other tokens tomorrow; this is the default of Llama 3.1's own.
 FIXED_DAY = datetime(2024, 7, 26)
 FIXED_DATE = FIXED_DAY.strftime("%d %b %Y")
@@ -17,6 +24,10 @@ _CODES = {f"%{code}": FIXED_DAY.strftime(f"%{code}") for code in "aAbBcdHIjmMpSU
 _CODES |= {f"%-{code}": str(int(_CODES[f"%{code}"])) for code in "dHIjmMS"}
 _CODES |= {"%e": "26", "%F": "2024-07-26", "%D": "07/26/24", "%T": "00:00:00", "%R": "00:00", "%f": "000000"}
 _CODES |= {"%h": "Jul", "%C": "20", "%G": "2024", "%V": "30", "%u": "5", "%Z": "", "%z": ""}
+
+
+class EndlessTemplateError(ConfigError):
+    """A chat template took too long; it would for the next pair, too."""
 
 
 class Chat(NamedTuple):
@@ -93,9 +104,36 @@ def _text(
     given = {"tools": chat.tools, "date_string": FIXED_DATE, **kwargs, **chat.kwargs}
     if "strftime_now" in template:
         given["chat_template"] = _clock_stopped(template)
-    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=add_generation_prompt, **given)
+    given["add_generation_prompt"] = add_generation_prompt
+    with time_limit():
+        text = tokenizer.apply_chat_template(messages, tokenize=False, **given)
     assert isinstance(text, str)
     return text
+
+
+@contextmanager
+def time_limit() -> Iterator[None]:
+    """Ends a chat template that does not come to an end; only in the main thread, and where there are such signals.
+
+    Raises: EndlessTemplateError.
+    """
+    if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGALRM, _end)
+    signal.setitimer(signal.ITIMER_REAL, TEMPLATE_SECONDS)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    raise EndlessTemplateError(
+        f"chat template: {TEMPLATE_SECONDS} seconds for one conversation; expected less than one. It may be in a loop "
+        "without end. Correct it, or give another one with chat_template_path."
+    )
 
 
 def _clock_stopped(template: str) -> str:

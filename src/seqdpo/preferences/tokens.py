@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from seqdpo.errors import ConfigError, DataError
-from seqdpo.preferences.chat import Chat, Texts, chat_of, chat_texts, prompt_text
+from seqdpo.preferences.chat import Chat, EndlessTemplateError, Texts, chat_of, chat_texts, prompt_text
 from seqdpo.preferences.pairs import Drop, Message, Pair, is_plain_text
 from seqdpo.wording import brief, first_line
 
@@ -117,6 +117,8 @@ class Tokeniser:
         self._check_has_template(pair)
         try:
             return (prompt_text(self.tokenizer, chat_of(pair, pair.prompt), self.chat_template_kwargs),)
+        except EndlessTemplateError:
+            raise
         except Exception:  # as in _texts
             return Drop("template_refused")
 
@@ -128,6 +130,8 @@ class Tokeniser:
         self._check_has_template(pair)
         try:
             return chat_texts(self.tokenizer, chat_of(pair, prompt), self.chat_template_kwargs)
+        except EndlessTemplateError:
+            raise
         except Exception as error:  # a template is a program of the user's, and may end in any way
             self.notes[f"template_refused: {first_line(error)}"] += 1
             return Drop("template_refused", f"{_named(pair)}: {first_line(error)}")
@@ -158,6 +162,8 @@ class Tokeniser:
             try:
                 if chat_texts(self.tokenizer, chat.without(extra), self.chat_template_kwargs) == texts:
                     yield extra
+            except EndlessTemplateError:
+                raise
             except Exception:  # as in _texts; a template that misses it reads it
                 continue
 

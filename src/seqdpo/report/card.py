@@ -11,6 +11,7 @@ from seqdpo.hub import MODEL_ID
 from seqdpo.report.finished import Run
 from seqdpo.report.page import how_measured
 from seqdpo.study.checkpoints import Checkpoint, Node
+from seqdpo.wording import visible
 
 
 def card(run: Run) -> str:
@@ -53,7 +54,7 @@ def _last_adapter(scores: Sequence[Score]) -> str:
 
 def plain(text: Any) -> str:
     """Text without meaning to Markdown or HTML, on one line."""
-    one_line = " ".join(str(text).split())
+    one_line = visible(" ".join(str(text).split()))
     return re.sub(r"([\\`*_{}\[\]<>#|~!])", r"\\\1", one_line)
 
 

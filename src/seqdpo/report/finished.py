@@ -17,7 +17,7 @@ from seqdpo.analysis.pair_table import Sort, expect_one_of
 from seqdpo.analysis.panel import Panel, panels
 from seqdpo.analysis.schema import SCHEMA_VERSION, Findings, findings_from_json
 from seqdpo.errors import ArgumentError, ConfigError, DataError
-from seqdpo.files import REMEDY, read_mapping, read_table, reading
+from seqdpo.files import REMEDY, read_mapping, read_sealed, read_table, reading
 from seqdpo.layout import RunFiles, check_manifest_hash, check_run_folder
 from seqdpo.report.charts import Chart
 from seqdpo.report.notebook import verdicts_html
@@ -198,7 +198,7 @@ def read_run(root: str | Path) -> Run:
             f"{root}: no scores.parquet, so the run is not finished; expected a finished one. Run `seqdpo run` again "
             f"to finish it; if all stages are done, seqdpo analyse {root} writes the file."
         )
-    manifest = read_mapping(files.manifest, json.loads)
+    manifest = read_sealed(files.manifest)
     check_manifest_hash(files.study, files, manifest)
     return Run(files.root, read_mapping(files.study, yaml.safe_load), manifest)
 

@@ -13,6 +13,7 @@ from markupsafe import Markup
 
 from seqdpo.report.numbers import interval, number, percent
 from seqdpo.study.checkpoints import Checkpoint
+from seqdpo.wording import visible
 
 VENDORED = ("vega.min.js", "vega-lite.min.js", "vega-interpreter.js", "tabulator.min.js")
 OWN = ("state.js", "charts.js", "table.js", "card.js", "main.js")
@@ -27,6 +28,7 @@ def html(template: str, payload: Mapping[str, Any], blurred: bool, **context: An
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=_shown,
     )
     environment.filters |= {"number": number, "interval": interval, "percent": percent, "breakable": breakable}
     return environment.get_template(template).render(
@@ -37,6 +39,11 @@ def html(template: str, payload: Mapping[str, Any], blurred: bool, **context: An
         styles=[Markup(_asset("vendor", "tabulator.min.css")), Markup(_asset("assets", "page.css"))],
         payload=_packed(payload),
     )
+
+
+def _shown(value: Any) -> Any:
+    """Text with a sign for what would turn its writing round; markup of ours stays."""
+    return visible(value) if type(value) is str else value
 
 
 def breakable(name: str) -> Markup:

@@ -1,4 +1,4 @@
-"""Rows as text for other programs: JSON lines and CSV, in UTF-8 and without loss."""
+"""Rows as text for other programs: JSON lines, in UTF-8 and without loss, and CSV, which a spreadsheet does not run."""
 
 import io
 import json
@@ -11,6 +11,7 @@ from pyarrow import csv
 
 TextFormat = Literal["jsonl", "csv"]
 ROWS_AT_ONCE = 10_000
+_FORMULA = r"\A[=+\-@\t\r]"
 
 
 def row_texts(rows: pa.Table, form: TextFormat) -> Iterator[str]:
@@ -31,9 +32,23 @@ def _csv(rows: pa.Table, header: bool) -> str:
         if pa.types.is_nested(field.type):
             cells = [json.dumps(value, ensure_ascii=False) for value in rows[i].to_pylist()]
             rows = rows.set_column(i, field.name, pa.array(cells, pa.string()))
+        elif _is_text(field.type):
+            rows = rows.set_column(i, field.name, _marked(rows[i]))
     written = io.BytesIO()
     csv.write_csv(rows, written, csv.WriteOptions(include_header=header))
     return written.getvalue().decode("utf-8")
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _marked(texts: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Texts that a spreadsheet would take for a formula and run, with an apostrophe before them."""
+    texts = texts.cast(pa.large_string())
+    marked = pc.binary_join_element_wise(pa.scalar("'", pa.large_string()), texts, pa.scalar("", pa.large_string()))
+    return pc.if_else(pc.match_substring_regex(texts, _FORMULA), marked, texts)
 
 
 def _finite(rows: pa.Table) -> pa.Table:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from seqdpo.files import write_for_user
+from seqdpo.layout import RunFiles
 from seqdpo.report.card import card
 from seqdpo.report.compared import ComparedRuns
 from seqdpo.report.comparison_page import comparison_page
@@ -12,12 +13,16 @@ from seqdpo.report.page import page
 from seqdpo.report.paper_tables import paper_tables
 
 
-def write_report(run: Run, output: Path) -> list[Path]:
-    """The page, and report.md beside it.
+def write_report(run: Run, output: Path | None = None, card_output: Path | None = None) -> list[Path]:
+    """The page and the card: each where it is said, else the page in the run folder, with the card beside it.
 
     Raises: ConfigError if they cannot be written; DataError if a file of the run cannot be read.
     """
-    content = {output: page(run), output.with_suffix(".md"): card(run)}  # nothing is written if one of them fails
+    files = RunFiles(run.folder)
+    card_output = card_output or (files.card if output in (None, files.report) else None)
+    content = {output or files.report: page(run)}
+    if card_output is not None:
+        content[card_output] = card(run)  # nothing is written if one of them fails
     for path, text in content.items():
         write_for_user(path, text.encode())
     return [*content]

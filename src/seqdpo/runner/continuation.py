@@ -1,13 +1,12 @@
 """May a run be continued in a folder? Only with the same study, model and data."""
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
 from seqdpo.errors import ConfigError, DataError, SeqdpoError
-from seqdpo.files import read_mapping
-from seqdpo.layout import NODE_FILE
+from seqdpo.layout import check_manifest_hash
 from seqdpo.runner.folder import RunFolder
+from seqdpo.runner.records import stored_manifest
 from seqdpo.study.keys import Keys
 from seqdpo.study.stored import differing_keys, read_study
 
@@ -18,11 +17,11 @@ REMEDY = "Use another output_dir, or remove this folder."
 def check_continuation(folder: RunFolder, study: Keys, identity: dict[str, Any]) -> None:
     """Lets a folder pass that has no finished stage, or stages of the same study.
 
-    Inputs not in `identity` are not compared. A study.yaml or manifest.json that cannot be read is not compared
-    either: every stage's own record says what shaped it (`seqdpo.runner.records`), and both are written anew.
+    Inputs not in `identity` are not compared. A study.yaml or manifest.json that is spoilt or another run's is not
+    compared either: every stage's own record says what shaped it (`seqdpo.runner.records`), and both are written anew.
     Raises: ConfigError that names every key of the study, and every input, that differs.
     """
-    if not any(folder.root.glob(f"stages/*/{NODE_FILE}")):
+    if not folder.has_finished_stage():
         return
     problems = [*_different_keys(folder, study), *_different_inputs(folder, identity)]
     if problems:
@@ -36,6 +35,7 @@ def check_continuation(folder: RunFolder, study: Keys, identity: dict[str, Any])
 
 def _different_keys(folder: RunFolder, study: Keys) -> Iterator[str]:
     try:
+        check_manifest_hash(folder.study, folder, stored_manifest(folder))
         earlier = read_study(folder)
     except SeqdpoError:
         return
@@ -45,10 +45,10 @@ def _different_keys(folder: RunFolder, study: Keys) -> Iterator[str]:
 
 def _different_inputs(folder: RunFolder, identity: dict[str, Any]) -> Iterator[str]:
     try:
-        there = read_mapping(folder.manifest, json.loads).get("identity")
+        there = stored_manifest(folder)["identity"] or {}
     except DataError:
         return
-    for name, value in there.items() if isinstance(there, dict) else ():
+    for name, value in there.items():
         if name in identity and identity[name] != value:
             yield (
                 f"the {name.replace('_', ' ')} is another one: {str(identity[name])[:16]} here, {str(value)[:16]} there"

@@ -1,9 +1,7 @@
 """From the files of a run folder to its findings: the run's tables and results.json. No torch, no model."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -11,18 +9,18 @@ import pyarrow.compute as pc
 from seqdpo.analysis.results import MechanismTables, results
 from seqdpo.analysis.schema import Tolerances, to_json
 from seqdpo.errors import ConfigError, DataError
-from seqdpo.files import REMEDY, check_hash, file_hash, read_mapping, read_table, write_json, write_table
+from seqdpo.files import REMEDY, check_hash, read_sealed, read_table, write_json, write_sealed, write_table
 from seqdpo.layout import NODE_FILE, check_manifest_hash, check_run_folder
 from seqdpo.report.finished import Run, read_run
 from seqdpo.report.write import write_report
 from seqdpo.runner.folder import RunFolder
+from seqdpo.runner.records import stored_manifest
 from seqdpo.study.checkpoints import Node, checkpoint_of, order_name
 from seqdpo.study.keys import LossKeys, TreeKeys, VerdictKeys
 from seqdpo.study.stored import read_study
 from seqdpo.study.tree import stage_tree
 from seqdpo.tables import NODE_COLUMNS, SCORES_SCHEMA, STAGE_TABLES
 
-MANIFEST_VERSION = 1
 #: The keys of the study that results.json repeats, for readers who have only that file.
 STUDY_FACTS = (
     *("model_name_or_path", "setting", "adapter_mode", "learning_rate", "lora_r", "seeds"),
@@ -41,7 +39,7 @@ def analyse(root: str | Path) -> Run:
     with folder.locked():
         write_findings(folder)
     run = read_run(folder.root)
-    write_report(run, folder.report)
+    write_report(run)
     return run
 
 
@@ -52,7 +50,7 @@ def write_findings(folder: RunFolder) -> None:
     """
     check_run_folder(folder)
     manifest = stored_manifest(folder)
-    for path in (folder.study, folder.pairs):
+    for path in (folder.study, folder.pairs, folder.dropped):
         check_manifest_hash(path, folder, manifest)
     study = read_study(folder)
     _check_all_done(folder, study)
@@ -67,8 +65,7 @@ def write_findings(folder: RunFolder) -> None:
     write_json(folder.results, to_json(found))
     tables = (folder.scores, *(folder.root / f"{name}.parquet" for name in STAGE_TABLES))
     written = (folder.study, folder.pairs, folder.dropped, *tables, folder.results)
-    manifest["files"] = {path.relative_to(folder.root).as_posix(): file_hash(path) for path in written}
-    write_json(folder.manifest, manifest)
+    write_sealed(folder.manifest, manifest | {"files": folder.hashes(*written)})
 
 
 def scores_table(folder: RunFolder, keys: TreeKeys, pairs: pa.Table) -> pa.Table:
@@ -103,16 +100,6 @@ def _check_all_done(folder: RunFolder, keys: TreeKeys) -> None:
         )
 
 
-def stored_manifest(folder: RunFolder) -> dict[str, Any]:
-    """manifest.json; where it is gone or spoilt, what the base's record says of the run."""
-    try:
-        return dict(read_mapping(folder.manifest, json.loads))
-    except DataError:
-        record = read_mapping(folder.stage(None) / NODE_FILE, json.loads)
-        known = {name: record.get(name) for name in ("identity", "environment")}
-        return {"schema_version": MANIFEST_VERSION, **known, "engine": None, "parameters": None, "notes": {}}
-
-
 def _scores_of(folder: RunFolder, node: Node | None) -> pa.Table:
     return _stage_table(folder, node, "scores.parquet")
 
@@ -120,7 +107,7 @@ def _scores_of(folder: RunFolder, node: Node | None) -> pa.Table:
 def _stage_table(folder: RunFolder, node: Node | None, *names: str) -> pa.Table:
     """A table of a stage, under the first of its names that the stage's record has."""
     record = folder.stage(node) / NODE_FILE
-    hashes = read_mapping(record, json.loads).get("files") or {}
+    hashes = read_sealed(record).get("files") or {}
     name = next((one for one in names if one in hashes), names[0])
     path = folder.stage(node) / name
     check_hash(path, str(hashes.get(name)), str(record), REMEDY)

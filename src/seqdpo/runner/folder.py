@@ -1,20 +1,26 @@
 """The run folder: where everything of one study lies. docs/run-folder.md describes every file."""
 
 import json
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
+import seqdpo
 from seqdpo.errors import ConfigError
 from seqdpo.files import sweep
-from seqdpo.layout import RunFiles
+from seqdpo.layout import NODE_FILE, RunFiles
 from seqdpo.study.checkpoints import BASE, Node
+
+#: The logger that says what cannot be written into events.jsonl.
+LOG = f"{seqdpo.__name__}.events"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +35,17 @@ class RunFolder(RunFiles):
         """The adapter that a stage left; the base has none."""
         return None if node is None else self.stage(node) / "adapter"
 
+    def has_finished_stage(self) -> bool:
+        """Whether a stage was trained and measured; that the base was scored is no reason to keep a study."""
+        return any(path.parent.name != BASE for path in self.root.glob(f"stages/*/{NODE_FILE}"))
+
     def log(self, event: str, **details: Any) -> None:
-        """Appends one line to events.jsonl."""
+        """Appends one line to events.jsonl; if that cannot be done, it is said once, and the work goes on."""
         line = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event, **details}
-        with self.events.open("a+b") as file:
-            torn = file.tell() > 0 and (file.seek(-1, os.SEEK_END), file.read())[1] != b"\n"  # a killed process's line
-            file.write((b"\n" if torn else b"") + json.dumps(line, ensure_ascii=False).encode() + b"\n")
+        try:
+            _append(self.events, json.dumps(line, ensure_ascii=False).encode())
+        except OSError as error:
+            _say_unwritten(self.events, error.strerror or str(error))
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -55,6 +66,17 @@ class RunFolder(RunFiles):
             yield
         finally:
             lock.release()
+
+
+def _append(path: Path, line: bytes) -> None:
+    with path.open("a+b") as file:
+        torn = file.tell() > 0 and (file.seek(-1, os.SEEK_END), file.read())[1] != b"\n"  # a killed process's line
+        file.write((b"\n" if torn else b"") + line + b"\n")
+
+
+@cache
+def _say_unwritten(path: Path, reason: str) -> None:
+    logging.getLogger(LOG).warning("%s: cannot be written (%s); what happens is not kept there.", path, reason)
 
 
 def check_output_dir(root: Path) -> None:

@@ -1,6 +1,5 @@
 """Runs of one study from several machines, joined: the stages of the others go into the first run's folder."""
 
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,7 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from seqdpo.errors import ConfigError, DataError
-from seqdpo.files import file_hash, folder_written_whole, read_mapping, write_json, write_text
+from seqdpo.files import file_hash, folder_written_whole, read_sealed, write_sealed, write_text
 from seqdpo.layout import NODE_FILE, check_run_folder
 from seqdpo.runner.continuation import MAX_LISTED
 from seqdpo.runner.findings import stored_manifest, write_findings
@@ -45,14 +44,14 @@ def merge_runs(into: RunFolder, others: Sequence[RunFolder]) -> list[Node]:
             copied += _copy_stages(into, other, theirs, identity)
             study = joined(study, theirs)
         write_text(into.study, study_yaml(study))
-        write_json(into.manifest, stored_manifest(into) | {"files": {}})
+        write_sealed(into.manifest, stored_manifest(into) | {"files": {}})
         into.log("merged", runs=[str(other.root) for other in others], stages=[node.folder for node in copied])
         write_findings(into)
     return copied
 
 
 def _identity(folder: RunFolder) -> dict[str, Any]:
-    found: dict[str, Any] = read_mapping(folder.stage(None) / NODE_FILE, json.loads).get("identity") or {}
+    found: dict[str, Any] = read_sealed(folder.stage(None) / NODE_FILE).get("identity") or {}
     return found
 
 

@@ -4,13 +4,12 @@ Each says what the stage is, everything that shaped it, and the checksums of its
 another one's and nothing spoilt is believed.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from seqdpo.errors import DataError
-from seqdpo.files import file_hash
+from seqdpo.files import file_hash, read_sealed, reading
 from seqdpo.layout import NODE_FILE, WEIGHTS_FILE
 from seqdpo.preferences.pairs import content_hash
 from seqdpo.runner.folder import RunFolder
@@ -19,6 +18,7 @@ from seqdpo.study.keys import ModelKeys, NodeKeys
 
 #: Raised whenever the same study would give other numbers; the release's own version is but a note.
 STAGE_FORMAT = 1
+MANIFEST_VERSION = 1
 #: What these keys name is in the identity by its content.
 _NAMES = {"model_name_or_path", "model_revision", "trust_remote_code", "chat_template_path"}
 
@@ -74,13 +74,30 @@ def read_record(
         record is of another stage, of other keys, or of other inputs.
     """
     path = folder.stage(node) / name
-    if not path.is_file():
+    if not path.exists():
         return None
     record = _parsed(path)
     _check_place(path, node, record)
     _check_identity(path, identity, record)
     _check_files(path, record["files"])
     return record
+
+
+def stored_manifest(folder: RunFolder) -> dict[str, Any]:
+    """manifest.json; where it is gone, spoilt or another run's, what the base's record says of the run.
+
+    Raises: DataError if that cannot be read either.
+    """
+    record = read_sealed(folder.stage(None) / NODE_FILE)
+    known = {name: record.get(name) for name in ("identity", "environment", "engine")}
+    try:
+        manifest = read_sealed(folder.manifest)
+    except DataError:
+        manifest = {}
+    there, here = manifest.get("identity") or {}, known["identity"] or {}
+    if not manifest or any(there[name] != here[name] for name in there.keys() & here.keys()):
+        return {"schema_version": MANIFEST_VERSION, **known, "parameters": None, "notes": {}}
+    return manifest
 
 
 def adapter_hash(folder: RunFolder, node: Node | None) -> str | None:
@@ -91,10 +108,12 @@ def adapter_hash(folder: RunFolder, node: Node | None) -> str | None:
 
 def _parsed(path: Path) -> dict[str, Any]:
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = read_sealed(path)
         record["files"] = dict(record["files"])
-    except (OSError, ValueError, KeyError, TypeError):
-        raise SpoiltError(path, "cannot be read; expected JSON with 'files'") from None
+    except (ValueError, KeyError, TypeError) as error:
+        if isinstance(error.__context__, PermissionError):  # nothing is wrong with the stage
+            raise
+        raise SpoiltError(path, "cannot be read, or is not what was written") from None
     return record
 
 
@@ -127,6 +146,7 @@ def _check_identity(path: Path, identity: Mapping[str, Any], record: Mapping[str
 def _check_files(path: Path, files: Mapping[str, str]) -> None:
     for name, expected in files.items():
         file = path.parent / name
-        found = file_hash(file) if file.is_file() else "no file"
+        with reading(file):
+            found = file_hash(file) if file.is_file() else "no file"
         if found != expected:
             raise SpoiltError(file, f"checksum = {found[:16]}; expected {expected[:16]} as in {path.name}")

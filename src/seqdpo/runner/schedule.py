@@ -1,5 +1,6 @@
 """Which nodes of the tree are left, and which of them may run now. None stands for the base, which is scored first."""
 
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ def unfinished(
     Raises: DataError if a stage is another one than its folder says, was made with other keys or inputs, or was
         trained from another checkpoint than the one that is there now.
     """
+    if not folder.has_finished_stage():
+        _forget_other_base(folder, identity)
     left: list[Node | None] = []
     for node in [None, *stage_tree(keys)]:
         record = _believed(folder, node, identity, say)
@@ -32,6 +35,16 @@ def unfinished(
         elif node is not None and node.parent not in left:
             _check_parent(folder, node, record)
     return left
+
+
+def _forget_other_base(folder: RunFolder, identity: dict[str, Any]) -> None:
+    """Takes away the base's scores of a study that was corrected before any stage of it was done."""
+    try:
+        read_record(folder, None, identity)
+    except SpoiltError:
+        return
+    except DataError:
+        shutil.rmtree(folder.stage(None))
 
 
 def _believed(

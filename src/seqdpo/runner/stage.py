@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from seqdpo.files import file_hashes, folder_written_whole, write_json, write_table
+from seqdpo.files import file_hashes, folder_written_whole, write_sealed, write_table
 from seqdpo.layout import NODE_FILE, TRAINED_FILE
 from seqdpo.measure.movement import movement_table
 from seqdpo.measure.scores import PairLogps
@@ -66,7 +66,7 @@ def train(bench: Bench, node: Node) -> None:
         write_table(path / "train.parquet", steps)
         write_table(path / "gradients.parquet", GRADIENTS_SCHEMA.empty_table() if trace is None else trace.table)
         details = {"train_seconds": _since(began), "train_peak_memory_bytes": peak()}
-        write_json(path / TRAINED_FILE, _record(bench, node) | details | {"files": file_hashes(path)})
+        write_sealed(path / TRAINED_FILE, _record(bench, node) | details | {"files": file_hashes(path)})
 
 
 def measure(bench: Bench, node: Node) -> None:
@@ -145,13 +145,14 @@ def _write_node(bench: Bench, node: Node | None, scores: dict[str, PairLogps], d
     """The scores and, last, node.json, which makes the stage done."""
     path = bench.folder.stage(node)
     write_table(path / "scores.parquet", scores_of(scores, bench.preferences))
-    write_json(path / NODE_FILE, _record(bench, node) | details | {"files": file_hashes(path)})
+    write_sealed(path / NODE_FILE, _record(bench, node) | details | {"files": file_hashes(path)})
 
 
 def _record(bench: Bench, node: Node | None) -> dict[str, Any]:
     """What both records of a stage say of it."""
     of_stage = {} if node is None else _of_stage(bench, node)
-    return place_in_tree(node, bench.keys) | of_stage | {"identity": bench.identity, "environment": bench.environment}
+    made = {"identity": bench.identity, "environment": bench.environment, "engine": bench.engine}
+    return place_in_tree(node, bench.keys) | of_stage | made
 
 
 def _of_stage(bench: Bench, node: Node) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import torch
 
 import seqdpo
 from seqdpo.errors import Problems, RunError
-from seqdpo.files import write_json, write_table, write_text
+from seqdpo.files import write_json, write_sealed, write_table, write_text
 from seqdpo.policy.load import ParameterCount, check_weights, count_parameters, model_hash
 from seqdpo.policy.trial import foresee_adapter
 from seqdpo.preferences.advice import advice
@@ -25,10 +25,10 @@ from seqdpo.runner.continuation import check_continuation
 from seqdpo.runner.design import design_notes
 from seqdpo.runner.environment import environment
 from seqdpo.runner.executors import here
-from seqdpo.runner.findings import MANIFEST_VERSION, stored_manifest, write_findings
-from seqdpo.runner.folder import RunFolder, check_output_dir
+from seqdpo.runner.findings import write_findings
+from seqdpo.runner.folder import LOG, RunFolder, check_output_dir
 from seqdpo.runner.inputs import read_preferences, with_model_path
-from seqdpo.runner.records import stage_identity
+from seqdpo.runner.records import MANIFEST_VERSION, stage_identity, stored_manifest
 from seqdpo.runner.schedule import unfinished
 from seqdpo.runner.stage import title
 from seqdpo.runner.work import base_work, stage_work
@@ -55,7 +55,7 @@ def run(study: Study) -> Run:
     with board_for(Screen()) as board:
         folder = run_study(study, board)
     found = read_run(folder.root)
-    write_report(found, folder.report)
+    write_report(found)
     return found
 
 
@@ -160,23 +160,28 @@ def _write_inputs(folder: RunFolder, study: Study, inputs: Inputs, bench: Bench 
     write_text(folder.study, study_yaml(study))
     write_table(folder.pairs, pairs_table(inputs.preferences))
     write_json(folder.dropped, inputs.preferences.accounts())
-    write_json(folder.manifest, stored_manifest(folder) | {"files": {}} if bench is None else _manifest(inputs, bench))
+    given = folder.hashes(folder.study, folder.pairs, folder.dropped)  # the others follow when the run is done
+    write_sealed(folder.manifest, _manifest(folder, inputs, bench) | {"files": given})
 
 
-def _manifest(inputs: Inputs, bench: Bench) -> dict[str, Any]:
+def _manifest(folder: RunFolder, inputs: Inputs, bench: Bench | None) -> dict[str, Any]:
+    """A finished run keeps what is known of the machine that ran it."""
+    ran = stored_manifest(folder) if bench is None else _ran_by(bench, inputs)
     return {
+        **ran,
         "schema_version": MANIFEST_VERSION,
         "identity": inputs.identity,
+        "notes": inputs.preferences.notes,
+    }
+
+
+def _ran_by(bench: Bench, inputs: Inputs) -> dict[str, Any]:
+    counted = {**inputs.parameters._asdict(), "percent": inputs.parameters.percent}
+    return {
         "environment": environment(),
         "engine": bench.engine,
-        "parameters": {
-            **inputs.parameters._asdict(),
-            "percent": inputs.parameters.percent,
-            "without_gradient": bench.trial.idle,
-        },
+        "parameters": counted | {"without_gradient": bench.trial.idle},
         "model_notes": bench.trial.notes,
-        "notes": inputs.preferences.notes,
-        "files": {},  # filled in when the run is done
     }
 
 
@@ -188,7 +193,8 @@ class _Warnings(logging.Handler):
         self._folder, self._board = folder, board
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._folder.log("warning", message=record.getMessage())
+        if record.name != LOG:
+            self._folder.log("warning", message=record.getMessage())
         self._board.message(record.getMessage())
 
 

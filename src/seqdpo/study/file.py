@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 
 from seqdpo.errors import ConfigError
+from seqdpo.files import MOST_VALUES, holds_too_much
 from seqdpo.study.config import Study
 from seqdpo.study.other_tools import answer
 from seqdpo.study.problems import MAX_VALUE, bulleted, problems_of
@@ -155,6 +156,8 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: {str(error).splitlines()[0]}; expected YAML, a text. Correct it.") from None
     except (ValueError, RecursionError) as error:  # a date such as 2026-02-30, a thousand brackets
         raise ConfigError(f"{path}: a value cannot be read as YAML ({error}). Put text between quotes.") from None
+    if holds_too_much(values):
+        raise ConfigError(f"{path}: holds more than {MOST_VALUES:,} values; expected a study. Take out its aliases.")
     if not isinstance(values, dict):
         found = "nothing" if values is None else f"a {type(values).__name__}"
         raise ConfigError(f"{path}: holds {found}; expected `key: value` lines. See one with: seqdpo init hh-rlhf")

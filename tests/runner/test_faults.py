@@ -1,0 +1,72 @@
+"""One file of a finished run spoilt: no command answers as if nothing were, or ends in a traceback.
+
+benchmarks/faults/corruptions.py does the same to every file, with every command, and follows each remedy.
+"""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from seqdpo.runner.findings import write_findings
+from seqdpo.runner.folder import RunFolder
+
+OLDER_RUN = Path(__file__).with_name("older_run")
+SPOILT = {
+    "cut in half": lambda content: content[: len(content) // 2],
+    "one bit flipped": lambda content: content[:-9] + bytes([content[-9] ^ 1]) + content[-8:],
+    "empty": lambda content: b"",
+    "wrong type": lambda content: b"[1, 2]\n",
+    "missing": None,
+}
+#: The files that a command reads, and what it says makes them whole.
+READ = {
+    "gate": ("results.json", "manifest.json", "study.yaml"),
+    "pairs": ("scores.parquet", "manifest.json", "study.yaml", "data/pairs.parquet"),
+    "analyse": ("study.yaml", "data/pairs.parquet", "data/dropped.json", "stages/seed0.first/scores.parquet"),
+}
+COMMANDS = {
+    "gate": ("gate", "run", "--max-loss", "0.99"),
+    "pairs": ("pairs", "run", "--objective", "first"),
+    "analyse": ("analyse", "run"),
+}
+
+
+@pytest.fixture(scope="module")
+def analysed(tmp_path_factory):
+    folder = RunFolder(tmp_path_factory.mktemp("runs") / "run")
+    shutil.copytree(OLDER_RUN, folder.root)
+    write_findings(folder)
+    return folder
+
+
+def spoil(path, how):
+    if SPOILT[how] is None:
+        path.unlink()
+    else:
+        path.write_bytes(SPOILT[how](path.read_bytes()))
+
+
+@pytest.mark.parametrize("how", SPOILT)
+@pytest.mark.parametrize(("command", "name"), [(command, name) for command in READ for name in READ[command]])
+def test_a_spoilt_file_is_named_with_what_makes_it_whole(analysed, tmp_path, seqdpo, monkeypatch, command, name, how):
+    shutil.copytree(analysed.root, tmp_path / "run")
+    monkeypatch.chdir(tmp_path)
+    spoil(Path("run") / name, how)
+    code, _, errors = seqdpo(*COMMANDS[command])
+    told = " ".join(errors.split())
+    assert code == 2, told
+    assert name in told
+    assert "Run the study again" in told or "seqdpo analyse run" in told
+    assert "Traceback" not in told
+
+
+@pytest.mark.parametrize("how", SPOILT)
+@pytest.mark.parametrize("name", ["results.json", "scores.parquet", "manifest.json", "movement.parquet"])
+def test_what_was_derived_is_derived_again(analysed, tmp_path, seqdpo, monkeypatch, name, how):
+    shutil.copytree(analysed.root, tmp_path / "run")
+    monkeypatch.chdir(tmp_path)
+    spoil(Path("run") / name, how)
+    write_findings(RunFolder(Path("run")))
+    for derived in ("results.json", "scores.parquet", "movement.parquet"):
+        assert (Path("run") / derived).read_bytes() == (analysed.root / derived).read_bytes()
