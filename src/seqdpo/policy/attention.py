@@ -51,10 +51,15 @@ def back_ends_for(device: torch.device, dtype: torch.dtype) -> list[str]:
 
 
 def use_tree_attention(model: PreTrainedModel, back_end: str) -> None:
-    """From now on the model's forward pass takes `trees` and reads packed pairs, and nothing else."""
+    """From now on the model's forward pass takes `trees` and reads packed pairs, and nothing else.
+
+    Raises: NotImplementedError for a family that computes attention by code of its own; `policy.engine` asks before.
+    """
     if not is_tree_attention(model):
         setattr(model, _OWN, attention_of(model))
     model.set_attn_implementation(PREFIX + back_end)
+    if not is_tree_attention(model):  # transformers only warns
+        raise NotImplementedError("its attention is code of its own, which no other can replace")
 
 
 @contextmanager
