@@ -7,7 +7,7 @@ import stat
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, GPTJConfig, MixtralConfig, OpenAIGPTConfig, RwkvConfig
+from transformers import AutoModelForCausalLM, GPTJConfig, MixtralConfig, OpenAIGPTConfig, RwkvConfig, StableLmConfig
 
 from seqdpo.errors import ConfigError
 from seqdpo.measure.scores import pair_logps
@@ -25,6 +25,7 @@ FAMILIES = {
     "mixtral": MixtralConfig(**SIZES, **HEADS, num_local_experts=4),
     "rwkv": RwkvConfig(**SIZES, attention_hidden_size=32, context_length=256),
     "gptj": GPTJConfig(vocab_size=300, n_embd=32, n_layer=2, n_head=2, rotary_dim=4),
+    "stablelm": StableLmConfig(**SIZES, **HEADS),
     "openai-gpt": OpenAIGPTConfig(vocab_size=300, n_embd=32, n_layer=2, n_head=2),
 }
 
@@ -68,11 +69,16 @@ def test_scores_of_a_model_that_ignores_the_mask_are_those_of_each_text_alone(fa
     np.testing.assert_allclose(np.stack(pair_logps(base, pairs, 500)), expected, rtol=1e-6)
 
 
-def test_a_family_with_an_attention_of_its_own_is_padded_and_says_so(family):
-    base, _ = family("gptj")
-    assert choose_engine(base, 40).startswith(
-        "padded: GPTJForCausalLM cannot read packed trees (NotImplementedError: its attention is code of its own"
-    )
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("gptj", "GPTJForCausalLM cannot read packed trees: its attention is code of its own"),
+        ("stablelm", "StableLmForCausalLM cannot read packed trees: its layers pass on no arguments"),
+    ],
+)
+def test_a_family_that_cannot_be_given_trees_is_padded_and_says_why(name, why, family):
+    base, _ = family(name)
+    assert choose_engine(base, 40).startswith(f"padded: {why}")
 
 
 def test_an_adapter_on_the_head_is_saved_as_two_matrices_and_scores_as_trained(tiny_model, make_study):

@@ -91,7 +91,7 @@ def _attention(
     value: Tensor,
     attention_mask: Tensor | None,
     *,
-    trees: TreeAttention,
+    trees: TreeAttention | None = None,
     scaling: float | None = None,
     softcap: float | None = None,
     sliding_window: int | None = None,
@@ -100,8 +100,11 @@ def _attention(
 ) -> tuple[Tensor, None]:
     """The function that transformers calls in every layer.
 
-    Raises: NotImplementedError for attention sinks; `policy.engine` asks before a run begins.
+    Raises: NotImplementedError for attention sinks, and for a family whose layers do not pass on what they are given;
+    `policy.engine` asks before a run begins.
     """
+    if trees is None:
+        raise NotImplementedError("its layers pass on no arguments but those they know")
     if s_aux is not None:
         raise NotImplementedError("attention with sinks")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
