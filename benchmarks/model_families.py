@@ -3,6 +3,8 @@
     python benchmarks/model_families.py            every family, each in a process of its own; half an hour
     python benchmarks/model_families.py llama rwkv these families only; the table keeps the others
 
+It needs an operating system with fork (Linux, macOS).
+
 Of each family a random tiny model is made from its configuration, saved, and loaded as a study loads it. It is then
 scored, trained for two stages of a few steps in each adapter_mode, and every number is compared with one plain,
 unpadded forward pass of transformers (and PEFT) for each sequence.
@@ -11,16 +13,18 @@ unpadded forward pass of transformers (and PEFT) for each sequence.
 import argparse
 import json
 import logging
+import multiprocessing
 import re
-import subprocess
-import sys
+import resource
+import signal
 import tempfile
 import traceback
 import warnings
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import redirect_stdout
 from inspect import signature
 from io import StringIO
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +37,9 @@ RESULT = ROOT / "benchmarks/results/model_families.json"
 BEGIN, END = "<!-- made by benchmarks/model_families.py -->", "<!-- end -->"
 MODES = ("continue", "new_on_merged", "stack")
 COLUMNS = ("family", "architecture", "outcome", "engine", "scored", *MODES, "lora_target_modules", "notes", "words")
-SECONDS_A_FAMILY = 300
+CPU_SECONDS = 120  # a family's limit, whatever else the machine does
+#: Read once, before a process is forked for each family.
+LIBRARIES = ["peft", "seqdpo.measure.scores", "seqdpo.policy.trial", "seqdpo.training.stage"]
 VOCABULARY = 200
 N_PAIRS, N_TRAIN, LONGEST = 10, 16, 120
 
@@ -44,18 +50,20 @@ SIZES: dict[str, Any] = {
     "intermediate_size ffn_dim n_inner dff d_ff inner_dim ffn_hidden_size decoder_ffn_dim encoder_ffn_dim "
     "shared_intermediate_size shared_expert_intermediate_size mlp_dim block_ff_dim": 96,
     "moe_intermediate_size expert_ffn_hidden_size": 48,
-    "num_hidden_layers n_layer n_layers num_layers decoder_layers encoder_layers": 4,
     "num_attention_heads n_head n_heads num_heads decoder_attention_heads encoder_attention_heads": 4,
     "num_key_value_heads": 2,
     "head_dim attention_head_dim kv_channels d_kv global_head_dim": 16,
     "num_experts num_local_experts n_routed_experts moe_num_experts": 4,
     "num_experts_per_tok top_k moe_topk moe_k num_experts_per_token": 2,
-    "n_group topk_group": 1,
+    "n_group topk_group num_expert_group": 1,
     "q_lora_rank": 24,
     "kv_lora_rank": 24,
     "qk_rope_head_dim": 8,
     "qk_nope_head_dim": 8,
     "v_head_dim": 16,
+    "rotary_dim": 8,
+    "mamba_d_state state_size ssm_state_size": 16,
+    "mamba_chunk_size chunk_size": 32,
     "max_position_embeddings n_positions n_ctx max_seq_len seq_length context_length": 512,
     "sliding_window attention_chunk_size window_size local_attention attention_window_size": 16,
     "initializer_range init_std": 0.1,
@@ -65,31 +73,64 @@ SIZES: dict[str, Any] = {
     "image_size": 32,
     "patch_size": 16,
 }
-#: What a family needs beside, because its sizes depend on each other.
 _ROPE = {"rope_theta": 10_000.0, "rope_type": "default"}
 _PER_LAYER = {"vocab_size_per_layer_input": VOCABULARY, "hidden_size_per_layer_input": 16, "num_kv_shared_layers": 0}
-
-
+_EXPERTS = {"n_routed_experts": 4, "num_experts_per_tok": 2}
+_INDEXER = {
+    "indexer_n_heads": 4,
+    "indexer_kv_heads": 1,
+    "indexer_head_dim": 16,
+    "indexer_budget": 64,
+    "indexer_compress_ratio": 4,
+}
+_ZAMBA = {"attention_hidden_size": 128, "attention_head_dim": 32}
+_MAMBA = {"mamba_n_heads": 8, "mamba_d_head": 16}
+#: Enough for layers of two kinds in turns, where a family has them.
+LAYERS = "num_hidden_layers n_layer n_layers num_layers decoder_layers encoder_layers"
+N_LAYERS, N_LAYERS_OF_KINDS = 2, 4
+#: What a family needs beside, because its sizes depend on each other or have no default.
 SPECIAL: dict[str, dict[str, Any]] = {
+    "axk1": {"head_dim": 8},
+    "axk2": {"head_dim": 8, "num_key_value_heads": 4},
+    "bailing_hybrid": {"num_key_value_heads": 4},
+    "bamba": _MAMBA,
     "blt": {"encoder_hash_byte_group_vocab": 100, "encoder_hash_byte_group_nb_functions": 1},
-    "dbrx": {"ffn_config": {"ffn_hidden_size": 48, "moe_num_experts": 4, "moe_top_k": 2, "hidden_size": 64}},
-    **{name: {"head_dim": 8} for name in ("axk1", "axk2", "deepseek_v2", "deepseek_v3")},
-    "dots3_note": {"num_key_value_heads": 4},
+    "cohere_compass_text": {"rope_parameters": {"full_attention": _ROPE | {"mrope_section": [4, 2, 2]}}},
+    "dbrx": {
+        "attn_config": {"kv_n_heads": 2, "clip_qkv": 8.0, "rope_theta": 10_000.0},
+        "ffn_config": {"ffn_hidden_size": 48, "moe_num_experts": 4, "moe_top_k": 2, "hidden_size": 64},
+    },
+    "deepseek_v2": {"head_dim": 8, "num_key_value_heads": 4, **_EXPERTS},
+    "deepseek_v3": {"head_dim": 8, "num_key_value_heads": 4},
+    "dots1": {"num_key_value_heads": 4, "n_shared_experts": 1, **_EXPERTS},
+    "dots3_note": {"text_config": {"num_key_value_heads": 4}},
     "dots3_note_text": {"num_key_value_heads": 4},
     "gemma3n_text": {"num_hidden_layers": 5, "activation_sparsity_pattern": [0.0] * 5, "laurel_rank": 8, **_PER_LAYER},
     "gemma4": {"text_config": _PER_LAYER},
     "gemma4_text": _PER_LAYER,
     "gpt_neo": {"num_layers": 4, "attention_types": [[["global", "local"], 2]]},
-    "hunyuan_v1_dense": {"rope_parameters": _ROPE},
-    "hunyuan_v1_moe": {"rope_parameters": _ROPE},
-    "lfm2_moe": {"layer_types": ["conv", "full_attention", "conv", "full_attention"]},
+    "granitemoehybrid": {"num_hidden_layers": 4, "layer_types": ["linear_attention", "full_attention"] * 2, **_MAMBA},
+    "hunyuan_v1_dense": {"head_dim": 16, "rope_parameters": _ROPE},
+    "hunyuan_v1_moe": {"head_dim": 16, "rope_parameters": _ROPE},
+    "jamba": {"num_hidden_layers": 4, "attn_layer_period": 2, "attn_layer_offset": 1},
+    "lfm2": {"layer_types": ["conv", "full_attention"] * 2, "num_hidden_layers": 4},
+    "lfm2_moe": {"layer_types": ["conv", "full_attention"] * 2},
     "mamba2": {"num_heads": 8, "state_size": 16, "n_groups": 2},
-    "ministral": {"rope_parameters": _ROPE},
+    "ministral": {"head_dim": 16, "rope_parameters": _ROPE},
     "nemotron": {"num_key_value_heads": 2},
-    "reformer": {"is_decoder": True},
+    "qwen4_exp": {"text_config": _INDEXER},
+    "qwen4_exp_text": _INDEXER,
+    "recurrent_gemma": {"num_hidden_layers": 3},
+    "reformer": {
+        "is_decoder": True,
+        "axial_pos_shape": [16, 32],
+        "axial_pos_embds_dim": [32, 32],
+        "feed_forward_size": 96,
+    },
     "xlm": {"emb_dim": 64},
+    "xlstm": {"num_blocks": 2},
     "zamba": {"num_hidden_layers": 6, "attn_layer_period": 3, "attn_layer_offset": 2, "n_mamba_heads": 2},
-    "zamba2": {"layers_block_type": ["mamba", "hybrid", "mamba", "hybrid"], "num_hidden_layers": 4},
+    "zamba2": {"layers_block_type": ["mamba", "hybrid", "mamba", "hybrid"], "num_hidden_layers": 4, **_ZAMBA},
     "zaya": {"num_experts_per_tok": 1},
 }
 
@@ -97,16 +138,15 @@ SPECIAL: dict[str, dict[str, Any]] = {
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("families", nargs="*")
-    arguments.add_argument("--one", help=argparse.SUPPRESS)
     arguments.add_argument("--processes", type=int, default=2)
     given = arguments.parse_args()
-    if given.one:
-        print(json.dumps(row(given.one)))
-        return
     names = given.families or families()
+    multiprocessing.set_start_method("forkserver")
+    multiprocessing.set_forkserver_preload(LIBRARIES)
     with ThreadPoolExecutor(given.processes) as pool:
         rows = {one["family"]: one for one in earlier() if given.families}
-        for found in pool.map(in_a_process, names):
+        for done in as_completed([pool.submit(in_a_process, name) for name in names]):
+            found = done.result()
             print(line(found), flush=True)
             rows[found["family"]] = found
             write(list(rows.values()))
@@ -125,16 +165,28 @@ def families() -> list[str]:
 
 def in_a_process(family: str) -> dict[str, Any]:
     """A crash is a row, too."""
-    command = [sys.executable, __file__, "--one", family]
+    ours, its = multiprocessing.Pipe(duplex=False)
+    process = multiprocessing.Process(target=_send_row, args=(family, its))
+    process.start()
+    its.close()
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS_A_FAMILY, check=False)
-    except subprocess.TimeoutExpired:
-        return {"family": family, "outcome": "failed", "words": f"not done after {SECONDS_A_FAMILY} s"}
-    try:
-        found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    except (ValueError, IndexError):
-        return {"family": family, "outcome": "failed", "words": f"exit {done.returncode}: {done.stderr[-300:]}"}
+        found: dict[str, Any] = ours.recv()
+    except EOFError:
+        process.join()
+        return {"family": family, "outcome": "failed", "words": _ended(process.exitcode)}
+    process.join()
     return found
+
+
+def _send_row(family: str, where: Connection) -> None:
+    resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS + 1))  # a signal at the first
+    where.send(row(family))
+
+
+def _ended(exitcode: int | None) -> str:
+    if exitcode == -signal.SIGXCPU:
+        return f"not done after {CPU_SECONDS} s of the processor"
+    return f"the process ended with {exitcode}"
 
 
 def row(family: str) -> dict[str, Any]:
@@ -191,7 +243,8 @@ def small(kind: Any, special: dict[str, Any]) -> dict[str, Any]:
     default = kind()
     written, parts = default.to_dict(), default.sub_configs
     keys: dict[str, Any] = {}
-    for names, value in SIZES.items():
+    in_turns = len(set(written.get("layer_types") or ())) > 1
+    for names, value in {**SIZES, LAYERS: N_LAYERS_OF_KINDS if in_turns else N_LAYERS}.items():
         for name in names.split():
             if isinstance(written.get(name), int | float):
                 keys[name] = value
@@ -272,8 +325,7 @@ def trained(base: Any, study: Any, folder: Path, pairs: list[Any]) -> float:
     """Two stages of a few steps; the largest difference of the second's scores from PEFT's on a plain model."""
     from seqdpo.measure.scores import pair_logps
     from seqdpo.policy.adapters import loaded_adapter, save_adapter, trainable_policy
-    from seqdpo.training.loss import reference_offsets
-    from seqdpo.training.placebo import TrainingPairs
+    from seqdpo.training.pairs import TrainingPairs
     from seqdpo.training.stage import train_stage
 
     parent = None
@@ -281,7 +333,7 @@ def trained(base: Any, study: Any, folder: Path, pairs: list[Any]) -> float:
         tokens = made_up(N_TRAIN, stage)
         reference = pair_logps(base, tokens, 300)
         names = [str(number) for number in range(len(tokens))]
-        training = TrainingPairs(names, tokens, reference_offsets(reference.chosen, reference.rejected, study.beta))
+        training = TrainingPairs(names, tokens, reference.chosen, reference.rejected)
         adapter = folder / f"{study.adapter_mode}{stage}"
         with trainable_policy(base, study, parent, seed=stage) as policy:
             train_stage(policy, training, study, stage, lambda step: None)

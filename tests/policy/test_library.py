@@ -8,6 +8,8 @@ from copy import deepcopy
 from pathlib import Path
 
 import pytest
+from peft import LoraConfig, get_peft_model
+from peft.tuners.lora import LoraLayer
 from torch import nn
 from transformers import LlamaConfig, MambaConfig, OpenAIGPTConfig, Qwen2MoeConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
@@ -18,6 +20,7 @@ from seqdpo.policy.library import (
     attention_of,
     can_checkpoint,
     checkpointing,
+    forget_adapters,
     fused_by_peft,
     refused_by_peft,
 )
@@ -32,6 +35,16 @@ def model_of(config):
 @pytest.fixture(scope="module")
 def llama():
     return model_of(LlamaConfig(**_SMALL, num_attention_heads=2, num_key_value_heads=2))
+
+
+def test_adapters_that_were_taken_off_are_forgotten_whatever_they_were_called():
+    """PEFT 0.18 leaves their names, and would then not load another of that name."""
+    base = model_of(LlamaConfig(**_SMALL, num_attention_heads=2, num_key_value_heads=2))
+    policy = get_peft_model(base, LoraConfig(target_modules=["q_proj"]), adapter_name="earlier")
+    forget_adapters(policy.unload())
+    assert not hasattr(base, "peft_config")
+    again = get_peft_model(base, LoraConfig(target_modules=["v_proj"]), adapter_name="earlier")
+    assert sum(isinstance(module, LoraLayer) for module in again.modules()) == 1
 
 
 def test_private_names_are_asked_for_in_one_place():

@@ -7,7 +7,7 @@ import stat
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, MixtralConfig, OpenAIGPTConfig, RwkvConfig
+from transformers import AutoModelForCausalLM, GPTJConfig, MixtralConfig, OpenAIGPTConfig, RwkvConfig, StableLmConfig
 
 from seqdpo.errors import ConfigError
 from seqdpo.measure.scores import pair_logps
@@ -24,6 +24,8 @@ HEADS = {"intermediate_size": 48, "num_attention_heads": 4, "num_key_value_heads
 FAMILIES = {
     "mixtral": MixtralConfig(**SIZES, **HEADS, num_local_experts=4),
     "rwkv": RwkvConfig(**SIZES, attention_hidden_size=32, context_length=256),
+    "gptj": GPTJConfig(vocab_size=300, n_embd=32, n_layer=2, n_head=2, rotary_dim=4),
+    "stablelm": StableLmConfig(**SIZES, **HEADS),
     "openai-gpt": OpenAIGPTConfig(vocab_size=300, n_embd=32, n_layer=2, n_head=2),
 }
 
@@ -67,6 +69,18 @@ def test_scores_of_a_model_that_ignores_the_mask_are_those_of_each_text_alone(fa
     np.testing.assert_allclose(np.stack(pair_logps(base, pairs, 500)), expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("gptj", "GPTJForCausalLM cannot read packed trees: its attention is code of its own"),
+        ("stablelm", "StableLmForCausalLM cannot read packed trees: its layers pass on no arguments"),
+    ],
+)
+def test_a_family_that_cannot_be_given_trees_is_padded_and_says_why(name, why, family):
+    base, _ = family(name)
+    assert choose_engine(base, 40).startswith(f"padded: {why}")
+
+
 def test_an_adapter_on_the_head_is_saved_as_two_matrices_and_scores_as_trained(tiny_model, make_study):
     study = make_study(lora_target_modules=["q_proj", "lm_head"])
     assert choose_engine(tiny_model, 40, study.lora_target_modules).startswith("padded: an adapter on the head")
@@ -83,7 +97,7 @@ def test_a_model_whose_training_mode_is_another_function_is_refused(tiny_model, 
             return self.module(*inputs) * (1.5 if self.training else 1.0)
 
     tiny_model.model.norm = Noisy(tiny_model.model.norm)
-    with pytest.raises(ConfigError, match="scores otherwise in training mode"):
+    with pytest.raises(ConfigError, match=r"scores otherwise in training mode.*draws experts or noise"):
         try_adapter(tiny_model, make_study(), make_study())
 
 

@@ -37,7 +37,8 @@ def assistant(text, **more):
     return {"role": "assistant", "content": text, **more}
 
 
-TOOLS = [{"type": "function", "function": {"name": "get_time", "description": "the time"}}]
+#: Keys in the order of the alphabet, into which PyArrow before 26 puts those that TRL reads.
+TOOLS = [{"function": {"description": "the time", "name": "get_time"}, "type": "function"}]
 CALL = {"function": {"name": "get_time", "arguments": "{}"}}
 ASKED = {"prompt": [user("what time?")], "chosen": [assistant("seven")], "rejected": [assistant("no")]}
 ROWS = {

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from seqdpo.errors import RunError
+from seqdpo.policy.library import forget_adapters
 from seqdpo.policy.lora import fuse_lora
 from seqdpo.policy.targets import lora_targets
 from seqdpo.study.keys import AdapterKeys, PolicyKeys
@@ -42,7 +43,7 @@ def loaded_adapter(base: PreTrainedModel, folder: Path | None) -> Iterator[nn.Mo
     try:
         yield policy.eval()
     finally:
-        policy.unload()
+        _unload(policy)
 
 
 @contextmanager
@@ -141,7 +142,11 @@ def _unloading(policy: PeftModel) -> Iterator[PeftModel]:
     try:
         yield policy
     finally:
-        policy.unload()
+        _unload(policy)
+
+
+def _unload(policy: PeftModel) -> None:
+    forget_adapters(policy.unload())
 
 
 def new_adapter(base: PreTrainedModel, keys: AdapterKeys, seed: int) -> PeftModel:
@@ -184,6 +189,7 @@ def _merged(base: PreTrainedModel, parent: Path) -> Iterator[PreTrainedModel]:
     weights = [layer.base_layer.weight for layer in layers]
     originals = [weight.detach().clone() for weight in weights]
     merged = policy.merge_and_unload()
+    forget_adapters(merged)
     try:
         yield merged
     finally:

@@ -51,10 +51,15 @@ def back_ends_for(device: torch.device, dtype: torch.dtype) -> list[str]:
 
 
 def use_tree_attention(model: PreTrainedModel, back_end: str) -> None:
-    """From now on the model's forward pass takes `trees` and reads packed pairs, and nothing else."""
+    """From now on the model's forward pass takes `trees` and reads packed pairs, and nothing else.
+
+    Raises: NotImplementedError for a family that computes attention by code of its own; `policy.engine` asks before.
+    """
     if not is_tree_attention(model):
         setattr(model, _OWN, attention_of(model))
     model.set_attn_implementation(PREFIX + back_end)
+    if not is_tree_attention(model):  # transformers only warns
+        raise NotImplementedError("its attention is code of its own, which no other can replace")
 
 
 @contextmanager
@@ -86,7 +91,7 @@ def _attention(
     value: Tensor,
     attention_mask: Tensor | None,
     *,
-    trees: TreeAttention,
+    trees: TreeAttention | None = None,
     scaling: float | None = None,
     softcap: float | None = None,
     sliding_window: int | None = None,
@@ -95,8 +100,11 @@ def _attention(
 ) -> tuple[Tensor, None]:
     """The function that transformers calls in every layer.
 
-    Raises: NotImplementedError for attention sinks; `policy.engine` asks before a run begins.
+    Raises: NotImplementedError for attention sinks, and for a family whose layers do not pass on what they are given;
+    `policy.engine` asks before a run begins.
     """
+    if trees is None:
+        raise NotImplementedError("its layers pass on no arguments but those they know")
     if s_aux is not None:
         raise NotImplementedError("attention with sinks")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling

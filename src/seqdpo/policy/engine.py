@@ -101,6 +101,8 @@ def _problem(model: PreTrainedModel, what: str, expected: Tensor, compute: Calla
     name = type(model).__name__
     try:
         found = compute()
+    except NotImplementedError as error:  # ours, in words
+        return f"{name} cannot {what}: {reason(error)}"
     except Exception as error:  # whatever a family's code raises means that it cannot, and single sequences always can
         return f"{name} cannot {what} ({type(error).__name__}: {reason(error)})"
     if not _close(found, expected, model.dtype):

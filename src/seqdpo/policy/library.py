@@ -36,6 +36,13 @@ def checkpointing(model: PreTrainedModel) -> Iterator[None]:
             model.disable_input_require_grads()
 
 
+def forget_adapters(model: PreTrainedModel) -> None:
+    """After adapters were taken off: PEFT 0.18 leaves their names on the model, and takes the next of a name for one
+    that is there already."""
+    if hasattr(model, "peft_config"):
+        del model.peft_config
+
+
 def can_checkpoint(model: PreTrainedModel) -> bool:
     return bool(model.supports_gradient_checkpointing)
 

@@ -30,6 +30,8 @@ from seqdpo.wording import reason
 
 #: How far the trial moves adapter weights: enough to be seen in every score, not enough to break a model.
 STEP = 0.02
+_OTHERS = "Set another adapter_mode or lora_target_modules, or choose another model."
+_DRAWS = "Choose another model: one that draws experts or noise at random while it trains has no one score."
 
 
 class Trial(NamedTuple):
@@ -97,7 +99,7 @@ def _stage(
         with _doing(base, f"trained{mode}"):
             training, idle = _step(policy, optimiser, pairs)
         if not keys.lora_dropout:
-            _compare(base, training, now, "in training mode", exact=False)
+            _compare(base, training, now, "in training mode", exact=False, advice=_DRAWS)
         live = _scores(policy.eval(), pairs)
         with _doing(base, f"saved{mode}"):
             save_adapter(policy, keys, parent, folder)
@@ -158,13 +160,15 @@ def _check_file(base: PreTrainedModel, folder: Path) -> None:
         )
 
 
-def _compare(base: PreTrainedModel, found: Tensor, expected: Tensor, when: str, exact: bool) -> None:
+def _compare(
+    base: PreTrainedModel, found: Tensor, expected: Tensor, when: str, exact: bool, advice: str = _OTHERS
+) -> None:
     tolerance = 0.0 if exact else 2 * TOLERANCE[base.dtype]
     difference = ((found - expected).abs() / expected.abs()).max().item()
     if not difference <= tolerance:
         raise ConfigError(
             f"model_name_or_path: an adapter on {type(base).__name__} scores otherwise {when}, by {difference:.1e}; "
-            "expected the same numbers. Set another adapter_mode or lora_target_modules, or choose another model."
+            f"expected the same numbers. {advice}"
         )
 
 
