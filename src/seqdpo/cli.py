@@ -12,7 +12,7 @@ from rich.console import Console
 
 from seqdpo.errors import ConfigError, RunError, SeqdpoError
 from seqdpo.study.config import Study
-from seqdpo.study.file import load_study
+from seqdpo.study.file import load_audit, load_study
 from seqdpo.study.settings import SETTINGS
 from seqdpo.study.template import study_template
 from seqdpo.wording import did_you_mean
@@ -47,6 +47,10 @@ errors = _PipeConsole(stderr=True)
 
 StudyArguments = Annotated[
     list[str], typer.Argument(metavar="STUDY.yaml [--KEY VALUE]...", help=KEYS_AS_FLAGS, show_default=False)
+]
+AuditArguments = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[AUDIT.yaml] [--KEY VALUE]...", help="Every key is also a flag.", show_default=False),
 ]
 Sort = Literal["change", "margin"]
 Flip = Literal["kept", "lost", "regained", "never"]
@@ -294,6 +298,40 @@ def env() -> None:
     print_environment(console, environment())
 
 
+@app.command(context_settings=PASS_FLAGS_ON)
+def audit(
+    arguments: AuditArguments = None,
+    checkpoint: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=PATH",
+            help="A folder or hub id of an adapter or model, named by the objectives it was trained on, in order: "
+            "helpful=A, then helpful/harmless=B; repeatable.",
+        ),
+    ] = None,
+) -> None:
+    """Score checkpoints that were trained elsewhere, and see what the later ones did to the earlier objectives."""
+    files, flags = _files_and_flags(arguments or [])
+    if len(files) > 1:
+        raise ConfigError(f"command line: audit files: {', '.join(files)}; expected at most one.")
+    of = load_audit(Path(files[0]) if files else None, flags, checkpoint or [])
+    from seqdpo.report.audit import print_checkpoints, print_loading
+    from seqdpo.run.audit import run_audit
+    from seqdpo.run.board import board_for
+    from seqdpo.run.finished import read_run
+
+    try:
+        with board_for(console) as board:
+            folder = run_audit(of, board)
+    except KeyboardInterrupt:
+        errors.print("Interrupted. Run the same command again to continue.")
+        raise  # typer ends with 130
+    manifest = read_run(folder.root).manifest
+    print_checkpoints(console, manifest)
+    _show_findings(folder)
+    print_loading(console, manifest)
+
+
 def _run(study: Study) -> None:
     from seqdpo.run.board import board_for
     from seqdpo.run.study import run_study
@@ -320,6 +358,14 @@ def _show_findings(folder: "RunFolder") -> None:
 
 def _study(arguments: list[str]) -> Study:
     """The study file among the arguments, with the flags around it laid over it."""
+    files, flags = _files_and_flags(arguments)
+    if len(files) != 1:
+        found = ", ".join(files) or "none"
+        raise ConfigError(f"command line: study files: {found}; expected one. Write one with: seqdpo init SETTING")
+    return load_study(Path(files[0]), flags)
+
+
+def _files_and_flags(arguments: list[str]) -> tuple[list[str], list[str]]:
     files: list[str] = []
     flags: list[str] = []
     rest = list(arguments)
@@ -331,10 +377,7 @@ def _study(arguments: list[str]) -> Study:
             flags.append(argument)
             if "=" not in argument and rest and not rest[0].startswith("--"):
                 flags.append(rest.pop(0))
-    if len(files) != 1:
-        found = ", ".join(files) or "none"
-        raise ConfigError(f"command line: study files: {found}; expected one. Write one with: seqdpo init SETTING")
-    return load_study(Path(files[0]), flags)
+    return files, flags
 
 
 def _wrote(path: Path) -> None:

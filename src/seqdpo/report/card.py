@@ -5,6 +5,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from seqdpo.report.audit import loading_lines
 from seqdpo.report.page import how_measured
 from seqdpo.report.source import ReportSource
 
@@ -17,7 +18,12 @@ def card(source: ReportSource) -> str:
     environment.filters |= {"plain": plain, "score": _score}
     final = [row for row in source.results["score_matrix"] if not row["placebo"] and row["split"] == "eval"]
     return environment.get_template("card.md.jinja").render(
-        source=source, results=source.results, scores=final, method=how_measured(source), plain_model=_yaml_text(source)
+        source=source,
+        results=source.results,
+        scores=final,
+        method=how_measured(source),
+        plain_model=_yaml_text(source),
+        loading=[*loading_lines(source.manifest)] if "checkpoints" in source.manifest else None,
     )
 
 

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from seqdpo.analyse.gate import Gated
+from seqdpo.report.audit import HOW_TO_TEST
 
 Record = Mapping[str, Any]
 
@@ -49,7 +50,7 @@ def print_verdicts(console: Console, results: Record) -> None:
     if len(cells) <= MOST_SENTENCES:
         for cell in cells:
             console.print(f"- {cell['verdict']['sentence']}", highlight=False, markup=False)
-    for note in _notes(cells):
+    for note in _notes(cells, results["study"]):
         console.print(note, style="dim", highlight=False, markup=False)
 
 
@@ -139,7 +140,7 @@ def _recipe(cell: Record) -> str:
     return "–" if quantity is None else RECIPE_WORDS[cell["recipe"][quantity]["statement"]]
 
 
-def _notes(cells: Sequence[Record]) -> list[str]:
+def _notes(cells: Sequence[Record], study: Record) -> list[str]:
     """What the table's words mean, and what to run where something was not tested."""
     notes = [
         "margin kept: mean margin after over that when taught; the verdict is on this checkpoint, the recipe column on "
@@ -149,7 +150,12 @@ def _notes(cells: Sequence[Record]) -> list[str]:
     for statement, word in RECIPE_WORDS.items():
         draws = [record["draws_needed"] for record in read if record["statement"] == statement]
         if any(draws):
-            notes.append(f"{word}: run again with --placebo {max(filter(None, draws))} to tell it from run noise.")
+            how = (
+                HOW_TO_TEST
+                if study.get("kind") == "audit"
+                else "run again with --placebo {draws} to tell it from run noise"
+            )
+            notes.append(f"{word}: {how.format(draws=max(filter(None, draws)))}.")
     return notes
 
 

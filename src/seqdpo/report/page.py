@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
+from seqdpo.report.audit import HOW_TO_TEST, checkpoint_facts
 from seqdpo.report.html import html
 from seqdpo.report.mechanism import mechanism_lines
 from seqdpo.report.payload import payload
@@ -44,7 +45,7 @@ def page(source: ReportSource) -> str:
         blurred=may_harm(source.study),
         source=source,
         results=results,
-        verdicts=[_verdict(i, cell) for i, cell in enumerate(results["cells"])],
+        verdicts=[_verdict(i, cell, results["study"]) for i, cell in enumerate(results["cells"])],
         orders=[_order(record) for record in results["orders"] if record["final_accuracy"]],
         matrices=_matrices(results["score_matrix"]),
         method=how_measured(source),
@@ -59,7 +60,7 @@ def may_harm(study: Record) -> bool:
     return not str(study.get("setting") or "").startswith(HARMLESS_SETTINGS)
 
 
-def _verdict(number: int, cell: Record) -> dict[str, Any]:
+def _verdict(number: int, cell: Record, study: Record) -> dict[str, Any]:
     verdict, recipe = cell["verdict"], cell["recipe"]
     of_recipe = recipe[recipe["quantity"]] if recipe["quantity"] else None
     return {
@@ -70,11 +71,11 @@ def _verdict(number: int, cell: Record) -> dict[str, Any]:
         "tone": verdict["verdict"].lower().replace(" ", "-"),
         "sentence": verdict["sentence"],
         "recipe": of_recipe,
-        "advice": _advice(verdict, of_recipe),
+        "advice": _advice(verdict, of_recipe, study),
     }
 
 
-def _advice(verdict: Record, recipe: Record | None) -> list[str]:
+def _advice(verdict: Record, recipe: Record | None, study: Record) -> list[str]:
     """What to do next, where something is open."""
     found = []
     if verdict["verdict"] == "INCONCLUSIVE":
@@ -85,7 +86,11 @@ def _advice(verdict: Record, recipe: Record | None) -> list[str]:
             else "More pairs would not settle it; train more control stages or seeds."
         )
     if recipe is not None and recipe["statement"] != "ATTRIBUTABLE" and recipe["draws_needed"]:
-        found.append(f"Run again with placebo: {recipe['draws_needed']} to tell the change from run noise.")
+        draws = recipe["draws_needed"]
+        how = (
+            HOW_TO_TEST if study.get("kind") == "audit" else "Run again with placebo: {draws} to tell it from run noise"
+        )
+        found.append(f"{how.format(draws=draws).capitalize()}.")
     return found
 
 
@@ -143,9 +148,10 @@ def how_measured(source: ReportSource) -> list[tuple[str, str]]:
         "model": study.get("model_name_or_path"),
         "reference of the loss": study.get("reference"),
         "margins are against": "the base model",
-        "adapter": f"LoRA r = {study.get('lora_r')}, {study.get('adapter_mode')}",
+        **checkpoint_facts(manifest),
+        "adapter": f"LoRA r = {study['lora_r']}, {study.get('adapter_mode')}" if "lora_r" in study else None,
         "trainable parameters": f"{parameters['trainable']:,} of {parameters['total']:,}" if parameters else None,
-        "beta, learning rate": f"{study.get('beta')}, {study.get('learning_rate')}",
+        "beta, learning rate": f"{study['beta']}, {study['learning_rate']}" if "learning_rate" in study else None,
         "seeds": ", ".join(map(str, study.get("seeds", []))),
         "control stages": _controls(study.get("placebo")),
         "tolerances": _TOLERANCES.format(**source.results["method"]["tolerances"]),
@@ -172,5 +178,6 @@ def _controls(n: int | None) -> str | None:
 
 def _account(name: str, record: Record) -> str:
     dropped = sum(record["dropped"].values())
-    kept = f"{name}: {record['train']:,} trained, {record['eval']:,} held out"
+    trained = f"{record['train']:,} trained, " if record["train"] else ""
+    kept = f"{name}: {trained}{record['eval']:,} held out"
     return f"{kept}, {dropped:,} of {record['read']:,} dropped"

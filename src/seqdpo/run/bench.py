@@ -53,10 +53,10 @@ class Bench:
         """
         tokens = [pair.tokens for pair in pairs]
         logps = pair_logps(policy, tokens, self.keys.tokens_per_batch, self.on_scored)
-        return _finite(logps, pairs, checkpoint_of(node))
+        return finite(logps, pairs, checkpoint_of(node))
 
     def scored_by_base(self, pairs: list[PreparedPair]) -> PairLogps:
-        return _finite(self.base_logps.of(pairs, self.on_scored), pairs, checkpoint_of(None))
+        return finite(self.base_logps.of(pairs, self.on_scored), pairs, checkpoint_of(None))
 
     def train_logps(self, node: Node | None, objective: str) -> PairLogps:
         """A checkpoint's log-probabilities of an objective's training pairs; computed once."""
@@ -100,7 +100,11 @@ def make_bench(
     return Bench(keys, folder, preferences, trained, identity, base, engine, progress, base_logps)
 
 
-def _finite(logps: PairLogps, pairs: list[PreparedPair], checkpoint: str) -> PairLogps:
+def finite(logps: PairLogps, pairs: list[PreparedPair], checkpoint: str) -> PairLogps:
+    """The log-probabilities as they are.
+
+    Raises: RunError if one of them is not finite.
+    """
     broken = np.flatnonzero(~np.isfinite(logps.difference))
     if len(broken):
         ids = ", ".join(pairs[i].pair.pair_id for i in broken[:8])

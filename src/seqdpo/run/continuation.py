@@ -7,14 +7,15 @@ from typing import Any
 from seqdpo.errors import ConfigError, DataError, SeqdpoError
 from seqdpo.run.finished import read_mapping
 from seqdpo.run.folder import NODE_FILE, RunFolder
-from seqdpo.run.stored_study import differing_keys, read_study
+from seqdpo.run.stored_study import differing_keys, read_stored
+from seqdpo.study.audit import Audit
 from seqdpo.study.config import Study
 
 MAX_LISTED = 10
 REMEDY = "Use another output_dir, or remove this folder."
 
 
-def check_continuation(folder: RunFolder, study: Study, identity: dict[str, Any]) -> None:
+def check_continuation(folder: RunFolder, study: Study | Audit, identity: dict[str, Any]) -> None:
     """Lets a folder pass that has no finished stage, or stages of the same study.
 
     Inputs not in `identity` are not compared. A study.yaml or manifest.json that cannot be read is not compared
@@ -33,9 +34,9 @@ def check_continuation(folder: RunFolder, study: Study, identity: dict[str, Any]
         )
 
 
-def _different_keys(folder: RunFolder, study: Study) -> Iterator[str]:
+def _different_keys(folder: RunFolder, study: Study | Audit) -> Iterator[str]:
     try:
-        earlier = read_study(folder)
+        earlier = read_stored(folder)
     except SeqdpoError:
         return
     for key, here, there in differing_keys(study, earlier):

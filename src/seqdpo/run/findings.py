@@ -15,7 +15,8 @@ from seqdpo.errors import ConfigError, DataError
 from seqdpo.run.files import file_hash, write_json, write_table
 from seqdpo.run.finished import read_mapping
 from seqdpo.run.folder import NODE_FILE, RunFolder, check_run_folder
-from seqdpo.run.stored_study import read_study
+from seqdpo.run.stored_study import read_stored
+from seqdpo.study.audit import Audit
 from seqdpo.study.checkpoints import Node, checkpoint_of, order_name
 from seqdpo.study.keys import TreeKeys, VerdictKeys
 from seqdpo.study.tree import stage_tree
@@ -32,15 +33,18 @@ def write_findings(folder: RunFolder) -> None:
     Raises: ConfigError if the folder is no run's, or a stage of it is not done; DataError if a file cannot be read.
     """
     check_run_folder(folder)
-    study = read_study(folder)
-    _check_all_done(folder, study)
+    study = read_stored(folder)
+    tree = study.tree() if isinstance(study, Audit) else study
+    _check_all_done(folder, tree)
     pairs = pq.read_table(folder.pairs)
-    scores = scores_table(folder, study, pairs)
-    mechanism = {name: stages_table(folder, study, name) for name in STAGE_TABLES}
+    scores = scores_table(folder, tree, pairs)
+    mechanism = {name: stages_table(folder, tree, name) for name in STAGE_TABLES}
     for name, table in mechanism.items():
         write_table(folder.root / f"{name}.parquet", table)
     write_table(folder.scores, scores)
     facts = study.model_dump(mode="json", include=set(STUDY_FACTS))
+    if isinstance(study, Audit):
+        facts |= {"kind": "audit", "seeds": tree.seeds}
     found = results(scores, pairs, study.beta, tolerances(study), facts, MechanismTables(**mechanism))
     write_json(folder.results, found)
     manifest = _manifest(folder)
@@ -78,7 +82,7 @@ def _check_all_done(folder: RunFolder, keys: TreeKeys) -> None:
     if missing:
         raise ConfigError(
             f"{folder.root}: {len(missing)} of {len(nodes)} stages are not done, {checkpoint_of(missing[0])!r} first; "
-            "expected a finished run. Run `seqdpo run` again to finish it."
+            "expected a finished run. Run `seqdpo run`, of an audit `seqdpo audit`, again to finish it."
         )
 
 

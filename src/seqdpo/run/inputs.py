@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from seqdpo.cache import cache_dir
 from seqdpo.errors import ConfigError, DataError, Problems
@@ -9,23 +10,27 @@ from seqdpo.lab import preferences as lab_preferences
 from seqdpo.lab.model import lab_model_path
 from seqdpo.policy.checks import check_weight_files
 from seqdpo.policy.load import count_parameters, load_config, load_tokenizer
+from seqdpo.preferences.held_out import held_out_candidates
 from seqdpo.preferences.pairs import Candidates
 from seqdpo.preferences.prepare import Preferences, prepare
 from seqdpo.preferences.sources import read_candidates
 from seqdpo.preferences.tokens import Tokeniser
 from seqdpo.run.continuation import check_continuation
 from seqdpo.run.folder import RunFolder, check_output_dir
+from seqdpo.study.audit import Audit
 from seqdpo.study.config import Study
+from seqdpo.study.keys import ModelKeys, TextKeys
 from seqdpo.study.objectives import LabObjective, Objective
 
 #: The model_name_or_path of the built-in model.
 LAB = "lab"
 
 Progress = Callable[[str], None]
+_Model = TypeVar("_Model", bound=ModelKeys)
 
 
-def with_model_path(study: Study, progress: Progress) -> Study:
-    """The study with the lab's name replaced by its folder; it is trained on first use."""
+def with_model_path(study: _Model, progress: Progress) -> _Model:
+    """The study or audit with the lab's name replaced by its folder; it is trained on first use."""
     if study.model_name_or_path != LAB:
         return study
     try:
@@ -44,9 +49,7 @@ def read_preferences(study: Study, progress: Progress) -> tuple[Preferences, Tok
     """
     problems = Problems()
     with problems.collected():
-        check_max_length(study)
-    with problems.collected():
-        tokeniser = Tokeniser(load_tokenizer(study), study.max_length, study.excess_length_strategy)
+        tokeniser = _tokeniser(study, study)
     candidates = {}
     for name, objective in study.objectives.items():
         with problems.collected():
@@ -57,19 +60,45 @@ def read_preferences(study: Study, progress: Progress) -> tuple[Preferences, Tok
     return preferences, tokeniser
 
 
-def check_max_length(study: Study) -> None:
+def read_held_out(audit: Audit, progress: Progress) -> tuple[Preferences, Tokeniser]:
+    """The preferences of an audit whose model path is resolved, all of them held out.
+
+    Raises: as `read_preferences`.
+    """
+    problems = Problems()
+    with problems.collected():
+        tokeniser = _tokeniser(audit, audit)
+    with problems.collected():
+        candidates = held_out_candidates(audit.objectives, audit.trained_on, _candidates)
+    problems.raise_all()
+    preferences = prepare(audit.tree(), candidates, tokeniser, progress)
+    _check_vocabulary(audit, preferences, tokeniser)
+    return preferences, tokeniser
+
+
+def _tokeniser(model: ModelKeys, text: TextKeys) -> Tokeniser:
+    problems = Problems()
+    with problems.collected():
+        check_max_length(model, text)
+    with problems.collected():
+        tokeniser = Tokeniser(load_tokenizer(model), text.max_length, text.excess_length_strategy)
+    problems.raise_all()
+    return tokeniser
+
+
+def check_max_length(model: ModelKeys, text: TextKeys) -> None:
     """Raises: ConfigError if the model cannot read sequences of max_length."""
-    longest = getattr(load_config(study).get_text_config(), "max_position_embeddings", None)
-    if longest is not None and study.max_length > longest:
+    longest = getattr(load_config(model).get_text_config(), "max_position_embeddings", None)
+    if longest is not None and text.max_length > longest:
         raise ConfigError(
-            f"max_length = {study.max_length}: the model of {study.model_name_or_path!r} reads at most {longest} "
+            f"max_length = {text.max_length}: the model of {model.model_name_or_path!r} reads at most {longest} "
             f"tokens; expected at most that. Set max_length: {longest}."
         )
 
 
-def _check_vocabulary(study: Study, preferences: Preferences, tokeniser: Tokeniser) -> None:
+def _check_vocabulary(model: ModelKeys, preferences: Preferences, tokeniser: Tokeniser) -> None:
     """A token beyond the embedding would end the run inside torch, on some accelerators without a word."""
-    size = getattr(load_config(study).get_text_config(), "vocab_size", None)
+    size = getattr(load_config(model).get_text_config(), "vocab_size", None)
     if size is None:
         return
     for name, objective in preferences.objectives.items():
@@ -78,7 +107,7 @@ def _check_vocabulary(study: Study, preferences: Preferences, tokeniser: Tokenis
             if highest >= size:
                 raise DataError(
                     f"objective {name!r}, pair {pair.pair_id}: the token {tokeniser.tokenizer.decode([highest])!r} has "
-                    f"id {highest}, but the model of {study.model_name_or_path!r} has {size} tokens; expected ids "
+                    f"id {highest}, but the model of {model.model_name_or_path!r} has {size} tokens; expected ids "
                     "below that. Give the tokenizer that belongs to the model, or a model with room for its tokens."
                 )
 

@@ -5,25 +5,42 @@ from typing import Any
 
 import yaml
 
+from seqdpo.errors import ConfigError
 from seqdpo.run.finished import read_mapping
 from seqdpo.run.folder import RunFolder
+from seqdpo.study.audit import Audit
 from seqdpo.study.config import Study
-from seqdpo.study.file import study_from
+from seqdpo.study.file import audit_from, study_from
 from seqdpo.study.flat import flat
+from seqdpo.study.keys import Keys
 
 #: Keys that do not change a stage that is already in the tree; a run may be continued with others.
-GROWING_KEYS = {"orders", "seeds", "placebo", "output_dir"}
+GROWING_KEYS = {"orders", "seeds", "placebo", "checkpoints", "output_dir"}
+
+
+def read_stored(folder: RunFolder) -> Study | Audit:
+    """Keys that an older release had are left out, those that it did not have take their default.
+
+    Raises: DataError if study.yaml cannot be read; ConfigError if it is neither a study nor an audit.
+    """
+    values = read_mapping(folder.study, yaml.safe_load)
+    if "checkpoints" in values:
+        return audit_from(_known(values, Audit), str(folder.study))
+    return study_from(_known(values, Study), str(folder.study))
 
 
 def read_study(folder: RunFolder) -> Study:
-    """Keys that an older release had are left out, those that it did not have take their default.
+    """The same of a folder whose stages can be trained.
 
-    Raises: DataError if study.yaml cannot be read; ConfigError if it is no study.
+    Raises: as `read_stored`; ConfigError for an audit.
     """
-    return study_from(_known(read_mapping(folder.study, yaml.safe_load)), str(folder.study))
+    found = read_stored(folder)
+    if isinstance(found, Audit):
+        raise ConfigError(f"{folder.root}: is an audit, which trained nothing; expected a study's run. Give another.")
+    return found
 
 
-def differing_keys(here: Study, there: Study) -> Iterator[tuple[str, Any, Any]]:
+def differing_keys(here: Study | Audit, there: Study | Audit) -> Iterator[tuple[str, Any, Any]]:
     """Every dotted key in which two studies differ, with both values; but for GROWING_KEYS."""
     one, other = (dict(flat(study.model_dump(mode="json", exclude=GROWING_KEYS))) for study in (here, there))
     for key in one | other:
@@ -31,5 +48,5 @@ def differing_keys(here: Study, there: Study) -> Iterator[tuple[str, Any, Any]]:
             yield key, one.get(key), other.get(key)
 
 
-def _known(values: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in values.items() if key in Study.model_fields}
+def _known(values: dict[str, Any], kind: type[Keys]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if key in kind.model_fields}

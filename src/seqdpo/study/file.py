@@ -2,16 +2,20 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
 from seqdpo.errors import ConfigError
+from seqdpo.study.audit import Audit
+from seqdpo.study.checkpoints import typed
 from seqdpo.study.config import Study
+from seqdpo.study.keys import Keys
 from seqdpo.study.problems import MAX_VALUE, bulleted, problems_of
 from seqdpo.wording import brief
 
-CORRECT_IT = "Correct it. What each key means is shown by: seqdpo init hh-rlhf --output -"
+_File = TypeVar("_File", bound=Keys)
+CORRECT_IT = "Correct it. What each key means is shown by:"
 
 
 def load_study(path: Path, flags: Sequence[str] = ()) -> Study:
@@ -25,12 +29,37 @@ def load_study(path: Path, flags: Sequence[str] = ()) -> Study:
     return study_from(values, f"{path} with flags" if flags else str(path))
 
 
+def load_audit(path: Path | None, flags: Sequence[str] = (), checkpoints: Sequence[str] = ()) -> Audit:
+    """The audit of a YAML file, if there is one, with flags and checkpoints such as `helpful=PATH` laid over it.
+
+    Raises: as `load_study`.
+    """
+    values = {} if path is None else _read_yaml(path)
+    for key, value in parse_flags(flags).items():
+        _lay_over(values, key, value)
+    for checkpoint in checkpoints:
+        name, equals, source = checkpoint.partition("=")
+        if not equals:
+            raise ConfigError(f"command line: --checkpoint {checkpoint}: no path; expected --checkpoint NAME=PATH.")
+        _lay_over(values, f"checkpoints.{typed(name)}", source)
+    return audit_from(values, "command line" if path is None else str(path))
+
+
 def study_from(values: Mapping[str, Any], where: str) -> Study:
     """A checked study from plain values; `where` names them in messages."""
-    problems = problems_of(values)
+    return _checked(Study, values, f"{CORRECT_IT} seqdpo init hh-rlhf --output -", where)
+
+
+def audit_from(values: Mapping[str, Any], where: str) -> Audit:
+    """A checked audit from plain values; `where` names them in messages."""
+    return _checked(Audit, values, f"{CORRECT_IT} seqdpo audit --help", where)
+
+
+def _checked(kind: type[_File], values: Mapping[str, Any], remedy: str, where: str) -> _File:
+    problems = problems_of(values, kind)
     if problems:
-        raise ConfigError(f"{where}: {bulleted(problems)}\n{CORRECT_IT}")
-    return Study.model_validate(values)
+        raise ConfigError(f"{where}: {bulleted(problems)}\n{remedy}")
+    return kind.model_validate(values)
 
 
 def parse_flags(flags: Sequence[str]) -> dict[str, Any]:
@@ -53,8 +82,8 @@ def parse_flags(flags: Sequence[str]) -> dict[str, Any]:
     return values
 
 
-def study_yaml(study: Study) -> str:
-    """The resolved study as YAML that loads to an equal study."""
+def study_yaml(study: Study | Audit) -> str:
+    """The resolved study or audit as YAML that loads to an equal one."""
     return yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
