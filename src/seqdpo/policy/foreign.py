@@ -177,7 +177,7 @@ def foreign_policy(base: PreTrainedModel, standing: Standing, keys: ModelKeys) -
     Raises: ConfigError for weights that do not fit, or are not whole.
     """
     model = base if standing.model is None else load_model(_whole(keys, standing.model))
-    with _merged(model, standing.merged) as merged:
+    with _modules_kept(model), _merged(model, standing.merged) as merged:
         if standing.adapter is None:
             yield merged
             return
@@ -212,7 +212,6 @@ def _merged(model: PreTrainedModel, adapters: Sequence[Path]) -> Iterator[PreTra
     if not adapters:
         yield model
         return
-    modules = dict(model.named_modules())
     originals = {parameter: parameter.data for parameter in model.parameters()}
     dtype = model.dtype
     try:
@@ -224,12 +223,21 @@ def _merged(model: PreTrainedModel, adapters: Sequence[Path]) -> Iterator[PreTra
             parameter.data = parameter.data.to(dtype)
         yield model.requires_grad_(False).eval()
     finally:
-        for name, module in modules.items():  # PEFT puts saved modules in the place of those that they replace
+        for parameter, data in originals.items():
+            parameter.data = data
+
+
+@contextmanager
+def _modules_kept(model: PreTrainedModel) -> Iterator[None]:
+    """PEFT leaves an adapter's saved modules in the place of those that they replaced, even when it is taken off."""
+    modules = dict(model.named_modules())
+    try:
+        yield
+    finally:
+        for name, module in modules.items():
             parent, _, attribute = name.rpartition(".")
             if name and getattr(modules[parent], attribute) is not module:
                 setattr(modules[parent], attribute, module)
-        for parameter, data in originals.items():
-            parameter.data = data
 
 
 def _loaded(model: PreTrainedModel, folder: Path) -> PeftModel:
