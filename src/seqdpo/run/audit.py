@@ -144,6 +144,7 @@ class _Scoring:
     base: PreTrainedModel = field(init=False)
     attention: str = field(init=False)  # that the base was loaded with
     engine: str = field(init=False)
+    environment: dict[str, Any] = field(default_factory=environment)
 
     def __post_init__(self) -> None:
         audit = self.inputs.audit
@@ -223,7 +224,12 @@ class _Scoring:
     def _write(self, member: Member | None, scores: dict[str, PairLogps], found: dict[str, Any]) -> None:
         path = self.folder.stage(_node(member))
         write_table(path / "scores.parquet", scores_of(scores, self.inputs.preferences))
-        record = {"kind": "audit", **found, "identity": self.inputs.identity_of(member), "environment": environment()}
+        record = {
+            "kind": "audit",
+            **found,
+            "identity": self.inputs.identity_of(member),
+            "environment": self.environment,
+        }
         write_json(path / NODE_FILE, record | {"files": file_hashes(path)})
 
     def _on_scored(self, n_pairs: int) -> None:
