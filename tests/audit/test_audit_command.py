@@ -154,6 +154,8 @@ SPOILT = {
     "too few modules": (lambda a: edit(a, target_modules=["q_proj"]), "tensors fit no module of the base"),
     "cut off": (lambda a: (a / "adapter_model.safetensors").write_bytes(b"x"), "no whole safetensors file"),
     "no configuration": (lambda a: (a / "adapter_config.json").write_text("{"), "expected a PEFT LoRA configuration"),
+    "wrong types": (lambda a: edit(a, rank_pattern=["x"]), "expected a PEFT LoRA configuration"),
+    "itself below it": (lambda a: edit(a, base_model_name_or_path=str(a)), "names itself as its base"),
     "nothing": (lambda a: (a / "adapter_config.json").unlink(), "neither adapter_config.json nor config.json"),
 }
 
@@ -219,3 +221,27 @@ def test_on_is_read_from_yaml_though_yaml_calls_it_true(typed, two, tmp_path):
     assert True in checkpoints["helpful/harmless"]
     assert typed(checkpoints=checkpoints)[0] == 0
     assert found(RunFolder(tmp_path / "run"))["helpful>harmless"]["stands_on"] == "helpful, merged"
+
+
+def test_a_hub_id_is_downloaded_at_its_revision_without_pickles_and_code(typed, two, monkeypatch, tmp_path):
+    asked = []
+
+    def snapshot_download(hub_id, revision, allow_patterns):
+        asked.append((hub_id, revision, allow_patterns))
+        return str(two[0])
+
+    monkeypatch.setattr("seqdpo.policy.foreign.snapshot_download", snapshot_download)
+    assert typed(checkpoints={"helpful": {"path": "someone/adapter", "revision": "v1"}})[0] == 0
+    [(hub_id, revision, patterns)] = asked
+    assert (hub_id, revision) == ("someone/adapter", "v1")
+    assert not {"*.bin", "*.py", "*.pt", "*"} & set(patterns)
+
+
+def test_a_hub_id_that_is_not_there_is_one_message(typed, monkeypatch):
+    def snapshot_download(*_, **__):
+        raise OSError("401 Client Error: Unauthorized")
+
+    monkeypatch.setattr("seqdpo.policy.foreign.snapshot_download", snapshot_download)
+    code, _, errors = typed(checkpoints={"helpful": "someone/adapter"})
+    assert code == 2
+    assert_message(errors, "path = 'someone/adapter': no such folder here, and the hub does not give it: 401.*log in")

@@ -105,13 +105,18 @@ def fetched(name: str, source: Source) -> Path:
     if source.path.startswith(("/", ".", "~")) or source.path.count("/") != 1:
         raise ConfigError(f"{where}: no such folder; expected an adapter or a model. Check the path.")
     try:
-        with hub_or_cache():
-            return Path(snapshot_download(source.path, revision=source.revision, allow_patterns=FILES_READ))
+        return downloaded(source.path, source.revision)
     except Exception as error:  # of the hub's client and its HTTP client, of many kinds
         raise ConfigError(
             f"{where}: no such folder here, and the hub does not give it: {reason(error)} Check the path, the revision "
             "and the network; if it is private or gated, log in: hf auth login."
         ) from None
+
+
+def downloaded(hub_id: str, revision: str | None) -> Path:
+    """The folder, in the hub's cache, of what is on the hub."""
+    with hub_or_cache():
+        return Path(snapshot_download(hub_id, revision=revision, allow_patterns=FILES_READ))
 
 
 def is_adapter(folder: Path) -> bool:
@@ -151,8 +156,8 @@ def read_adapter(folder: Path) -> Adapter:
     file = folder / CONFIG_FILE
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
-        int(config["r"])
-    except (OSError, ValueError, LookupError, TypeError):
+        _check_types(config)
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         raise ConfigError(f"{file}: cannot be read; expected a PEFT LoRA configuration. Save it again.") from None
     for key, allowed in _ONLY.items():
         if config.get(key) not in allowed:
@@ -168,6 +173,16 @@ def read_adapter(folder: Path) -> Adapter:
             f"{folder / WEIGHTS_FILE}: no whole safetensors file: {reason(error)} Copy or download it again."
         ) from None
     return Adapter(folder, config, shapes)
+
+
+def _check_types(config: dict[str, Any]) -> None:
+    """Of what is read from it here; PEFT looks at the rest. Raises: LookupError, TypeError or ValueError."""
+    ranks, alphas = (config.get(name) or {} for name in ("rank_pattern", "alpha_pattern"))
+    saved = config.get("modules_to_save") or []
+    if not (isinstance(ranks, dict) and isinstance(alphas, dict) and isinstance(saved, list)):
+        raise TypeError
+    for number in (config["r"], config["lora_alpha"], *ranks.values(), *alphas.values()):
+        float(number)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from seqdpo.errors import ConfigError, SeqdpoError
-from seqdpo.policy.foreign import CONFIG_FILE, Adapter, Standing, fetched, is_adapter, read_adapter
+from seqdpo.policy.foreign import CONFIG_FILE, Adapter, Standing, downloaded, fetched, is_adapter, read_adapter
 from seqdpo.policy.load import load_config
 from seqdpo.study.audit import Audit, Source
 from seqdpo.study.checkpoints import BASE, Node, checkpoint_of, typed
@@ -129,19 +129,24 @@ class _Lineage:
                 f"checkpoints.{member.name}: on = {on!r}: no such checkpoint or folder; expected 'base', "
                 f"{listed(self.found)} or a folder.{did_you_mean(typed(on), self.found)} Correct it."
             )
-        return self._on_folder(member, Path(on))
+        return self._on_folder(member, Path(on), waiting)
 
     def _on_checkpoint(self, member: Member, other: Member, waiting: tuple[str, ...]) -> Standing:
         member.on = f"{other.name}, merged" if other.adapter else f"{other.name}, a whole model"
         return self._place(other, waiting).below
 
-    def _on_folder(self, member: Member, folder: Path) -> Standing:
+    def _on_folder(self, member: Member, folder: Path, waiting: tuple[str, ...]) -> Standing:
+        if str(folder) in waiting:
+            raise ConfigError(
+                f"checkpoints.{member.name}: {folder} names itself as its base, by way of {listed(waiting)}; expected "
+                "a model below it. Say what it stands on (on:)."
+            )
         if not is_adapter(folder):
             _check_architecture(folder, self.base)
             member.on = f"the model in {folder}"
             return Standing(model=folder)
         member.on = f"the adapter in {folder}, merged"
-        below = self._below_of(member, read_adapter(folder), (member.name,)).below
+        below = self._below_of(member, read_adapter(folder), (*waiting, str(folder))).below
         return Standing(below.model, (*below.merged, folder))
 
     def _from_config(self, member: Member, waiting: tuple[str, ...]) -> Standing:
@@ -157,10 +162,10 @@ class _Lineage:
             if other is not member and (_same_place(named, other.source.path) or _same_place(named, str(other.folder))):
                 return self._on_checkpoint(member, other, waiting)
         if Path(named).is_dir():
-            return self._on_local(member, Path(named))
+            return self._on_local(member, Path(named), waiting)
         return self._on_unseen(member, named)
 
-    def _on_local(self, member: Member, folder: Path) -> Standing:
+    def _on_local(self, member: Member, folder: Path, waiting: tuple[str, ...]) -> Standing:
         if not is_adapter(folder):
             if self.base.is_same(folder):
                 member.notes.append(f"names {folder} as its base: the same weights as this audit's base")
@@ -171,7 +176,7 @@ class _Lineage:
                     f"{self.base.difference(folder)} than {self.audit.model_name_or_path!r}; expected the same base. "
                     f"Set model_name_or_path to it, or say on: {folder} if that is meant."
                 )
-        below = self._on_folder(member, folder)
+        below = self._on_folder(member, folder, waiting)
         member.notes.append(f"stands on {folder}, as {CONFIG_FILE} says: it is loaded below it")
         return below
 
@@ -203,12 +208,16 @@ class _Model:
 
     keys: ModelKeys
     shape: dict[str, Any]
-    folder: Path | None  # None: on the hub
 
     @classmethod
     def of(cls, keys: ModelKeys) -> "_Model":
-        folder = Path(keys.model_name_or_path)
-        return cls(keys, _shape(load_config(keys)), folder if folder.is_dir() else None)
+        return cls(keys, _shape(load_config(keys)))
+
+    @cached_property
+    def folder(self) -> Path:
+        """Of its weights; from the hub they are needed anyway."""
+        folder = Path(self.keys.model_name_or_path)
+        return folder if folder.is_dir() else downloaded(self.keys.model_name_or_path, self.keys.model_revision)
 
     def is_same(self, other: Path) -> bool:
         return not self.difference(other)
@@ -218,8 +227,6 @@ class _Model:
         there = _shape(load_config(_local(other)))
         if there != self.shape:
             return f"another configuration ({_differing(there, self.shape)})"
-        if self.folder is None:
-            return ""
         ours, theirs = _files_of(self.folder), _files_of(other)
         names = sorted(ours.keys() & theirs.keys())
         step = max(1, (len(names) - 1) // (_TENSORS_COMPARED - 1))
