@@ -88,7 +88,9 @@ def _advice(verdict: Record, recipe: Record | None, study: Record) -> list[str]:
     if recipe is not None and recipe["statement"] != "ATTRIBUTABLE" and recipe["draws_needed"]:
         draws = recipe["draws_needed"]
         how = (
-            HOW_TO_TEST if study.get("kind") == "audit" else "Run again with placebo: {draws} to tell it from run noise"
+            HOW_TO_TEST
+            if study.get("kind") == "audit"
+            else "Run again with placebo: {draws} to tell the change from run noise"
         )
         found.append(f"{how.format(draws=draws).capitalize()}.")
     return found

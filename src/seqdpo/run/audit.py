@@ -1,5 +1,6 @@
 """An audit: checkpoints that were trained elsewhere are scored against their base, into a run folder like a study's."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -251,7 +252,7 @@ def _manifest(folder: RunFolder, inputs: Inputs) -> dict[str, Any]:
         "kind": "audit",
         "identity": inputs.identity,
         "environment": environment(),
-        "engine": None,
+        "engine": json.loads((folder.stage(None) / NODE_FILE).read_text(encoding="utf-8"))["engine"],
         "notes": inputs.preferences.notes,
         "checkpoints": [_found(folder, member, inputs.audit) for member in members],
         "vllm": vllm_command(members, inputs.audit),
