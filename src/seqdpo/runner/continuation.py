@@ -9,7 +9,7 @@ from seqdpo.files import read_mapping
 from seqdpo.layout import NODE_FILE
 from seqdpo.runner.folder import RunFolder
 from seqdpo.study.keys import Keys
-from seqdpo.study.stored import differing_keys, read_study
+from seqdpo.study.stored import differing_keys, read_stored
 
 MAX_LISTED = 10
 REMEDY = "Use another output_dir, or remove this folder."
@@ -36,7 +36,7 @@ def check_continuation(folder: RunFolder, study: Keys, identity: dict[str, Any])
 
 def _different_keys(folder: RunFolder, study: Keys) -> Iterator[str]:
     try:
-        earlier = read_study(folder)
+        earlier = read_stored(folder)
     except SeqdpoError:
         return
     for key, here, there in differing_keys(study, earlier):
