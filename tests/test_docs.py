@@ -19,7 +19,7 @@ from typing import NamedTuple
 import pytest
 import yaml
 
-from seqdpo.study.file import study_from
+from seqdpo.study.file import audit_from, study_from
 
 ROOT = Path(__file__).parents[1]
 LLAMA, HH_RLHF = "meta-llama/Llama-3.1-8B-Instruct", "Anthropic/hh-rlhf"
@@ -28,6 +28,8 @@ QUESTIONS = ("bake bread", "mend a chair", "plant a tree", "paint a wall", "writ
 ELSEWHERE = ("make ", "pip install")
 #: Runs that docs name; all of them are one here.
 RUNS = ("runs/base-reference", "runs/previous-reference", "runs/demo/lab-conflict")
+#: Adapters of others, of which docs/audit.md speaks; here they are those of a study.
+ADAPTERS = {"out/helpful": "seed0.helpful", "out/helpful-harmless": "seed0.helpful.harmless"}
 #: A command that fails a gate ends with 1, and is right.
 MAY_FAIL = ("seqdpo gate",)
 
@@ -87,6 +89,8 @@ def world(tmp_path_factory: pytest.TempPathFactory, tiny_model_folder: Path) -> 
     for name in RUNS:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copytree(root / "runs/hh-rlhf", root / name)
+    for name, stage in ADAPTERS.items():
+        shutil.copytree(root / "runs/hh-rlhf/stages" / stage / "adapter", root / name)
     return root
 
 
@@ -125,6 +129,9 @@ def test_every_command_that_is_shown_works(world: Path, block: Block) -> None:
 @pytest.mark.parametrize("block", of_language("yaml"))
 def test_every_study_that_is_shown_is_a_study(block: Block) -> None:
     values = yaml.safe_load(block.text)
+    if "checkpoints" in values:
+        audit_from(values, block.id)
+        return
     rest = {"model_name_or_path": LLAMA, "output_dir": "runs/shown"} | (
         {} if "objectives" in values else {"setting": "hh-rlhf"}
     )

@@ -7,7 +7,8 @@ import signal
 import sys
 import traceback
 import warnings
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any, Literal
@@ -20,7 +21,7 @@ from seqdpo.errors import ArgumentError, ConfigError, RunError, SeqdpoError
 from seqdpo.screen import SIGPIPE, Screen, accept_any_text, write_out
 from seqdpo.study.checkpoints import typed
 from seqdpo.study.config import Study
-from seqdpo.study.file import study_of
+from seqdpo.study.file import audit_of, study_of
 from seqdpo.study.settings import SETTINGS
 from seqdpo.study.template import study_template
 from seqdpo.wording import did_you_mean
@@ -66,6 +67,10 @@ StudyArguments = Annotated[
     list[str], typer.Argument(metavar="STUDY.yaml [--KEY VALUE]...", help=KEYS_AS_FLAGS, show_default=False)
 ]
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder: the output_dir of a study.")]
+AuditArguments = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[AUDIT.yaml] [--KEY VALUE]...", help="Every key is also a flag.", show_default=False),
+]
 Sort = Literal["change", "margin"]
 Flip = Literal["kept", "lost", "regained", "never"]
 PairsFormat = Literal["table", "jsonl", "csv", "parquet"]
@@ -363,15 +368,51 @@ def env() -> None:
     print_environment(console, environment())
 
 
+@app.command(context_settings=PASS_FLAGS_ON)
+def audit(
+    arguments: AuditArguments = None,
+    checkpoint: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=PATH",
+            help="A folder or hub id of an adapter or model, named by the objectives it was trained on, in order: "
+            "helpful=A, then helpful/harmless=B; repeatable.",
+        ),
+    ] = None,
+) -> None:
+    """Score checkpoints that were trained elsewhere, and see what the later ones did to the earlier objectives."""
+    of = audit_of(arguments or [], checkpoint or [])
+    from seqdpo.report.audit import print_checkpoints, print_loading
+    from seqdpo.report.finished import read_run
+    from seqdpo.runner.audit import run_audit
+    from seqdpo.runner.board import board_for
+
+    with _ended_well(Path(of.output_dir)):
+        with board_for(console) as board:
+            folder = run_audit(of, board)
+        manifest = read_run(folder.root).manifest
+        print_checkpoints(console, manifest)
+        _show_findings(folder.root)
+        print_loading(console, manifest)
+
+
 def _run(study: Study) -> None:
     from seqdpo.runner.board import board_for
-    from seqdpo.runner.crash import crashed
     from seqdpo.runner.study import run_study
 
-    try:
+    with _ended_well(Path(study.output_dir)):
         with board_for(console) as board:
             folder = run_study(study, board)
         _show_findings(folder.root)
+
+
+@contextmanager
+def _ended_well(output_dir: Path) -> Iterator[None]:
+    """Says how to go on after an interruption; what nobody foresaw becomes an error that names its file."""
+    from seqdpo.runner.crash import crashed
+
+    try:
+        yield
     except KeyboardInterrupt:
         with suppress(OSError):  # the terminal may be what has gone
             errors.print("Interrupted. Run the same command again to continue.")
@@ -379,7 +420,7 @@ def _run(study: Study) -> None:
     except SeqdpoError:
         raise
     except Exception as error:
-        raise crashed(error, Path(study.output_dir)) from error
+        raise crashed(error, output_dir) from error
 
 
 def _show_findings(root: Path) -> None:

@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+from seqdpo.study.config import Study
 from seqdpo.study.keys import LossKeys
 from seqdpo.study.losses import LOSSES
 from seqdpo.study.problems import problems_of
@@ -32,11 +33,11 @@ def test_names_and_defaults_are_those_of_trl():
     ],
 )
 def test_a_loss_that_cannot_be_is_refused(values, message):
-    (problem,) = problems_of(STUDY | values)
+    (problem,) = problems_of(STUDY | values, Study)
     assert re.search(message, problem), problem
 
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_every_loss_can_be_studied(name):
     smoothing = {"label_smoothing": 0.49} if LOSSES[name].smooths else {}
-    assert problems_of(STUDY | {"loss_type": name, "ld_alpha": 0.0} | smoothing) == []
+    assert problems_of(STUDY | {"loss_type": name, "ld_alpha": 0.0} | smoothing, Study) == []

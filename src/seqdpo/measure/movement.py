@@ -7,7 +7,7 @@ their random start). Everything here comes from QR of the factors: no delta W is
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 from numpy.typing import NDArray
+from peft.utils.other import get_pattern_key
 from safetensors import safe_open
 from torch import nn
 
@@ -31,7 +32,7 @@ NEGLIGIBLE = 1e-10
 _KEY = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<factor>[AB])\.weight")
 _LAYER = re.compile(r"\.(?P<layer>\d+)\.")
 #: Keys of adapter_config.json that make delta W something else than scale * B A; the value that leaves it so.
-_PLAIN = {"use_dora": False, "bias": "none", "modules_to_save": None, "rank_pattern": {}, "alpha_pattern": {}}
+_PLAIN = {"use_dora": False, "bias": "none", "modules_to_save": None}
 
 
 class Factors(NamedTuple):
@@ -65,7 +66,6 @@ def adapter_factors(folder: Path) -> dict[str, Factors]:
                 f"{folder / 'adapter_config.json'}: {key} = {config[key]!r}; expected {plain!r}. Its change of the "
                 "weights is no product of two matrices; movement cannot be measured."
             )
-    scale = config["lora_alpha"] / (math.sqrt(config["r"]) if config.get("use_rslora") else config["r"])
     found: dict[str, dict[str, Matrix]] = {}
     with safe_open(folder / WEIGHTS_FILE, framework="pt") as file:
         for key in file.keys():  # noqa: SIM118 - no mapping
@@ -73,7 +73,28 @@ def adapter_factors(folder: Path) -> dict[str, Factors]:
             if match is None:
                 raise DataError(f"{folder / WEIGHTS_FILE}: {key!r}; expected only lora_A and lora_B of linear layers.")
             found.setdefault(match["module"], {})[match["factor"]] = file.get_tensor(key).double().numpy()
-    return {module: Factors(scale * pair["B"], pair["A"]) for module, pair in found.items()}
+    return {module: Factors(_scale(config, module, pair["A"]) * pair["B"], pair["A"]) for module, pair in found.items()}
+
+
+def _scale(config: Mapping[str, Any], module: str, a: Matrix) -> float:
+    """lora_alpha / r, or / sqrt(r); both may be a module's own (`alpha_pattern`, `rank_pattern`)."""
+    patterns = config.get("alpha_pattern") or {}
+    alpha = float(patterns.get(get_pattern_key(list(patterns), module), config["lora_alpha"]))
+    rank = a.shape[0]
+    return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
+
+
+def joined_factors(adapters: Iterable[Path]) -> dict[str, Factors]:
+    """Delta W of adapters that are merged one after another, as `adapter_factors`: the first one's ranks come first.
+
+    Raises: as `adapter_factors`.
+    """
+    joined: dict[str, Factors] = {}
+    for folder in adapters:
+        for module, own in adapter_factors(folder).items():
+            below = joined.get(module)
+            joined[module] = own if below is None else Factors(np.hstack([below.b, own.b]), np.vstack([below.a, own.a]))
+    return joined
 
 
 def update_factors(previous: Factors | None, new: Factors) -> Factors:
@@ -113,9 +134,17 @@ def movement_table(previous: Path | None, new: Path, weight_norms: Mapping[str, 
     `weight_norms` are those of the base's own weights, where known.
     """
     before = {} if previous is None else adapter_factors(previous)
+    return movement_between(before, adapter_factors(new), weight_norms)
+
+
+def movement_between(
+    before: Mapping[str, Factors], after: Mapping[str, Factors], weight_norms: Mapping[str, float]
+) -> pa.Table:
+    """The same from the factors of delta W; a module that only one of them has is 0 in the other."""
+    gone = {module: Factors(f.b[:, :0], f.a[:0]) for module, f in before.items() if module not in after}
     rows = [
         _module_row(module, before.get(module), factors, weight_norms.get(module))
-        for module, factors in adapter_factors(new).items()
+        for module, factors in (*after.items(), *gone.items())
     ]
     total = math.fsum(row["update_norm"] ** 2 for row in rows)
     for row in rows:

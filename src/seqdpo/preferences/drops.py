@@ -23,6 +23,8 @@ REMEDIES = {
     "fewer_than_two_rated": "A row needs two completions with a rating of this aspect.",
     "not_unicode": "The text has half a character (a lone surrogate): write the file again from its source.",
     "duplicate": "The same pair stands there twice.",
+    "trained_on": "Score pairs with prompts that no checkpoint was trained on.",
+    "upstream_train_split": "Adapters are usually trained on this split; to score it, name its file as dataset_name.",
     "eval_prompt_in_train": "Held-out prompts that some objective trains on: give a test split with other prompts.",
     "template_refused": "The chat template cannot render such a conversation: change the rows, or give another "
     "template with chat_template_path.",

@@ -8,6 +8,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from seqdpo.analysis.schema import Bounds, Score
 from seqdpo.hub import MODEL_ID
+from seqdpo.report.audit import loading_lines
 from seqdpo.report.finished import Run
 from seqdpo.report.page import how_measured
 from seqdpo.study.checkpoints import Checkpoint, Node
@@ -28,6 +29,7 @@ def card(run: Run) -> str:
         method=how_measured(run),
         base=base_on_the_hub(run.study, run.manifest),
         adapter=_last_adapter(final),
+        loading=list(loading_lines(run.manifest)),
     )
 
 

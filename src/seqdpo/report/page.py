@@ -18,6 +18,7 @@ from seqdpo.analysis.schema import (
     Verdict,
     WorstObjective,
 )
+from seqdpo.report.audit import checkpoint_facts, how_to_test
 from seqdpo.report.finished import Run
 from seqdpo.report.html import html
 from seqdpo.report.mechanism_sentences import mechanism_sentences
@@ -39,7 +40,7 @@ def page(run: Run) -> str:
         blurred=may_harm(run.study),
         run=run,
         findings=findings,
-        verdicts=[_shown_verdict(i, cell) for i, cell in enumerate(findings.cells)],
+        verdicts=[_shown_verdict(i, cell, findings.study) for i, cell in enumerate(findings.cells)],
         orders=[_shown_orders(one, one.final_accuracy) for one in findings.orders if one.final_accuracy],
         matrices=_matrices(findings.score_matrix),
         method=how_measured(run),
@@ -62,12 +63,12 @@ class _ShownVerdict(NamedTuple):
     advice: list[str]
 
 
-def _shown_verdict(number: int, cell: Cell) -> _ShownVerdict:
+def _shown_verdict(number: int, cell: Cell, study: Mapping[str, Any]) -> _ShownVerdict:
     recipe = cell.recipe.read
-    return _ShownVerdict(number, cell, VERDICTS[cell.verdict.verdict], recipe, _advice(cell.verdict, recipe))
+    return _ShownVerdict(number, cell, VERDICTS[cell.verdict.verdict], recipe, _advice(cell.verdict, recipe, study))
 
 
-def _advice(verdict: Verdict, recipe: OfRecipe | None) -> list[str]:
+def _advice(verdict: Verdict, recipe: OfRecipe | None, study: Mapping[str, Any]) -> list[str]:
     """What to do next, where something is open."""
     found = []
     if verdict.verdict == "INCONCLUSIVE":
@@ -77,7 +78,8 @@ def _advice(verdict: Verdict, recipe: OfRecipe | None) -> list[str]:
             else "More pairs would not settle it; train more control stages or seeds."
         )
     if recipe is not None and recipe.statement != ATTRIBUTABLE and recipe.draws_needed:
-        found.append(f"Run again with placebo: {recipe.draws_needed} to tell the change from run noise.")
+        how = how_to_test(study, f"placebo: {recipe.draws_needed}")
+        found.append(f"{how[0].upper()}{how[1:]}.")
     return found
 
 
@@ -153,9 +155,10 @@ def how_measured(run: Run) -> list[tuple[str, str]]:
         "model": study.get("model_name_or_path"),
         "reference of the loss": study.get("reference"),
         "margins are against": "the base model",
-        "adapter": f"LoRA r = {study.get('lora_r')}, {study.get('adapter_mode')}",
+        **checkpoint_facts(manifest),
+        "adapter": f"LoRA r = {study['lora_r']}, {study.get('adapter_mode')}" if "lora_r" in study else None,
         "trainable parameters": f"{parameters['trainable']:,} of {parameters['total']:,}" if parameters else None,
-        "beta, learning rate": f"{study.get('beta')}, {study.get('learning_rate')}",
+        "beta, learning rate": f"{study['beta']}, {study['learning_rate']}" if "learning_rate" in study else None,
         "seeds": ", ".join(map(str, study.get("seeds", []))),
         "control stages": _controls(study.get("placebo")),
         "tolerances": _tolerances(method.tolerances),
@@ -189,5 +192,6 @@ def _controls(n: int | None) -> str | None:
 
 def _account(name: str, record: Mapping[str, Any]) -> str:
     dropped = sum(record["dropped"].values())
-    kept = f"{name}: {record['train']:,} trained, {record['eval']:,} held out"
+    trained = f"{record['train']:,} trained, " if record["train"] else ""
+    kept = f"{name}: {trained}{record['eval']:,} held out"
     return f"{kept}, {dropped:,} of {record['read']:,} dropped"

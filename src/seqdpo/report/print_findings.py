@@ -1,7 +1,8 @@
 """What `run`, `demo` and `gate` print of the findings: verdicts and score matrices. Everything fits 80 columns."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -9,6 +10,7 @@ from rich.text import Text
 
 from seqdpo.analysis.gate import Gated
 from seqdpo.analysis.schema import Bounds, Cell, Findings, Score
+from seqdpo.report.audit import how_to_test
 from seqdpo.report.numbers import interval
 from seqdpo.report.words import GATE, RECIPES, TERMINAL, VERDICTS
 from seqdpo.study.checkpoints import BASE, Checkpoint
@@ -29,15 +31,15 @@ def print_results(console: Console, findings: Findings) -> None:
         highlight=False,
     )
     if findings.cells:
-        print_verdicts(console, findings.cells)
+        print_verdicts(console, findings.cells, findings.study)
 
 
-def print_verdicts(console: Console, cells: Sequence[Cell]) -> None:
+def print_verdicts(console: Console, cells: Sequence[Cell], study: Mapping[str, Any]) -> None:
     console.print("", verdict_table(cells), "")
     if len(cells) <= MOST_SENTENCES:
         for cell in cells:
             console.print(f"- {cell.verdict.sentence}", highlight=False, markup=False)
-    for note in _notes(cells):
+    for note in _notes(cells, study):
         console.print(note, style="dim", highlight=False, markup=False)
 
 
@@ -125,7 +127,7 @@ def _recipe(cell: Cell) -> str:
     return "–" if cell.recipe.read is None else RECIPES[cell.recipe.read.statement].short
 
 
-def _notes(cells: Sequence[Cell]) -> list[str]:
+def _notes(cells: Sequence[Cell], study: Mapping[str, Any]) -> list[str]:
     """What the table's words mean, and what to run where something was not tested."""
     notes = [
         "margin kept: mean margin after over that when taught; the verdict is on this checkpoint, the recipe column on "
@@ -136,7 +138,7 @@ def _notes(cells: Sequence[Cell]) -> list[str]:
         draws = [recipe.draws_needed for recipe in read if recipe.statement == statement]
         if any(draws):
             most = max(filter(None, draws))
-            notes.append(f"{word.short}: run again with --placebo {most} to tell it from run noise.")
+            notes.append(f"{word.short}: {how_to_test(study, f'--placebo {most}')}.")
     return notes
 
 

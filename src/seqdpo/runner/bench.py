@@ -57,10 +57,10 @@ class Bench:
         Raises: RunError if one of them is not finite.
         """
         tokens, budget = [pair.tokens for pair in pairs], self.keys.tokens_per_batch
-        return _finite(pair_logps(policy, tokens, budget, self.on_scored, tail_weight), pairs, checkpoint_of(node))
+        return finite(pair_logps(policy, tokens, budget, self.on_scored, tail_weight), pairs, checkpoint_of(node))
 
     def scored_by_base(self, pairs: list[PreparedPair], tail_weight: float | None = None) -> PairLogps:
-        return _finite(self.base_logps.of(pairs, self.on_scored, tail_weight), pairs, checkpoint_of(None))
+        return finite(self.base_logps.of(pairs, self.on_scored, tail_weight), pairs, checkpoint_of(None))
 
     def train_logps(self, node: Node | None, objective: str) -> PairLogps:
         """What a checkpoint makes of an objective's training pairs, as the loss weighs tokens; computed once."""
@@ -113,7 +113,11 @@ def make_bench(
     return Bench(keys, folder, preferences, trained, identity, base, engine, trial, progress, base_logps)
 
 
-def _finite(logps: PairLogps, pairs: list[PreparedPair], checkpoint: str) -> PairLogps:
+def finite(logps: PairLogps, pairs: list[PreparedPair], checkpoint: str) -> PairLogps:
+    """The log-probabilities as they are.
+
+    Raises: RunError if one of them is not finite.
+    """
     broken = np.flatnonzero(~np.isfinite(logps.difference))
     if len(broken):
         ids = ", ".join(pairs[i].pair.pair_id for i in broken[:8])

@@ -8,7 +8,7 @@ from seqdpo.layout import check_manifest_hash
 from seqdpo.runner.folder import RunFolder
 from seqdpo.runner.records import stored_manifest
 from seqdpo.study.keys import Keys
-from seqdpo.study.stored import differing_keys, read_study
+from seqdpo.study.stored import differing_keys, read_stored
 
 MAX_LISTED = 10
 REMEDY = "Use another output_dir, or remove this folder."
@@ -36,7 +36,7 @@ def check_continuation(folder: RunFolder, study: Keys, identity: dict[str, Any])
 def _different_keys(folder: RunFolder, study: Keys) -> Iterator[str]:
     try:
         check_manifest_hash(folder.study, folder, stored_manifest(folder))
-        earlier = read_study(folder)
+        earlier = read_stored(folder)
     except SeqdpoError:
         return
     for key, here, there in differing_keys(study, earlier):

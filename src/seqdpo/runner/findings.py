@@ -15,9 +15,10 @@ from seqdpo.report.finished import Run, read_run
 from seqdpo.report.write import write_report
 from seqdpo.runner.folder import RunFolder
 from seqdpo.runner.records import stored_manifest
+from seqdpo.study.audit import Audit
 from seqdpo.study.checkpoints import Node, checkpoint_of, order_name
 from seqdpo.study.keys import LossKeys, TreeKeys, VerdictKeys
-from seqdpo.study.stored import read_study
+from seqdpo.study.stored import read_stored
 from seqdpo.study.tree import stage_tree
 from seqdpo.tables import NODE_COLUMNS, SCORES_SCHEMA, STAGE_TABLES
 
@@ -52,15 +53,18 @@ def write_findings(folder: RunFolder) -> None:
     manifest = stored_manifest(folder)
     for path in (folder.study, folder.pairs, folder.dropped):
         check_manifest_hash(path, folder, manifest)
-    study = read_study(folder)
-    _check_all_done(folder, study)
+    study = read_stored(folder)
+    tree = study.tree() if isinstance(study, Audit) else study
+    _check_all_done(folder, tree)
     pairs = read_table(folder.pairs)
-    scores = scores_table(folder, study, pairs)
-    mechanism = {name: stages_table(folder, study, name) for name in STAGE_TABLES}
+    scores = scores_table(folder, tree, pairs)
+    mechanism = {name: stages_table(folder, tree, name) for name in STAGE_TABLES}
     for name, table in mechanism.items():
         write_table(folder.root / f"{name}.parquet", table)
     write_table(folder.scores, scores)
     facts = study.model_dump(mode="json", include=set(STUDY_FACTS))
+    if isinstance(study, Audit):
+        facts |= {"kind": "audit", "seeds": tree.seeds}
     found = results(scores, pairs, study.beta, tolerances(study), facts, MechanismTables(**mechanism))
     write_json(folder.results, to_json(found))
     tables = (folder.scores, *(folder.root / f"{name}.parquet" for name in STAGE_TABLES))
@@ -96,7 +100,7 @@ def _check_all_done(folder: RunFolder, keys: TreeKeys) -> None:
     if missing:
         raise ConfigError(
             f"{folder.root}: {len(missing)} of {len(nodes)} stages are not done, {checkpoint_of(missing[0])!r} first; "
-            "expected a finished run. Run `seqdpo run` again to finish it."
+            "expected a finished run. Run `seqdpo run`, of an audit `seqdpo audit`, again to finish it."
         )
 
 

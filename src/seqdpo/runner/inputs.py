@@ -7,11 +7,13 @@ from seqdpo.cache import cache_dir
 from seqdpo.errors import ConfigError, DataError, Problems
 from seqdpo.lab.model import lab_model_path
 from seqdpo.policy.load import load_config, load_tokenizer
+from seqdpo.preferences.held_out import held_out_candidates
 from seqdpo.preferences.prepare import Preferences, prepare
 from seqdpo.preferences.sources import read_candidates
 from seqdpo.preferences.tokens import Tokeniser
 from seqdpo.runner.design import check_learning_rates
-from seqdpo.study.keys import InputKeys, ModelKeys
+from seqdpo.study.audit import Audit
+from seqdpo.study.keys import InputKeys, ModelKeys, TextKeys
 
 #: The model_name_or_path of the built-in model.
 LAB = "lab"
@@ -21,7 +23,7 @@ K = TypeVar("K", bound=ModelKeys)
 
 
 def with_model_path(keys: K, progress: Progress) -> K:
-    """The study with the lab's name replaced by its folder; it is trained on first use."""
+    """The keys with the lab's name replaced by its folder; it is trained on first use."""
     if keys.model_name_or_path != LAB:
         return keys
     try:
@@ -40,14 +42,7 @@ def read_preferences(keys: InputKeys, progress: Progress) -> tuple[Preferences, 
     """
     problems = Problems()
     with problems.collected():
-        check_max_length(keys)
-    with problems.collected():
-        tokeniser = Tokeniser(
-            load_tokenizer(keys),
-            keys.max_length,
-            keys.excess_length_strategy,
-            chat_template_kwargs=keys.chat_template_kwargs,
-        )
+        tokeniser = _tokeniser(keys, keys)
     candidates = {}
     for name, objective in keys.objectives.items():
         with problems.collected():
@@ -59,17 +54,48 @@ def read_preferences(keys: InputKeys, progress: Progress) -> tuple[Preferences, 
     return preferences, tokeniser
 
 
-def check_max_length(keys: InputKeys) -> None:
+def read_held_out(audit: Audit, progress: Progress) -> tuple[Preferences, Tokeniser]:
+    """The preferences of an audit whose model path is resolved, all of them held out.
+
+    Raises: as `read_preferences`.
+    """
+    problems = Problems()
+    with problems.collected():
+        tokeniser = _tokeniser(audit, audit)
+    with problems.collected():
+        candidates = held_out_candidates(audit.objectives, audit.trained_on)
+    problems.raise_all()
+    preferences = prepare(audit.tree(), candidates, tokeniser, progress)
+    _check_vocabulary(audit, preferences, tokeniser)
+    return preferences, tokeniser
+
+
+def _tokeniser(keys: ModelKeys, text: TextKeys) -> Tokeniser:
+    problems = Problems()
+    with problems.collected():
+        check_max_length(keys, text)
+    with problems.collected():
+        tokeniser = Tokeniser(
+            load_tokenizer(keys),
+            text.max_length,
+            text.excess_length_strategy,
+            chat_template_kwargs=keys.chat_template_kwargs,
+        )
+    problems.raise_all()
+    return tokeniser
+
+
+def check_max_length(keys: ModelKeys, text: TextKeys) -> None:
     """Raises: ConfigError if the model cannot read sequences of max_length."""
     longest = getattr(load_config(keys).get_text_config(), "max_position_embeddings", None)
-    if longest is not None and keys.max_length > longest:
+    if longest is not None and text.max_length > longest:
         raise ConfigError(
-            f"max_length = {keys.max_length}: the model of {keys.model_name_or_path!r} reads at most {longest} "
+            f"max_length = {text.max_length}: the model of {keys.model_name_or_path!r} reads at most {longest} "
             f"tokens; expected at most that. Set max_length: {longest}."
         )
 
 
-def _check_vocabulary(keys: InputKeys, preferences: Preferences, tokeniser: Tokeniser) -> None:
+def _check_vocabulary(keys: ModelKeys, preferences: Preferences, tokeniser: Tokeniser) -> None:
     """A token beyond the embedding would end the run inside torch, on some accelerators without a word."""
     size = getattr(load_config(keys).get_text_config(), "vocab_size", None)
     if size is None:

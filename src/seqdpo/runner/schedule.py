@@ -29,7 +29,7 @@ def unfinished(
         _forget_other_base(folder, identity)
     left: list[Node | None] = []
     for node in [None, *stage_tree(keys)]:
-        record = _believed(folder, node, identity, say)
+        record = believed(folder, node, identity, say)
         if record is None:
             left.append(node)
         elif node is not None and node.parent not in left:
@@ -47,10 +47,13 @@ def _forget_other_base(folder: RunFolder, identity: dict[str, Any]) -> None:
         shutil.rmtree(folder.stage(None))
 
 
-def _believed(
+def believed(
     folder: RunFolder, node: Node | None, identity: dict[str, Any], say: Callable[[str], None]
 ) -> dict[str, Any] | None:
-    """The record of a finished stage; None of one that is not done, and of which nothing is left but what is whole."""
+    """The record of a finished stage; None of one that is not done, and of which nothing is left but what is whole.
+
+    Raises: DataError as `unfinished`.
+    """
     stage = folder.stage(node)
     try:
         record = read_record(folder, node, identity)

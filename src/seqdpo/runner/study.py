@@ -77,7 +77,7 @@ def run_study(study: Study, board: Board) -> RunFolder:
         left = _unfinished(folder, inputs, board.message)
         if left and bench is None:
             bench = _bench(inputs, folder, board)
-        with _logged(folder, board):
+        with logged(folder, board):
             _write_inputs(folder, study, inputs, bench)
             if bench is not None:
                 _run_nodes(bench, inputs, left, board)
@@ -199,7 +199,7 @@ class _Warnings(logging.Handler):
 
 
 @contextmanager
-def _logged(folder: RunFolder, board: Board) -> Iterator[None]:
+def logged(folder: RunFolder, board: Board) -> Iterator[None]:
     """Writes into events.jsonl how a run ended; what a user can mend becomes a RunError that names the log."""
     warnings = _Warnings(folder, board)
     logger = logging.getLogger(seqdpo.__name__)

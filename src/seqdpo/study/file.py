@@ -2,18 +2,22 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
 from seqdpo.errors import ConfigError
 from seqdpo.files import MOST_VALUES, holds_too_much
+from seqdpo.study.audit import Audit
+from seqdpo.study.checkpoints import typed
 from seqdpo.study.config import Study
+from seqdpo.study.keys import Keys
 from seqdpo.study.other_tools import answer
 from seqdpo.study.problems import MAX_VALUE, bulleted, problems_of
 from seqdpo.wording import brief
 
-CORRECT_IT = "Correct it. What each key means is shown by: seqdpo init hh-rlhf --output -"
+_File = TypeVar("_File", bound=Keys)
+CORRECT_IT = "Correct it. What each key means is shown by:"
 
 
 def load_study(path: str | Path, flags: Sequence[str] = (), **keys: Any) -> Study:
@@ -21,7 +25,7 @@ def load_study(path: str | Path, flags: Sequence[str] = (), **keys: Any) -> Stud
 
     Raises: ConfigError that lists every problem found, each with its key and the nearest valid one.
     """
-    return _laid_over(Path(path), parse_flags(flags) | keys)
+    return _study(Path(path), parse_flags(flags) | keys)
 
 
 def study_of(arguments: Sequence[str]) -> Study:
@@ -33,15 +37,43 @@ def study_of(arguments: Sequence[str]) -> Study:
     if len(files) != 1:
         found = ", ".join(files) or "none"
         raise ConfigError(f"command line: study files: {found}; expected one. Write one with: seqdpo init SETTING")
-    return _laid_over(Path(files[0]), flags)
+    return _study(Path(files[0]), flags)
+
+
+def audit_of(arguments: Sequence[str], checkpoints: Sequence[str] = ()) -> Audit:
+    """The audit of a command line: at most one file, flags, and checkpoints such as `helpful=PATH`.
+
+    Raises: as `load_study`; ConfigError if there are several files.
+    """
+    files, flags = _files_and_flags(arguments)
+    if len(files) > 1:
+        raise ConfigError(f"command line: audit files: {', '.join(files)}; expected at most one.")
+    for checkpoint in checkpoints:
+        name, equals, source = checkpoint.partition("=")
+        if not equals:
+            raise ConfigError(f"command line: --checkpoint {checkpoint}: no path; expected --checkpoint NAME=PATH.")
+        flags[f"checkpoints.{typed(name)}"] = source
+    if not files:
+        return audit_from(_laid_over({}, flags), "command line")
+    path = Path(files[0])
+    return audit_from(_laid_over(_read_yaml(path), flags), _named(path, flags))
 
 
 def study_from(values: Mapping[str, Any], where: str) -> Study:
     """A checked study from plain values; `where` names them in messages."""
-    problems = problems_of(values)
+    return _checked(Study, values, f"{CORRECT_IT} seqdpo init hh-rlhf --output -", where)
+
+
+def audit_from(values: Mapping[str, Any], where: str) -> Audit:
+    """A checked audit from plain values; `where` names them in messages."""
+    return _checked(Audit, values, f"{CORRECT_IT} seqdpo audit --help", where)
+
+
+def _checked(kind: type[_File], values: Mapping[str, Any], remedy: str, where: str) -> _File:
+    problems = problems_of(values, kind)
     if problems:
-        raise ConfigError(f"{where}: {bulleted(problems)}\n{CORRECT_IT}")
-    return Study.model_validate(values)
+        raise ConfigError(f"{where}: {bulleted(problems)}\n{remedy}")
+    return kind.model_validate(values)
 
 
 def parse_flags(flags: Sequence[str]) -> dict[str, Any]:
@@ -55,8 +87,8 @@ def parse_flags(flags: Sequence[str]) -> dict[str, Any]:
     return values
 
 
-def study_yaml(study: Study) -> str:
-    """The resolved study as YAML that loads to an equal study."""
+def study_yaml(study: Keys) -> str:
+    """The resolved study or audit as YAML that loads to an equal one."""
     return yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
@@ -86,11 +118,18 @@ def _no_value(flag: str) -> str:
     return f"command line: {flag} {problem}."
 
 
-def _laid_over(path: Path, flags: Mapping[str, Any]) -> Study:
-    values = _read_yaml(path)
+def _study(path: Path, flags: Mapping[str, Any]) -> Study:
+    return study_from(_laid_over(_read_yaml(path), flags), _named(path, flags))
+
+
+def _named(path: Path, flags: Mapping[str, Any]) -> str:
+    return f"{path} with flags" if flags else str(path)
+
+
+def _laid_over(values: dict[str, Any], flags: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in flags.items():
         _lay_over(values, key, value)
-    return study_from(values, f"{path} with flags" if flags else str(path))
+    return values
 
 
 def _dotted_key(key: str) -> str:

@@ -210,11 +210,7 @@ class DataKeys(Keys):
 
     setting: str | None = Field(default=None, description="a named set of objectives; or name them yourself")
     objectives: dict[Annotated[str, AfterValidator(_objective_name)], Objective] = Field(default_factory=dict)
-    max_train_pairs: int | None = Field(default=None, ge=1, description="per objective, drawn by hash")
     max_eval_pairs: int | None = Field(default=2000, ge=1, description="per objective, drawn by hash")
-    eval_fraction: float = Field(
-        default=0.1, gt=0, lt=1, description="share of prompts held out where the source has no test split"
-    )
 
     @model_validator(mode="after")
     def _fill_in_the_setting(self) -> Self:
@@ -237,14 +233,23 @@ class DataKeys(Keys):
             object.__setattr__(self, "objectives", dict(SETTINGS[self.setting].objectives))
         return self
 
-    def train_limit(self, objective: str) -> int | None:
-        return self.objectives[objective].max_train_pairs or self.max_train_pairs
-
     def eval_limit(self, objective: str) -> int | None:
         return self.objectives[objective].max_eval_pairs or self.max_eval_pairs
 
 
-class TreeKeys(DataKeys):
+class SplitKeys(DataKeys):
+    """Which of the pairs are trained on."""
+
+    max_train_pairs: int | None = Field(default=None, ge=1, description="per objective, drawn by hash")
+    eval_fraction: float = Field(
+        default=0.1, gt=0, lt=1, description="share of prompts held out where the source has no test split"
+    )
+
+    def train_limit(self, objective: str) -> int | None:
+        return self.objectives[objective].max_train_pairs or self.max_train_pairs
+
+
+class TreeKeys(SplitKeys):
     """The stages: every order of objectives, every seed, the control stages."""
 
     orders: Annotated[

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from seqdpo.study.config import Study
+from seqdpo.study.keys import InputKeys, Keys
 from seqdpo.study.objectives import FORMATS, objective_models
 from seqdpo.study.other_tools import answer
 from seqdpo.wording import brief, did_you_mean
@@ -36,16 +36,16 @@ _OTHER_KINDS = {"(word)": " or a list", "(name)": " or {train: …, eval: …}"}
 _IN_PARENTHESES = re.compile(r"\(\w+\)")
 
 
-def problems_of(values: Mapping[str, Any]) -> list[str]:
-    """Every problem of a study, one sentence each; none if it is valid."""
-    problems = _findings(values)
+def problems_of(values: Mapping[str, Any], kind: type[Keys]) -> list[str]:
+    """Every problem of a file of this kind, one sentence each; none if it is valid."""
+    problems = _findings(values, kind)
     # pydantic looks at how keys go together only where each is valid by itself: look again without the wrong ones
     wrong = {problem["loc"][0] for problem in problems if problem["loc"]}
     if wrong and wrong.isdisjoint({"setting", "objectives", "orders"}):
         needed = {"model_name_or_path": "any", "output_dir": "any"}
         rest = needed | {key: value for key, value in values.items() if key not in wrong}
-        problems += [problem for problem in _findings(rest) if not problem["loc"]]
-    return [_sentence(problem) for problem in problems]
+        problems += [problem for problem in _findings(rest, kind) if not problem["loc"]]
+    return [_sentence(problem, kind) for problem in problems]
 
 
 def bulleted(problems: Sequence[str]) -> str:
@@ -57,15 +57,15 @@ def bulleted(problems: Sequence[str]) -> str:
     return "\n".join([f"{len(ended)} problems.", *(f"  - {text}" for text in ended[:MAX_LISTED]), *more])
 
 
-def _findings(values: Mapping[str, Any]) -> list[ErrorDetails]:
+def _findings(values: Mapping[str, Any], kind: type[Keys]) -> list[ErrorDetails]:
     try:
-        Study.model_validate(values)
+        kind.model_validate(values)
     except ValidationError as error:
         return error.errors()
     return []
 
 
-def _sentence(problem: ErrorDetails) -> str:
+def _sentence(problem: ErrorDetails, kind: type[Keys]) -> str:
     place = [str(part) for part in problem["loc"]]
     tag = place.pop(2) if _has_format(place) else None
     # tags of other unions, and pydantic's word for the key itself, are no keys of the user's either
@@ -75,9 +75,9 @@ def _sentence(problem: ErrorDetails) -> str:
         case "extra_forbidden" if "(paths)" in place:
             return f"{key} is not expected; expected train and eval"
         case "extra_forbidden":
-            return _unknown_key(key, own[-1], tag)
+            return _unknown_key(key, own[-1], tag, kind)
         case "missing":
-            return f"{key} is missing; expected a value{_described(key)}"
+            return f"{key} is missing; expected a value{_described(key, kind)}"
         case "union_tag_not_found":
             return f"{key}.format is missing; expected one of {', '.join(_formats())}"
         case "union_tag_invalid":
@@ -85,7 +85,7 @@ def _sentence(problem: ErrorDetails) -> str:
             near = _nearest(found, _formats())
             return f"{key}.format = {brief(found, MAX_VALUE)}; expected one of {', '.join(_formats())}{near}"
         case "invalid_key":
-            return f"{key} is not a key of a study; expected text"
+            return f"{key} is not a key of {_a(kind)}; expected text"
     if place[-1:] == ["[key]"] and problem["type"] != "value_error":
         return f"{key} is not expected; {_expectation(problem)}"
     return _wrong_value(key, problem) + _OTHER_KINDS.get(place[-1] if place else "", "")
@@ -109,12 +109,13 @@ def _expectation(problem: ErrorDetails) -> str:
     return message[0].lower() + message[1:]
 
 
-def _unknown_key(key: str, name: str, tag: str | None) -> str:
-    known = _keys_of_format(tag) if tag else list(Study.model_fields)
-    kind = f"an objective of format {tag}" if tag else "a study"
-    told = answer(name, of_objective=tag is not None)
+def _unknown_key(key: str, name: str, tag: str | None, kind: type[Keys]) -> str:
+    known = _keys_of_format(tag) if tag else list(kind.model_fields)
+    of = f"an objective of format {tag}" if tag else _a(kind)
+    # other tools' words for how to train mean nothing where nothing is trained
+    told = answer(name, of_objective=tag is not None) if tag or issubclass(kind, InputKeys) else None
     rest = f"; {told}" if told else _nearest(name, known) or f"; expected one of {', '.join(known)}"
-    return f"{key} is not a key of {kind}{rest}"
+    return f"{key} is not a key of {of}{rest}"
 
 
 def _nearest(name: Any, known: Sequence[str]) -> str:
@@ -122,8 +123,14 @@ def _nearest(name: Any, known: Sequence[str]) -> str:
     return f".{near}" if near else ""
 
 
-def _described(key: str) -> str:
-    field = Study.model_fields.get(key)
+def _a(kind: type[Keys]) -> str:
+    """`a study`, `an audit`."""
+    name = kind.__name__.lower()
+    return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
+
+
+def _described(key: str, kind: type[Keys]) -> str:
+    field = kind.model_fields.get(key)
     return f" ({field.description})" if field and field.description else ""
 
 

@@ -5,23 +5,39 @@ from typing import Any
 
 import yaml
 
+from seqdpo.errors import ConfigError
 from seqdpo.files import read_mapping
 from seqdpo.layout import RunFiles
+from seqdpo.study.audit import Audit
 from seqdpo.study.config import Study
-from seqdpo.study.file import study_from
+from seqdpo.study.file import audit_from, study_from
 from seqdpo.study.flat import flat
 from seqdpo.study.keys import Keys
 
 #: Keys that do not change a stage that is already in the tree; a run may be continued with others.
-GROWING_KEYS = {"orders", "seeds", "placebo", "output_dir"}
+GROWING_KEYS = {"orders", "seeds", "placebo", "checkpoints", "output_dir"}
+
+
+def read_stored(folder: RunFiles) -> Study | Audit:
+    """Keys that an older release had are left out, those that it did not have take their default.
+
+    Raises: DataError if study.yaml cannot be read; ConfigError if it is neither a study nor an audit.
+    """
+    values = read_mapping(folder.study, yaml.safe_load)
+    if "checkpoints" in values:
+        return audit_from(_known(values, Audit), str(folder.study))
+    return study_from(_known(values, Study), str(folder.study))
 
 
 def read_study(folder: RunFiles) -> Study:
-    """Keys that an older release had are left out, those that it did not have take their default.
+    """The same of a folder whose stages can be trained.
 
-    Raises: DataError if study.yaml cannot be read; ConfigError if it is no study.
+    Raises: as `read_stored`; ConfigError for an audit.
     """
-    return study_from(_known(read_mapping(folder.study, yaml.safe_load)), str(folder.study))
+    found = read_stored(folder)
+    if isinstance(found, Audit):
+        raise ConfigError(f"{folder.root}: is an audit, which trained nothing; expected a study's run. Give another.")
+    return found
 
 
 def differing_keys(here: Keys, there: Keys) -> Iterator[tuple[str, Any, Any]]:
@@ -42,5 +58,5 @@ def joined(study: Study, other: Study) -> Study:
     return Study.model_validate(study.model_dump(mode="json") | tree)
 
 
-def _known(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in values.items() if key in Study.model_fields}
+def _known(values: Mapping[str, Any], kind: type[Keys]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if key in kind.model_fields}
