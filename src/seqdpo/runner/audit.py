@@ -14,7 +14,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from seqdpo.errors import Problems
-from seqdpo.files import file_hash, file_hashes, write_sealed, write_table, write_text
+from seqdpo.files import file_hash, file_hashes, write_json, write_sealed, write_table, write_text
 from seqdpo.layout import NODE_FILE
 from seqdpo.measure.movement import joined_factors, movement_between, weight_norms
 from seqdpo.measure.scores import PairLogps, pair_logps
@@ -83,7 +83,7 @@ def run_audit(audit: Audit, board: Board) -> RunFolder:
             folder.log("audit_began", identity=inputs.identity)
             write_text(folder.study, study_yaml(_written(audit, inputs)))
             write_table(folder.pairs, pairs_table(inputs.preferences))
-            write_sealed(folder.dropped, inputs.preferences.accounts())
+            write_json(folder.dropped, inputs.preferences.accounts())
             if waiting:
                 _Scoring(folder, inputs, board).score(waiting)
             write_sealed(folder.manifest, _manifest(folder, inputs))
