@@ -129,7 +129,7 @@ SPECIAL: dict[str, dict[str, Any]] = {
     },
     "xlm": {"emb_dim": 64},
     "xlstm": {"num_blocks": 2},
-    "zamba": {"num_hidden_layers": 6, "attn_layer_period": 3, "attn_layer_offset": 2, "n_mamba_heads": 2},
+    "zamba": {"num_hidden_layers": 6, "attn_layer_period": 3, "attn_layer_offset": 2, "n_mamba_heads": 2, **_ZAMBA},
     "zamba2": {"layers_block_type": ["mamba", "hybrid", "mamba", "hybrid"], "num_hidden_layers": 4, **_ZAMBA},
     "zaya": {"num_experts_per_tok": 1},
 }
@@ -393,7 +393,8 @@ def page(rows: list[dict[str, Any]]) -> str:
     outcomes = [one["outcome"] for one in rows]
     counts = ", ".join(f"{outcomes.count(name)} {name}" for name in sorted(set(outcomes)))
     versions = f"torch {torch.__version__}, transformers {transformers.__version__}, peft {peft.__version__}"
-    lines = [f"{len(rows)} families with {versions}: {counts}.", "", *_table(RIGHT, rows, _right)]
+    run = f"{len(rows)} of {len(families())} families were run with {versions}: {counts}."
+    lines = [run, "", *_table(RIGHT, rows, _right)]
     return "\n".join([*lines, "", *_table(OTHERS, [one for one in rows if one["outcome"] != "right"], _other)])
 
 
