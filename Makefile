@@ -3,13 +3,18 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint check clean
+.PHONY: demo test test-lower lint check clean
 
 demo: $(VENV)/.demo  ## run the four lab settings, both orders, into runs/demo
 	$(BIN)/seqdpo demo
 
 test: $(VENV)/.test  ## run the tests
 	$(BIN)/pytest -W error -n auto --dist loadfile
+
+test-lower:  ## the tests at the lower bounds of pyproject.toml, in an environment of its own
+	$(PYTHON) -m venv $(VENV)-lower
+	$(VENV)-lower/bin/pip install --quiet -c constraints-lower.txt -e '.[test]'
+	$(VENV)-lower/bin/pytest -n auto --dist loadfile
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
