@@ -8,7 +8,6 @@ from seqdpo.errors import ConfigError, DataError, SeqdpoError
 from seqdpo.files import read_sealed
 from seqdpo.layout import NODE_FILE, check_manifest_hash
 from seqdpo.runner.folder import RunFolder
-from seqdpo.runner.records import stored_manifest
 from seqdpo.study.keys import Keys
 from seqdpo.study.stored import differing_keys, read_study
 
@@ -36,8 +35,11 @@ def check_continuation(folder: RunFolder, study: Keys, identity: dict[str, Any])
 
 
 def _different_keys(folder: RunFolder, study: Keys) -> Iterator[str]:
+    manifest: dict[str, Any] = {}
+    with suppress(DataError):
+        manifest = read_sealed(folder.manifest)
     try:
-        check_manifest_hash(folder.study, folder, stored_manifest(folder))
+        check_manifest_hash(folder.study, folder, manifest)
         earlier = read_study(folder)
     except SeqdpoError:
         return
