@@ -3,11 +3,15 @@
 benchmarks/faults/corruptions.py does the same to every file, with every command, and follows each remedy.
 """
 
+import random
 import shutil
 from pathlib import Path
 
 import pytest
 
+from seqdpo.errors import DataError
+from seqdpo.files import read_sealed
+from seqdpo.layout import check_manifest_hash
 from seqdpo.runner.findings import write_findings
 from seqdpo.runner.folder import RunFolder
 
@@ -70,3 +74,18 @@ def test_what_was_derived_is_derived_again(analysed, tmp_path, seqdpo, monkeypat
     write_findings(RunFolder(Path("run")))
     for derived in ("results.json", "scores.parquet", "movement.parquet"):
         assert (Path("run") / derived).read_bytes() == (analysed.root / derived).read_bytes()
+
+
+def test_no_flipped_bit_of_the_scores_passes_unseen(analysed, tmp_path):
+    shutil.copytree(analysed.root, tmp_path / "run")
+    folder, generator = RunFolder(tmp_path / "run"), random.Random(0)
+    manifest, content = read_sealed(folder.manifest), folder.scores.read_bytes()
+    for _ in range(100):
+        bit = generator.randrange(8 * len(content))
+        spoilt = bytearray(content)
+        spoilt[bit // 8] ^= 1 << bit % 8
+        folder.scores.write_bytes(spoilt)
+        with pytest.raises(DataError, match=r"scores.parquet: checksum = .*seqdpo analyse"):
+            check_manifest_hash(folder.scores, folder, manifest)
+    folder.scores.write_bytes(content)
+    check_manifest_hash(folder.scores, folder, manifest)

@@ -12,6 +12,7 @@ import pytest
 
 from seqdpo.analysis.schema import SCHEMA_VERSION
 from seqdpo.errors import ConfigError, DataError
+from seqdpo.files import read_sealed, write_sealed
 from seqdpo.runner.findings import write_findings
 from seqdpo.runner.folder import RunFolder
 
@@ -91,6 +92,18 @@ def test_a_manifest_that_is_gone_or_spoilt_is_written_anew_from_the_stages(older
         older_run.manifest.write_text(content)
     write_findings(older_run)
     assert json.loads(older_run.manifest.read_text())["identity"] == identity
+
+
+def test_a_base_of_another_run_is_not_taken_for_this_one(analysed, tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    shutil.copytree(analysed.root, folder.root)
+    record = folder.stage(None) / "node.json"
+    values = read_sealed(record)
+    write_sealed(record, values | {"identity": values["identity"] | {"data": "0" * 16}})
+    before = folder.manifest.read_bytes()
+    with pytest.raises(DataError, match=r"base/node.json: is of another run.*Move .*stages/base away and run again"):
+        write_findings(folder)
+    assert folder.manifest.read_bytes() == before
 
 
 def test_an_unfinished_run_is_refused_with_what_is_left(older_run):

@@ -331,6 +331,15 @@ def test_a_stage_of_other_keys_is_refused_by_name(finished, tmp_path):
         run(tmp_path / "run")
 
 
+def test_a_base_of_another_study_is_refused_by_name(finished, tmp_path):
+    shutil.copytree(finished[0].root, tmp_path / "run")
+    record = tmp_path / "run/stages/base/node.json"
+    values = read_sealed(record)
+    write_sealed(record, values | {"identity": values["identity"] | {"keys": "0" * 16}})
+    with pytest.raises(DataError, match=r"stages/base/node.json: keys = 0+; .*Move .*stages/base away and run again"):
+        run(tmp_path / "run")
+
+
 def test_a_stage_trained_from_another_checkpoint_is_refused(finished, tmp_path):
     shutil.copytree(finished[0].root, tmp_path / "run")
     record = tmp_path / "run/stages/seed0.first.second/node.json"

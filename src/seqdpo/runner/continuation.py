@@ -1,12 +1,13 @@
 """May a run be continued in a folder? Only with the same study, model and data."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 from seqdpo.errors import ConfigError, DataError, SeqdpoError
-from seqdpo.layout import check_manifest_hash
+from seqdpo.files import read_sealed
+from seqdpo.layout import NODE_FILE, check_manifest_hash
 from seqdpo.runner.folder import RunFolder
-from seqdpo.runner.records import stored_manifest
 from seqdpo.study.keys import Keys
 from seqdpo.study.stored import differing_keys, read_stored
 
@@ -34,8 +35,11 @@ def check_continuation(folder: RunFolder, study: Keys, identity: dict[str, Any])
 
 
 def _different_keys(folder: RunFolder, study: Keys) -> Iterator[str]:
+    manifest: dict[str, Any] = {}
+    with suppress(DataError):
+        manifest = read_sealed(folder.manifest)
     try:
-        check_manifest_hash(folder.study, folder, stored_manifest(folder))
+        check_manifest_hash(folder.study, folder, manifest)
         earlier = read_stored(folder)
     except SeqdpoError:
         return
@@ -44,12 +48,15 @@ def _different_keys(folder: RunFolder, study: Keys) -> Iterator[str]:
 
 
 def _different_inputs(folder: RunFolder, identity: dict[str, Any]) -> Iterator[str]:
-    try:
-        there = stored_manifest(folder)["identity"] or {}
-    except DataError:
-        return
-    for name, value in there.items():
-        if name in identity and identity[name] != value:
-            yield (
-                f"the {name.replace('_', ' ')} is another one: {str(identity[name])[:16]} here, {str(value)[:16]} there"
-            )
+    """Inputs of which neither the manifest nor the base's record says what is here; one of the two may be spoilt."""
+    recorded = list(_identities(folder))
+    for name, value in identity.items():
+        there = [one[name] for one in recorded if name in one]
+        if there and value not in there:
+            yield f"the {name.replace('_', ' ')} is another one: {str(value)[:16]} here, {str(there[0])[:16]} there"
+
+
+def _identities(folder: RunFolder) -> Iterator[dict[str, Any]]:
+    for path in (folder.manifest, folder.stage(None) / NODE_FILE):
+        with suppress(DataError):
+            yield read_sealed(path).get("identity") or {}

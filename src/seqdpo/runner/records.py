@@ -86,18 +86,29 @@ def read_record(
 def stored_manifest(folder: RunFolder) -> dict[str, Any]:
     """manifest.json; where it is gone, spoilt or another run's, what the base's record says of the run.
 
-    Raises: DataError if that cannot be read either.
+    Raises: DataError if that cannot be read either, or is itself another run's.
     """
-    record = read_sealed(folder.stage(None) / NODE_FILE)
+    path = folder.stage(None) / NODE_FILE
+    record = read_sealed(path)
     known = {name: record.get(name) for name in ("identity", "environment", "engine")}
     try:
         manifest = read_sealed(folder.manifest)
     except DataError:
         manifest = {}
     there, here = manifest.get("identity") or {}, known["identity"] or {}
-    if not manifest or any(there[name] != here[name] for name in there.keys() & here.keys()):
-        return {"schema_version": MANIFEST_VERSION, **known, "parameters": None, "notes": {}}
-    return manifest
+    if manifest and all(there[name] == here[name] for name in there.keys() & here.keys()):
+        return manifest
+    if manifest and _is_of_this_study(folder, manifest):
+        raise DataError(
+            f"{path}: is of another run than {folder.manifest.name} and {folder.study.name}; expected the same. Move "
+            f"{path.parent} away and run again."
+        )
+    return {"schema_version": MANIFEST_VERSION, **known, "parameters": None, "notes": {}}
+
+
+def _is_of_this_study(folder: RunFolder, manifest: Mapping[str, Any]) -> bool:
+    hashes = manifest.get("files") or {}
+    return folder.study.is_file() and hashes.get(folder.study.name) == file_hash(folder.study)
 
 
 def adapter_hash(folder: RunFolder, node: Node | None) -> str | None:

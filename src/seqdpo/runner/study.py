@@ -211,14 +211,17 @@ def logged(folder: RunFolder, board: Board) -> Iterator[None]:
         raise
     except (RunError, torch.OutOfMemoryError, OSError) as error:
         folder.log("run_failed", error=str(error))
-        hint = (
-            " One pair alone does not fit: lower max_length, or set gradient_checkpointing: true."
-            if isinstance(error, torch.OutOfMemoryError)
-            else ""
-        )
-        raise RunError(f"{error}{hint}\nLog: {folder.events}") from error
+        raise RunError(f"{error}{_hint(error)}\nLog: {folder.events}") from error
     except BaseException as error:
         folder.log("run_failed", error=repr(error))
         raise
     finally:
         logger.removeHandler(warnings)
+
+
+def _hint(error: Exception) -> str:
+    if isinstance(error, torch.OutOfMemoryError):
+        return " One pair alone does not fit: lower max_length, or set gradient_checkpointing: true."
+    if isinstance(error, OSError):
+        return " Finished stages are safe: mend that, and run the same command again to go on after them."
+    return ""
