@@ -14,7 +14,7 @@ def how_to_test(study: Record, controls: str) -> str:
     """What would tell a change from run noise; `controls` as a study asks for so many control stages."""
     if study.get("kind") == "audit":
         return (
-            f"an audit has no control stages: train both stages again with seqdpo run and {controls} to tell it from "
+            f"an audit has no control stages: train the stages again with seqdpo run and {controls} to tell it from "
             "run noise"
         )
     return f"run again with {controls} to tell it from run noise"

@@ -71,7 +71,8 @@ class Audit(VerdictKeys, DataKeys, TextKeys, ModelKeys):
     def _check_objective(self, name: str, where: str) -> None:
         if name not in self.objectives:
             near = did_you_mean(name, self.objectives)
-            raise ValueError(f"{where}: {name!r} is no objective; expected {listed(self.objectives)}.{near}")
+            hint = f".{near}" if near else ""
+            raise ValueError(f"{where}: {name!r} is no objective; expected {listed(self.objectives)}{hint}")
 
     def nodes(self) -> list[Node]:
         """The stages that left the checkpoints, parents first."""

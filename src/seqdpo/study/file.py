@@ -17,7 +17,8 @@ from seqdpo.study.problems import MAX_VALUE, bulleted, problems_of
 from seqdpo.wording import brief
 
 _File = TypeVar("_File", bound=Keys)
-CORRECT_IT = "Correct it. What each key means is shown by:"
+CORRECT_STUDY = "Correct it. What each key means is shown by: seqdpo init hh-rlhf --output -"
+CORRECT_AUDIT = "Correct it. docs/audit.md says what each key means."
 
 
 def load_study(path: str | Path, flags: Sequence[str] = (), **keys: Any) -> Study:
@@ -61,12 +62,12 @@ def audit_of(arguments: Sequence[str], checkpoints: Sequence[str] = ()) -> Audit
 
 def study_from(values: Mapping[str, Any], where: str) -> Study:
     """A checked study from plain values; `where` names them in messages."""
-    return _checked(Study, values, f"{CORRECT_IT} seqdpo init hh-rlhf --output -", where)
+    return _checked(Study, values, CORRECT_STUDY, where)
 
 
 def audit_from(values: Mapping[str, Any], where: str) -> Audit:
     """A checked audit from plain values; `where` names them in messages."""
-    return _checked(Audit, values, f"{CORRECT_IT} seqdpo audit --help", where)
+    return _checked(Audit, values, CORRECT_AUDIT, where)
 
 
 def _checked(kind: type[_File], values: Mapping[str, Any], remedy: str, where: str) -> _File:
