@@ -23,6 +23,7 @@ import yaml
 from filelock import FileLock
 
 from seqdpo import cli
+from seqdpo.files import read_sealed, write_sealed
 from seqdpo.preferences.sources import library
 
 MAX_LINES = 24  # one screen
@@ -752,9 +753,10 @@ def output_dir_holds_another_study(bench):
 @kind("output_dir = 'out': holds another study", "the data is another one")
 def output_dir_holds_a_study_of_other_data(bench):
     run = bench.copied_run()
-    manifest = json.loads((run / "manifest.json").read_text())
-    manifest["identity"]["data"] = "0123456789abcdef"
-    (run / "manifest.json").write_text(json.dumps(manifest))
+    for name in ("manifest.json", "stages/base/node.json"):
+        record = read_sealed(run / name)
+        record["identity"]["data"] = "0123456789abcdef"
+        write_sealed(run / name, record)
     return ["run", bench.study()]
 
 

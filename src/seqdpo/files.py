@@ -19,11 +19,11 @@ import pyarrow.parquet as pq
 import yaml
 
 from seqdpo.errors import ConfigError, DataError
+from seqdpo.values import MOST_VALUES, holds_too_much
 from seqdpo.wording import first_line
 
 REMEDY = "Run the study again: finished stages are kept, and this file is written anew."
 
-MOST_VALUES = 1_000_000  # of a record of a run, or of a study
 #: Under this key a record holds the checksum of all others.
 _SEAL = "checksum"
 #: The temporary names of this module, by the process that writes.
@@ -203,19 +203,6 @@ def read_mapping(path: Path, parse: Callable[[str], Any]) -> Mapping[str, Any]:
     if not isinstance(value, dict):
         raise DataError(f"{path}: holds {str(value)[:40]!r}; expected keys with values. {REMEDY}")
     return value
-
-
-def holds_too_much(value: Any) -> bool:
-    """Whether lists and mappings hold more than MOST_VALUES, as a few YAML aliases of aliases do."""
-    waiting, seen = [value], 0
-    while waiting and seen <= MOST_VALUES:
-        one = waiting.pop()
-        seen += 1
-        if isinstance(one, dict):
-            waiting += one.values()
-        elif isinstance(one, list):
-            waiting += one
-    return seen > MOST_VALUES
 
 
 @contextmanager

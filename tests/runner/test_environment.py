@@ -12,7 +12,7 @@ MEGABYTE = 2**20
 
 
 def test_a_meter_counts_from_where_it_began():
-    """300 MB held and given back before the second meter began are not in what it says; 50 MB since are."""
+    """300 MB held and given back before the second meter began are not in what it says; 200 MB since are."""
     before = environment.peak_memory_meter()
     if before() is None:
         pytest.skip("this system only tells the peak of the whole process")
@@ -22,8 +22,8 @@ def test_a_meter_counts_from_where_it_began():
     after = environment.peak_memory_meter()
     begun = after()
     assert begun < start + 100 * MEGABYTE
-    np.ones(50 * MEGABYTE, dtype=np.uint8)
-    assert after() > begun + 40 * MEGABYTE
+    np.ones(200 * MEGABYTE, dtype=np.uint8)
+    assert after() > begun + 40 * MEGABYTE  # the allocator may have kept some of what was given back
 
 
 def test_where_the_peak_cannot_be_reset_nothing_is_said(monkeypatch, tmp_path):

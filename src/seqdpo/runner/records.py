@@ -90,7 +90,9 @@ def stored_manifest(folder: RunFolder) -> dict[str, Any]:
     """
     path = folder.stage(None) / NODE_FILE
     record = read_sealed(path)
-    known = {name: record.get(name) for name in ("identity", "environment", "engine")}
+    known = {
+        name: record.get(name) for name in ("identity", "environment", "engine", "without_gradient", "model_notes")
+    }
     try:
         manifest = read_sealed(folder.manifest)
     except DataError:

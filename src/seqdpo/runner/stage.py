@@ -48,7 +48,7 @@ def score_base(bench: Bench) -> None:
     for name in bench.trained:
         bench.train_logps(None, name)
     scores = {name: bench.scored_by_base(objective.eval) for name, objective in bench.preferences.objectives.items()}
-    _write_node(bench, None, scores, {})
+    _write_node(bench, None, scores, of_trial(bench))
 
 
 def train(bench: Bench, node: Node) -> None:
@@ -106,6 +106,11 @@ def title(node: Node | None) -> str:
 def notes(bench: Bench, node: Node | None) -> list[str]:
     """What a reader of a node's results has to know beforehand."""
     return [] if node is None else stage_notes(node, bench.preferences, bench.keys)
+
+
+def of_trial(bench: Bench) -> dict[str, Any]:
+    """What the trial of the adapter found: weights where no text reaches, and what is to be said of the model."""
+    return {"without_gradient": bench.trial.idle, "model_notes": bench.trial.notes}
 
 
 def scores_of(scores: dict[str, PairLogps], preferences: Preferences) -> pa.Table:

@@ -30,7 +30,7 @@ from seqdpo.runner.folder import LOG, RunFolder, check_output_dir
 from seqdpo.runner.inputs import read_preferences, with_model_path
 from seqdpo.runner.records import MANIFEST_VERSION, stage_identity, stored_manifest
 from seqdpo.runner.schedule import unfinished
-from seqdpo.runner.stage import title
+from seqdpo.runner.stage import of_trial, title
 from seqdpo.runner.work import base_work, stage_work
 from seqdpo.screen import Screen
 from seqdpo.study.checkpoints import Node
@@ -166,23 +166,18 @@ def _write_inputs(folder: RunFolder, study: Study, inputs: Inputs, bench: Bench 
 
 def _manifest(folder: RunFolder, inputs: Inputs, bench: Bench | None) -> dict[str, Any]:
     """A finished run keeps what is known of the machine that ran it."""
-    ran = stored_manifest(folder) if bench is None else _ran_by(bench, inputs)
+    ran = stored_manifest(folder) if bench is None else _ran_by(bench)
     return {
         **ran,
         "schema_version": MANIFEST_VERSION,
         "identity": inputs.identity,
+        "parameters": {**inputs.parameters._asdict(), "percent": inputs.parameters.percent},
         "notes": inputs.preferences.notes,
     }
 
 
-def _ran_by(bench: Bench, inputs: Inputs) -> dict[str, Any]:
-    counted = {**inputs.parameters._asdict(), "percent": inputs.parameters.percent}
-    return {
-        "environment": environment(),
-        "engine": bench.engine,
-        "parameters": counted | {"without_gradient": bench.trial.idle},
-        "model_notes": bench.trial.notes,
-    }
+def _ran_by(bench: Bench) -> dict[str, Any]:
+    return {"environment": environment(), "engine": bench.engine, **of_trial(bench)}
 
 
 class _Warnings(logging.Handler):

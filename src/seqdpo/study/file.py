@@ -7,13 +7,13 @@ from typing import Any, TypeVar
 import yaml
 
 from seqdpo.errors import ConfigError
-from seqdpo.files import MOST_VALUES, holds_too_much
 from seqdpo.study.audit import Audit
 from seqdpo.study.checkpoints import typed
 from seqdpo.study.config import Study
 from seqdpo.study.keys import Keys
 from seqdpo.study.other_tools import answer
 from seqdpo.study.problems import MAX_VALUE, bulleted, problems_of
+from seqdpo.values import MOST_VALUES, holds_too_much
 from seqdpo.wording import brief
 
 _File = TypeVar("_File", bound=Keys)
