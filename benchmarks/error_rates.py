@@ -8,7 +8,7 @@ have two pairs, which share a part of both. One objective, one later stage, one 
 import argparse
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +18,7 @@ from seqdpo.analysis.cells import Cell, cells
 from seqdpo.analysis.margins import PairScores
 from seqdpo.analysis.panel import At, Panel
 from seqdpo.analysis.recipes import Runs, separation
-from seqdpo.analysis.schema import Tolerances
+from seqdpo.analysis.schema import Tolerances, Word
 from seqdpo.analysis.verdicts import verdicts
 
 GAIN = 0.65  # mean margin in SDs of the margins: an accuracy of 0.74, and 11.6% of the pairs flip between runs
@@ -62,8 +62,7 @@ def _pair_level(scenario: Scenario, n: int, draws: int) -> dict[str, Any]:
     for _ in range(draws):
         (cell,) = cells([simulated_panel(scenario, n, generator)])
         found[_verdict(cell)] += 1
-    words = ("STABLE", "DEGRADED", "POSITIVE TRANSFER", "REDISTRIBUTED", "MIXED", "INCONCLUSIVE", "UNDEFINED")
-    return {"scenario": scenario.name, "n": n} | {word: found[word] / draws for word in words}
+    return {"scenario": scenario.name, "n": n} | {word: found[word] / draws for word in get_args(Word)}
 
 
 def _verdict(cell: Cell) -> str:
