@@ -71,9 +71,30 @@ def main() -> None:
 
 
 @app.command(context_settings=PASS_FLAGS_ON)
-def run(arguments: StudyArguments) -> None:
+def run(
+    arguments: StudyArguments,
+    prepare: Annotated[
+        bool, typer.Option("--prepare", help="Only make the run folder ready for seqdpo stage; train nothing.")
+    ] = False,
+) -> None:
     """Run a study; run it again to continue after the last finished stage."""
-    _run(_study(arguments))
+    study = _study(arguments)
+    if prepare:
+        _prepare(study)
+    else:
+        _run(study)
+
+
+@app.command()
+def stage(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder that `seqdpo run --prepare` made ready.")],
+    node: Annotated[str, typer.Argument(metavar="NODE", help="As `seqdpo plan --format json` names it.")],
+) -> None:
+    """Run one stage of a study in a process of its own; several may work in one run folder."""
+    from seqdpo.run.worker import Worker
+
+    if not Worker(run, _note).run(node):
+        _note(f"{node}: was done before")
 
 
 @app.command()
@@ -130,16 +151,31 @@ def check(
 
 
 @app.command(context_settings=PASS_FLAGS_ON)
-def plan(arguments: StudyArguments) -> None:
+def plan(
+    arguments: StudyArguments,
+    form: Annotated[
+        Literal["table", "json", "make"],
+        typer.Option("--format", help="json and make: the stages with what each needs, to run them elsewhere."),
+    ] = "table",
+) -> None:
     """Show the tree of stages, pairs, tokens, parameters, memory and time; runs nothing."""
     study = _study(arguments)
+    from seqdpo.run.plan_formats import plan_json, plan_make
+
+    if form == "make":
+        console.out(plan_make(study, arguments), end="", highlight=False)
+        return
     from seqdpo.report.terminal import print_plan
     from seqdpo.run.inputs import read_preferences, with_model_path
     from seqdpo.run.plan import plan_study
 
     study = with_model_path(study, _note)
     preferences, _ = read_preferences(study, _note)
-    print_plan(console, study, preferences, plan_study(study, preferences))
+    found = plan_study(study, preferences)
+    if form == "json":
+        console.out(plan_json(study, found), end="", highlight=False)
+    else:
+        print_plan(console, study, preferences, found)
 
 
 @app.command()
@@ -292,6 +328,15 @@ def env() -> None:
     from seqdpo.run.environment import environment
 
     print_environment(console, environment())
+
+
+def _prepare(study: Study) -> None:
+    from seqdpo.run.board import board_for
+    from seqdpo.run.study import prepare_run
+
+    with board_for(errors) as board:
+        folder = prepare_run(study, board)
+    console.print(f"{folder.root}/ is ready for seqdpo stage", highlight=False, markup=False, soft_wrap=True)
 
 
 def _run(study: Study) -> None:

@@ -38,6 +38,7 @@ class Bench:
     base: PreTrainedModel
     engine: str  # what `choose_engine` said
     progress: Progress
+    say: Callable[[str], None]
     base_logps: BaseLogps
     environment: dict[str, Any] = field(default_factory=environment)
     weight_norms: dict[str, float] = field(init=False)
@@ -97,7 +98,7 @@ def make_bench(
     engine = choose_engine(base, preferences.longest, keys.lora_target_modules)
     say(f"engine: {engine}")
     base_logps = BaseLogps(base, identity["model"], engine, keys.tokens_per_batch, say)
-    return Bench(keys, folder, preferences, trained, identity, base, engine, progress, base_logps)
+    return Bench(keys, folder, preferences, trained, identity, base, engine, progress, say, base_logps)
 
 
 def _finite(logps: PairLogps, pairs: list[PreparedPair], checkpoint: str) -> PairLogps:

@@ -46,6 +46,7 @@ def write_findings(folder: RunFolder) -> None:
     manifest = _manifest(folder)
     tables = (folder.scores, *(folder.root / f"{name}.parquet" for name in STAGE_TABLES))
     written = (folder.study, folder.pairs, folder.dropped, *tables, folder.results)
+    manifest["engine"] = manifest.get("engine") or _base_record(folder).get("engine")
     manifest["files"] = {path.relative_to(folder.root).as_posix(): file_hash(path) for path in written}
     write_json(folder.manifest, manifest)
 
@@ -87,9 +88,13 @@ def _manifest(folder: RunFolder) -> dict[str, Any]:
     try:
         return read_mapping(folder.manifest, json.loads)
     except DataError:
-        record = read_mapping(folder.stage(None) / NODE_FILE, json.loads)
+        record = _base_record(folder)
         known = {name: record.get(name) for name in ("identity", "environment")}
         return {"schema_version": MANIFEST_VERSION, **known, "engine": None, "parameters": None, "notes": {}}
+
+
+def _base_record(folder: RunFolder) -> dict[str, Any]:
+    return read_mapping(folder.stage(None) / NODE_FILE, json.loads)
 
 
 def _scores_of(folder: RunFolder, node: Node | None) -> pa.Table:

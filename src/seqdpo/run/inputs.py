@@ -2,19 +2,21 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from seqdpo.cache import cache_dir
 from seqdpo.errors import ConfigError, DataError, Problems
 from seqdpo.lab import preferences as lab_preferences
 from seqdpo.lab.model import lab_model_path
 from seqdpo.policy.checks import check_weight_files
-from seqdpo.policy.load import count_parameters, load_config, load_tokenizer
+from seqdpo.policy.load import ParameterCount, count_parameters, load_config, load_tokenizer, model_hash
 from seqdpo.preferences.pairs import Candidates
 from seqdpo.preferences.prepare import Preferences, prepare
 from seqdpo.preferences.sources import read_candidates
 from seqdpo.preferences.tokens import Tokeniser
 from seqdpo.run.continuation import check_continuation
 from seqdpo.run.folder import RunFolder, check_output_dir
+from seqdpo.run.records import stage_identity
 from seqdpo.study.config import Study
 from seqdpo.study.objectives import LabObjective, Objective
 
@@ -22,6 +24,26 @@ from seqdpo.study.objectives import LabObjective, Objective
 LAB = "lab"
 
 Progress = Callable[[str], None]
+
+
+class Inputs(NamedTuple):
+    """All that a study is made from, read and found right; no weights."""
+
+    study: Study  # its model's path resolved
+    parameters: ParameterCount
+    preferences: Preferences
+    identity: dict[str, Any]
+
+
+def read_inputs(study: Study, progress: Progress) -> Inputs:
+    """Raises: ConfigError and DataError for whatever is wrong with the model's files, the data or the template."""
+    resolved = with_model_path(study, progress)
+    parameters = count_parameters(resolved)
+    check_weight_files(resolved)
+    preferences, _ = read_preferences(resolved, progress)
+    model = model_hash(resolved, progress)
+    identity = stage_identity(resolved, model, preferences.content_hash(), preferences.chat_template_hash)
+    return Inputs(resolved, parameters, preferences, identity)
 
 
 def with_model_path(study: Study, progress: Progress) -> Study:

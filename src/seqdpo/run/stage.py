@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from seqdpo.measure.movement import movement_table
 from seqdpo.measure.scores import PairLogps
@@ -13,10 +12,12 @@ from seqdpo.policy.adapters import loaded_adapter, save_adapter, trainable_polic
 from seqdpo.preferences.pairs import content_hash
 from seqdpo.preferences.prepare import Preferences
 from seqdpo.run.bench import Bench
+from seqdpo.run.claims import claimed
 from seqdpo.run.environment import peak_memory_bytes
-from seqdpo.run.files import file_hashes, folder_written_whole, write_json, write_table
+from seqdpo.run.files import file_hashes, folder_written_whole, host_name, write_json, write_table
 from seqdpo.run.folder import NODE_FILE, TRAINED_FILE
 from seqdpo.run.mechanism import gradient_trace, stage_forecast, stage_kl_and_path
+from seqdpo.run.node_log import node_log
 from seqdpo.run.records import adapter_hash, place_in_tree, read_record
 from seqdpo.study.checkpoints import BASE, Node, reference_of
 from seqdpo.tables import GRADIENTS_SCHEMA
@@ -25,21 +26,22 @@ from seqdpo.training.placebo import TrainingPairs, with_own_labels
 from seqdpo.training.stage import Step, train_stage
 
 
-def run_node(bench: Bench, node: Node | None) -> pa.Table | None:
-    """Does what is left of a node; its training steps, None of the base.
+def run_node(bench: Bench, node: Node | None) -> None:
+    """Does what is left of a node.
 
-    A stage that was trained before, but not measured to its end, is not trained again.
+    A stage that was trained before, but not measured to its end, is not trained again. What another process has done
+    while this one waited for it is taken as it is.
     """
-    if node is None:
-        score_base(bench)
-        return None
-    bench.folder.log("stage_began", checkpoint=node.checkpoint, seed=node.seed)
-    began = perf_counter()
-    if read_record(bench.folder, node, bench.identity, TRAINED_FILE) is None:
-        train(bench, node)
-    measure(bench, node)
-    bench.folder.log("stage_done", checkpoint=node.checkpoint, seed=node.seed, seconds=perf_counter() - began)
-    return pq.read_table(bench.folder.stage(node) / "train.parquet")
+    with claimed(bench.folder, node, bench.say):
+        if read_record(bench.folder, node, bench.identity) is not None:
+            return
+        with node_log(bench, node):
+            if node is None:
+                score_base(bench)
+                return
+            if read_record(bench.folder, node, bench.identity, TRAINED_FILE) is None:
+                train(bench, node)
+            measure(bench, node)
 
 
 def score_base(bench: Bench) -> None:
@@ -147,7 +149,8 @@ def _write_node(bench: Bench, node: Node | None, scores: dict[str, PairLogps], d
 def _record(bench: Bench, node: Node | None) -> dict[str, Any]:
     """What both records of a stage say of it."""
     of_stage = {} if node is None else _of_stage(bench, node)
-    return place_in_tree(node, bench.keys) | of_stage | {"identity": bench.identity, "environment": bench.environment}
+    made_with = {"identity": bench.identity, "engine": bench.engine, "environment": bench.environment}
+    return place_in_tree(node, bench.keys) | of_stage | {"host": host_name()} | made_with
 
 
 def _of_stage(bench: Bench, node: Node) -> dict[str, Any]:

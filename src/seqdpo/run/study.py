@@ -2,30 +2,27 @@
 
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, TypeAlias
 
 import torch
 
 import seqdpo
 from seqdpo.errors import DataError, RunError
-from seqdpo.policy.checks import check_weight_files
-from seqdpo.policy.load import ParameterCount, count_parameters, model_hash
-from seqdpo.preferences.prepare import Preferences
 from seqdpo.preferences.table import pairs_table
 from seqdpo.run.bench import Bench, make_bench
 from seqdpo.run.board import Board, Task
 from seqdpo.run.continuation import check_continuation
 from seqdpo.run.environment import environment
 from seqdpo.run.executors import here
+from seqdpo.run.failures import run_error
 from seqdpo.run.files import write_json, write_table, write_text
 from seqdpo.run.findings import MANIFEST_VERSION, write_findings
 from seqdpo.run.finished import read_mapping
 from seqdpo.run.folder import RunFolder, check_output_dir
-from seqdpo.run.inputs import read_preferences, with_model_path
-from seqdpo.run.records import stage_identity
+from seqdpo.run.inputs import Inputs, read_inputs
 from seqdpo.run.schedule import unfinished
 from seqdpo.run.stage import title
 from seqdpo.run.work import base_work, stage_work
@@ -33,52 +30,63 @@ from seqdpo.study.checkpoints import Node
 from seqdpo.study.config import Study
 from seqdpo.study.file import study_yaml
 
-
-class Inputs(NamedTuple):
-    """All that a study is made from, read and found right; no weights."""
-
-    study: Study  # its model's path resolved
-    parameters: ParameterCount
-    preferences: Preferences
-    identity: dict[str, Any]
+#: Runs nodes of a prepared folder in other processes: `seqdpo.run.executors` has them.
+Elsewhere: TypeAlias = Callable[[RunFolder, list[Node | None], Board], None]
 
 
-def run_study(study: Study, board: Board) -> RunFolder:
+def run_study(study: Study, board: Board, elsewhere: Elsewhere | None = None) -> RunFolder:
     """Runs a study, or what is left of it, and returns its folder. One that is finished loads no model.
 
-    Nothing is written before the study's model and data have been read and found right.
+    Stages run in this process, or `elsewhere`. Nothing is written before the study's model and data have been read
+    and found right.
 
     Raises: ConfigError and DataError for wrong input; RunError if the run could not go on (events.jsonl has it).
     """
-    folder = RunFolder(Path(study.output_dir))
-    check_output_dir(folder.root)
-    check_continuation(folder, study, {})  # what can be told before the data and the model are read
-    inputs = _read_inputs(study, board)
-    check_continuation(folder, study, inputs.identity)
-    bench = None if folder.root.is_dir() else _bench(inputs, folder, board)
+    folder, inputs = _read(study, board)
+    bench = None if elsewhere or folder.root.is_dir() else _bench(inputs, folder, board)
     with folder.locked():
-        check_continuation(folder, study, inputs.identity)
-        left = _unfinished(folder, inputs, board.message)
-        if left and bench is None:
+        left = _left(folder, study, inputs, board)
+        if left and elsewhere is None and bench is None:
             bench = _bench(inputs, folder, board)
         with _logged(folder, board):
-            _write_inputs(folder, study, inputs, bench)
-            if bench is not None:
-                _run_nodes(bench, inputs, left, board)
+            _write_inputs(folder, study, inputs, left, None if bench is None else bench.engine)
+            if left:
+                board.begin([Task(title(node), _units(inputs, node)) for node in left])
+                if bench is None:
+                    assert elsewhere is not None
+                    elsewhere(folder, left, board)
+                else:
+                    here.execute(bench, left, board)
                 _unfinished(folder, inputs, board.message)  # a parent that was made again is what its children had
             write_findings(folder)
             folder.log("run_done")
     return folder
 
 
-def _read_inputs(study: Study, board: Board) -> Inputs:
-    resolved = with_model_path(study, board.message)
-    parameters = count_parameters(resolved)
-    check_weight_files(resolved)
-    preferences, _ = read_preferences(resolved, board.message)
-    model = model_hash(resolved, board.message)
-    identity = stage_identity(resolved, model, preferences.content_hash(), preferences.chat_template_hash)
-    return Inputs(resolved, parameters, preferences, identity)
+def prepare_run(study: Study, board: Board) -> RunFolder:
+    """Makes a run folder ready for workers (`seqdpo.run.worker`); what is spoilt in it is set aside.
+
+    Raises: ConfigError and DataError for wrong input.
+    """
+    folder, inputs = _read(study, board)
+    with folder.locked():
+        left = _left(folder, study, inputs, board)
+        _write_inputs(folder, study, inputs, left, None)
+    return folder
+
+
+def _read(study: Study, board: Board) -> tuple[RunFolder, Inputs]:
+    folder = RunFolder(Path(study.output_dir))
+    check_output_dir(folder.root)
+    check_continuation(folder, study, {})  # what can be told before the data and the model are read
+    inputs = read_inputs(study, board.message)
+    check_continuation(folder, study, inputs.identity)
+    return folder, inputs
+
+
+def _left(folder: RunFolder, study: Study, inputs: Inputs, board: Board) -> list[Node | None]:
+    check_continuation(folder, study, inputs.identity)
+    return _unfinished(folder, inputs, board.message)
 
 
 def _bench(inputs: Inputs, folder: RunFolder, board: Board) -> Bench:
@@ -91,11 +99,6 @@ def _unfinished(folder: RunFolder, inputs: Inputs, say: Callable[[str], None]) -
     return unfinished(folder, inputs.study, inputs.identity, say)
 
 
-def _run_nodes(bench: Bench, inputs: Inputs, left: list[Node | None], board: Board) -> None:
-    board.begin([Task(title(node), _units(inputs, node)) for node in left])
-    here.execute(bench, left, board)
-
-
 def _units(inputs: Inputs, node: Node | None) -> float:
     study, preferences = inputs.study, inputs.preferences
     if node is None:
@@ -103,21 +106,23 @@ def _units(inputs: Inputs, node: Node | None) -> float:
     return stage_work(node, preferences, study).units(study)
 
 
-def _write_inputs(folder: RunFolder, study: Study, inputs: Inputs, bench: Bench | None) -> None:
+def _write_inputs(
+    folder: RunFolder, study: Study, inputs: Inputs, left: Sequence[Node | None], engine: str | None
+) -> None:
     folder.log("run_began", identity=inputs.identity)
     write_text(folder.study, study_yaml(study))
     write_table(folder.pairs, pairs_table(inputs.preferences))
     write_json(folder.dropped, inputs.preferences.accounts())
-    if bench is not None or not _has_manifest(folder):
-        write_json(folder.manifest, _manifest(inputs, bench))
+    if left or not _has_manifest(folder):
+        write_json(folder.manifest, _manifest(inputs, engine))
 
 
-def _manifest(inputs: Inputs, bench: Bench | None) -> dict[str, Any]:
+def _manifest(inputs: Inputs, engine: str | None) -> dict[str, Any]:
     return {
         "schema_version": MANIFEST_VERSION,
         "identity": inputs.identity,
         "environment": environment(),
-        "engine": None if bench is None else bench.engine,
+        "engine": engine,  # null: the workers choose it, and the base's record has it
         "parameters": {**inputs.parameters._asdict(), "percent": inputs.parameters.percent},
         "notes": inputs.preferences.notes,
         "files": {},  # filled in when the run is done
@@ -157,12 +162,7 @@ def _logged(folder: RunFolder, board: Board) -> Iterator[None]:
         raise
     except (RunError, torch.OutOfMemoryError, OSError) as error:
         folder.log("run_failed", error=str(error))
-        hint = (
-            " One pair alone does not fit: lower max_length, or set gradient_checkpointing: true."
-            if isinstance(error, torch.OutOfMemoryError)
-            else ""
-        )
-        raise RunError(f"{error}{hint}\nLog: {folder.events}") from error
+        raise run_error(error, folder.events) from error
     except BaseException as error:
         folder.log("run_failed", error=repr(error))
         raise

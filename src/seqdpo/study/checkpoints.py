@@ -11,6 +11,7 @@ from typing import NamedTuple, Self
 #: The name of the untrained model among the checkpoints.
 BASE = "base"
 _THEN = ">"
+_THEN_IN_A_SHELL = "/"  # no name of an objective has it
 _CONTROL = "~placebo"
 
 
@@ -84,6 +85,11 @@ def checkpoint_of(node: Node | None) -> str:
     return BASE if node is None else node.checkpoint
 
 
+def folder_name(node: Node | None) -> str:
+    """The name of a stage's folder; of the base's for None."""
+    return BASE if node is None else node.folder
+
+
 def order_name(order: tuple[str, ...]) -> str:
     """The objectives of an order as one name."""
     return _THEN.join(order) or BASE
@@ -92,6 +98,11 @@ def order_name(order: tuple[str, ...]) -> str:
 def parse_order(name: str) -> tuple[str, ...]:
     """The objectives of a name that `order_name` made."""
     return () if name == BASE else tuple(name.split(_THEN))
+
+
+def typed(name: str) -> str:
+    """A name as typed in a shell, which takes a bare `>` for itself: helpful/harmless is helpful>harmless."""
+    return name.replace(_THEN_IN_A_SHELL, _THEN)
 
 
 def reference_of(node: Node, reference: str) -> Node | None:

@@ -1,13 +1,13 @@
 """In this process, one node after another."""
 
 from collections.abc import Sequence
-
-import numpy as np
+from time import perf_counter
 
 from seqdpo.run.bench import Bench
 from seqdpo.run.board import Board
+from seqdpo.run.executors.account import node_began, node_done
 from seqdpo.run.schedule import ready
-from seqdpo.run.stage import run_node, title
+from seqdpo.run.stage import run_node
 from seqdpo.study.checkpoints import Node
 
 
@@ -15,8 +15,8 @@ def execute(bench: Bench, left: Sequence[Node | None], board: Board) -> None:
     """Runs the nodes that are left, parents first."""
     waiting = list(left)
     while waiting:
-        node = ready(waiting)[0]
-        board.start(title(node))
-        steps = run_node(bench, node)
-        board.finish("scored" if steps is None else f"loss {np.mean(steps['loss'].to_numpy()[-10:]):.3f}")
+        node, began = ready(waiting)[0], perf_counter()
+        node_began(bench.folder, board, node)
+        run_node(bench, node)
+        node_done(bench.folder, board, node, perf_counter() - began)
         waiting.remove(node)
