@@ -5,6 +5,7 @@ import os
 import sys
 import warnings
 from pathlib import Path
+from time import sleep
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -19,6 +20,7 @@ from seqdpo.wording import did_you_mean
 
 if TYPE_CHECKING:
     from seqdpo.run.folder import RunFolder
+    from seqdpo.run.study import Elsewhere
 
 KEYS_AS_FLAGS = "Every key of the study file is also a flag (--learning-rate 1e-5, --objectives.NAME.KEY VALUE)."
 
@@ -73,16 +75,25 @@ def main() -> None:
 @app.command(context_settings=PASS_FLAGS_ON)
 def run(
     arguments: StudyArguments,
+    executor: Annotated[Literal["here", "ray", "slurm"], typer.Option(help="Where the stages run.")] = "here",
+    address: Annotated[
+        str | None, typer.Option(help="Of a Ray cluster; auto: the one of this machine. Else one is started here.")
+    ] = None,
+    executor_args: Annotated[
+        str | None, typer.Option(metavar="NAME=VALUE,...", help="workers=4,num_gpus=1 or partition=gpu,time=480.")
+    ] = None,
     prepare: Annotated[
         bool, typer.Option("--prepare", help="Only make the run folder ready for seqdpo stage; train nothing.")
     ] = False,
 ) -> None:
-    """Run a study; run it again to continue after the last finished stage."""
+    """Run a study; run it again to continue where it stopped."""
     study = _study(arguments)
     if prepare:
         _prepare(study)
-    else:
-        _run(study)
+        return
+    from seqdpo.run.executors.choice import chosen_executor
+
+    _run(study, chosen_executor(executor, address, executor_args))
 
 
 @app.command()
@@ -148,6 +159,30 @@ def check(
     from seqdpo.run.inputs import check_study
 
     print_check(console, check_study(study, _note), show)
+
+
+@app.command()
+def status(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder: the output_dir of a study.")],
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Again every two seconds, until nobody works on it.")
+    ] = False,
+) -> None:
+    """Show how a run stands, also one that runs elsewhere: state, time, memory, host and device of each stage."""
+    from rich.live import Live
+
+    from seqdpo.run.folder import RunFolder
+    from seqdpo.run.status import run_status, status_board
+
+    found = run_status(RunFolder(run))
+    if not follow:
+        console.print(status_board(found))
+        return
+    with Live(status_board(found), console=console, auto_refresh=False) as live:
+        while not found.over:
+            sleep(2)
+            found = run_status(RunFolder(run))
+            live.update(status_board(found), refresh=True)
 
 
 @app.command(context_settings=PASS_FLAGS_ON)
@@ -339,13 +374,13 @@ def _prepare(study: Study) -> None:
     console.print(f"{folder.root}/ is ready for seqdpo stage", highlight=False, markup=False, soft_wrap=True)
 
 
-def _run(study: Study) -> None:
+def _run(study: Study, elsewhere: "Elsewhere | None" = None) -> None:
     from seqdpo.run.board import board_for
     from seqdpo.run.study import run_study
 
     try:
         with board_for(console) as board:
-            folder = run_study(study, board)
+            folder = run_study(study, board, elsewhere)
     except KeyboardInterrupt:
         errors.print("Interrupted. Run the same command again to continue.")
         raise  # typer ends with 130

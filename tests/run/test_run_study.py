@@ -34,10 +34,10 @@ class SilentBoard:
     def begin(self, tasks):
         self.tasks = tasks
 
-    def start(self, name):
+    def start(self, name, where):
         self.started.append(name)
 
-    def advance(self, units, pairs):
+    def advance(self, units, pairs, name=None):
         self.units += units
 
     def finish(self, note, name):

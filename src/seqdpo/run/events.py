@@ -14,10 +14,12 @@ def append_event(path: Path, event: str, **details: Any) -> None:
         file.write((b"\n" if torn else b"") + json.dumps(line, ensure_ascii=False).encode() + b"\n")
 
 
-def read_events(path: Path) -> list[dict[str, Any]]:
-    """The lines of a log that are whole; none where there is no log."""
+def read_events(path: Path, start: int = 0) -> list[dict[str, Any]]:
+    """The lines of a log that are whole, from a byte on; none where there is no log."""
     try:
-        lines = path.read_bytes().splitlines()
+        with path.open("rb") as file:
+            file.seek(start)
+            lines = file.read().splitlines()
     except OSError:
         return []
     return [event for event in map(_parsed, lines) if event]

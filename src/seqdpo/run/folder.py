@@ -119,6 +119,10 @@ class RunFolder:
         """The names of the stages' folders that some process works on."""
         return {path.name[1:].removesuffix(".lock") for path in self.root.glob("logs/.*.lock") if _is_held(path)}
 
+    def has_coordinator(self) -> bool:
+        """Whether some process holds the whole run now."""
+        return (self.root / ".lock").is_file() and _is_held(self.root / ".lock")
+
 
 def _is_held(path: Path) -> bool:
     lock = FileLock(path, timeout=0)

@@ -19,6 +19,7 @@ from seqdpo.run.folder import NODE_FILE, TRAINED_FILE
 from seqdpo.run.mechanism import gradient_trace, stage_forecast, stage_kl_and_path
 from seqdpo.run.node_log import node_log
 from seqdpo.run.records import adapter_hash, place_in_tree, read_record
+from seqdpo.run.saves import forget_saves, stage_saves
 from seqdpo.study.checkpoints import BASE, Node, reference_of
 from seqdpo.tables import GRADIENTS_SCHEMA
 from seqdpo.training.loss import reference_offsets
@@ -61,12 +62,14 @@ def train(bench: Bench, node: Node) -> None:
         pairs = training_pairs(bench, node)
         with trainable_policy(bench.base, bench.keys, parent, seed) as policy:
             trace = gradient_trace(policy, node, bench.preferences, bench.keys, bench.folder, bench.on_gradient)
-            steps = train_stage(policy, pairs, bench.keys, seed, lambda step: _on_step(bench, step), trace)
+            with stage_saves(bench, node, seed) as saves:
+                steps = train_stage(policy, pairs, bench.keys, seed, lambda step: _on_step(bench, step), trace, saves)
             save_adapter(policy, bench.keys, parent, path / "adapter")
         write_table(path / "train.parquet", steps)
         write_table(path / "gradients.parquet", GRADIENTS_SCHEMA.empty_table() if trace is None else trace.table)
         record = _record(bench, node) | {"seconds": round(perf_counter() - began, 3)}
         write_json(path / TRAINED_FILE, record | {"files": file_hashes(path)})
+    forget_saves(bench.folder, node)
 
 
 def measure(bench: Bench, node: Node) -> None:

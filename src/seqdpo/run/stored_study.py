@@ -10,9 +10,10 @@ from seqdpo.run.folder import RunFolder
 from seqdpo.study.config import Study
 from seqdpo.study.file import study_from
 from seqdpo.study.flat import flat
+from seqdpo.study.keys import SaveKeys
 
 #: Keys that do not change a stage that is already in the tree; a run may be continued with others.
-GROWING_KEYS = {"orders", "seeds", "placebo", "output_dir"}
+GROWING_KEYS = {"orders", "seeds", "placebo", "output_dir", *SaveKeys.model_fields}
 
 
 def read_study(folder: RunFolder) -> Study:

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import islice
 from typing import Protocol
 
 import numpy as np
@@ -21,6 +22,7 @@ from seqdpo.policy.logps import response_logps
 from seqdpo.study.keys import StageKeys
 from seqdpo.training.loss import dpo_losses, preference_logits
 from seqdpo.training.placebo import TrainingPairs
+from seqdpo.training.resume import Keeper, RunningStage, State
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,12 @@ class Observer(Protocol):
     def after_stage(self, steps_done: int) -> None:
         """Called once, after the last step."""
 
+    def state(self) -> State:
+        """What it has to remember from one step to the next."""
+
+    def restore(self, state: State) -> None:
+        """Goes on from what `state` gave, in another process."""
+
 
 def n_steps(n_pairs: int, keys: StageKeys) -> int:
     """Optimiser steps of a stage; the final short batch of an epoch is a step."""
@@ -63,8 +71,9 @@ def train_stage(
     seed: int,
     on_step: Callable[[Step], None],
     observer: Observer | None = None,
+    keeper: Keeper | None = None,
 ) -> pa.Table:
-    """Trains the policy in place; returns one row a step (the fields of `Step`).
+    """Trains the policy in place, on from where a keeper has it; returns one row a step (the fields of `Step`).
 
     The order of the pairs and any LoRA dropout depend on `seed` alone, with an observer as without.
 
@@ -84,13 +93,22 @@ def train_stage(
     steps: list[Step] = []
     with _training_mode(policy, keys), torch.random.fork_rng():
         torch.manual_seed(seed)
-        for epoch, indices in _step_indices(len(pairs.tokens), keys, seed):
+        running = RunningStage(parameters, optimizer, scheduler, [] if observer is None else [observer], steps)
+        kept = None if keeper is None else keeper.kept()
+        if kept is not None:
+            running.restore(kept)
+            steps.extend(Step(**step) for step in kept["steps"])
+            for step in steps:
+                on_step(step)
+        for epoch, indices in islice(_step_indices(len(pairs.tokens), keys, seed), len(steps), None):
             if observer is not None:
                 observer.before_step(len(steps), optimizer)
             step = _train_step(policy, parameters, optimizer, pairs, indices, keys, len(steps) + 1, epoch)
             scheduler.step()
             steps.append(step)
             on_step(step)
+            if keeper is not None:
+                keeper.after_step(running)
         if observer is not None:
             observer.after_stage(len(steps))
     return pa.Table.from_pylist([asdict(step) for step in steps])

@@ -9,8 +9,8 @@ from seqdpo.run.stage import title
 from seqdpo.study.checkpoints import Node, checkpoint_of
 
 
-def node_began(folder: RunFolder, board: Board, node: Node | None) -> None:
-    board.start(title(node))
+def node_began(folder: RunFolder, board: Board, node: Node | None, where: str = "") -> None:
+    board.start(title(node), where)
     folder.log("stage_began", **_place(node))
 
 
