@@ -272,6 +272,7 @@ def analyse(
     check_run_folder(folder)
     with folder.locked():
         write_findings(folder)
+        folder.log("analysed")
     _show_findings(folder)
 
 

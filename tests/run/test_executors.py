@@ -124,6 +124,19 @@ def test_arguments_of_executors_are_checked_before_anything_is_read():
         chosen_executor("here", None, "workers=2")
 
 
+def test_an_interruption_ends_the_workers(tmp_path, monkeypatch):
+    workers = Planned(RunFolder(tmp_path))
+    (tmp_path / "logs").mkdir()
+
+    def interrupted():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(workers, "ended", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        walk(RunFolder(tmp_path), [None], SilentBoard(), workers)
+    assert workers.stopped
+
+
 def test_without_its_library_an_executor_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ConfigError, match=r"ray is not installed; .*pip install 'seqdpo\[ray\]'"):
@@ -162,17 +175,16 @@ def workers_of(folder):
     return {event["pid"] for log in folder.root.glob("logs/*.jsonl") for event in read_events(log) if "pid" in event}
 
 
-def kill_when(log, event, number):
-    """Ends the process that writes the log, once, as soon as it says so."""
+def strike_inside(root, name, number):
+    """Sends a signal to the process that trains a stage, once, when some of its steps are done."""
 
     def watch():
         until = monotonic() + 300
         while monotonic() < until:
-            events = read_events(log)
-            if any(one["event"] == event for one in events):
-                os.kill(events[0]["pid"], number)
+            if list(root.glob(f"saves/{name}/0*")):
+                os.kill(read_events(root / f"logs/{name}.jsonl")[0]["pid"], number)
                 return
-            sleep(0.05)
+            sleep(0.02)
 
     threading.Thread(target=watch, daemon=True).start()
 
@@ -180,7 +192,7 @@ def kill_when(log, event, number):
 def test_two_ray_workers_one_of_them_killed_give_the_bytes_of_one_process(here, tmp_path, one_thread_a_worker):
     pytest.importorskip("ray", reason="the extra ray is not installed")
     root = tmp_path / "run"
-    kill_when(root / "logs/seed0.second.jsonl", "began", signal.SIGKILL)
+    strike_inside(root, "seed0.second", signal.SIGKILL)
     execute = chosen_executor("ray", None, "workers=2,num_cpus=1")
     folder = run_study(lab_study(root, **SMALL, save_minutes=0), SilentBoard(), execute)
     assert_as_here(folder, here)
@@ -202,13 +214,21 @@ def test_jobs_of_submitit_one_of_them_preempted_give_the_bytes_of_one_process(he
     """Its local executor queues a job again as Slurm does, in this way of submitit's own."""
     pytest.importorskip("submitit", reason="the extra slurm is not installed")
     root = tmp_path / "run"
-    kill_when(root / "logs/seed0.second.jsonl", "began", signal.SIGUSR2)
+    strike_inside(root, "seed0.second", signal.SIGUSR2)
     execute = chosen_executor("slurm", None, "cluster=local,workers=2,time=60")
-    folder = run_study(lab_study(root, **SMALL), SilentBoard(), execute)
+    folder = run_study(lab_study(root, **SMALL, save_minutes=0), SilentBoard(), execute)
     assert_as_here(folder, here)
     events = [event["event"] for event in read_events(folder.root / "logs/seed0.second.jsonl")]
     assert events.count("began") == 2
+    assert any("seed0.second: goes on after step" in log.read_text() for log in root.glob("logs/jobs/*.out"))
     assert not [event for event in read_events(folder.events) if event["event"] == "worker_lost"]
+
+
+def test_where_no_jobs_can_be_submitted_slurm_is_refused(tmp_path, monkeypatch):
+    pytest.importorskip("submitit", reason="the extra slurm is not installed")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ConfigError, match=r"--executor slurm: Could not detect \"srun\""):
+        chosen_executor("slurm", None, "partition=gpu")(RunFolder(tmp_path), [], SilentBoard())
 
 
 def test_submitits_debug_executor_runs_in_this_process(here, tmp_path, one_thread_a_worker):
