@@ -4,7 +4,6 @@ A signal that may end the process is held back until the step is done and kept, 
 time limit or a pre-emption costs no step. What is spoilt costs the stage, which begins again.
 """
 
-import io
 import json
 import shutil
 import signal
@@ -54,7 +53,8 @@ class Saves:
             record = self._believed(path)
             if record is not None:
                 self._say(f"{path.parent.name}: goes on after step {record['steps']}")
-                return torch.load(io.BytesIO((path / _STATE).read_bytes()), map_location="cpu", weights_only=True)
+                state: State = torch.load(path / _STATE, map_location="cpu", weights_only=True)
+                return state
             self._say(f"{path}: cannot be believed. It is kept as {set_aside(path).name}, and the stage begins again.")
         return None
 
