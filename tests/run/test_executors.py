@@ -202,6 +202,15 @@ def test_two_ray_workers_one_of_them_killed_give_the_bytes_of_one_process(here, 
     assert os.getpid() not in workers_of(folder)
 
 
+def test_a_cluster_that_does_not_answer_or_has_no_room_is_said(tmp_path, monkeypatch):
+    pytest.importorskip("ray", reason="the extra ray is not installed")
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(ConfigError, match=r"--address = 'auto': no Ray cluster answers"):
+        chosen_executor("ray", "auto", None)(RunFolder(tmp_path), [], SilentBoard())
+    with pytest.raises(ConfigError, match=r"num_cpus=1000 for a worker; found \d+ GPUs and \d+ CPUs"):
+        chosen_executor("ray", None, "num_cpus=1000")(RunFolder(tmp_path), [], SilentBoard())
+
+
 def test_arguments_of_ray_are_known_ones():
     pytest.importorskip("ray", reason="the extra ray is not installed")
     with pytest.raises(ConfigError, match=r"'worker' is unknown; .*Did you mean 'workers'"):

@@ -138,8 +138,40 @@ def test_a_claim_lasts_as_long_as_its_process(here, tmp_path):
     with folder.locked():
         assert folder.held() == {"base"}
         assert half.exists()
-    process.kill()
-    process.communicate()
-    assert folder.held() == set()
-    with claimed(folder, None, say):
+    said = []
+
+    def end_it(text):
+        said.append(text)
+        process.kill()
+
+    with claimed(folder, None, end_it):  # waits for the other, which dies meanwhile
         assert not half.exists()
+    process.communicate()
+    assert said == ["base: another process is at it; waiting for it."]
+    assert folder.held() == set()
+
+
+def test_the_plan_as_json_says_what_each_stage_needs(seqdpo, tmp_path):
+    file = tmp_path / "study.yaml"
+    file.write_text(study_yaml(lab_study(tmp_path / "run", orders=[["first", "second"]])))
+    code, output, _ = seqdpo("plan", file, "--format", "json")
+    plan = json.loads(output)
+    assert (code, plan["output_dir"]) == (0, str(tmp_path / "run"))
+    assert {node["node"]: node["needs"] for node in plan["nodes"]} == {
+        "base": [],
+        "seed0.first": ["base"],
+        "seed0.first.second": ["seed0.first"],
+        "seed0.first.placebo1-second": ["seed0.first"],
+    }
+    control = plan["nodes"][3]
+    assert (control["checkpoint"], control["objective"], control["placebo"]) == ("first>second~placebo1", "second", 1)
+    assert all(node["tokens"] > 0 and node["seconds"] > 0 for node in plan["nodes"])
+
+
+def test_flags_of_executors_are_no_keys_of_the_study(seqdpo, tmp_path):
+    file = tmp_path / "study.yaml"
+    file.write_text(study_yaml(lab_study(tmp_path / "run")))
+    code, _, errors = seqdpo("run", file, "--executor", "here", "--executor-args", "workers=2")
+    assert code == 2
+    assert "--executor here, which has none" in " ".join(errors.split())
+    assert not (tmp_path / "run").exists()
