@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
+from importlib.util import find_spec
 from time import monotonic, sleep
 
 import pytest
@@ -20,6 +21,8 @@ from seqdpo.run.study import run_study
 from seqdpo.study.tree import stage_tree
 
 SMALL = {"orders": [["first", "second"], ["second"]], "placebo": 0, "per_device_train_batch_size": 2}
+needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="the extra ray is not installed")
+needs_submitit = pytest.mark.skipif(find_spec("submitit") is None, reason="the extra slurm is not installed")
 RESULTS = ("scores.parquet", "results.json", "gradients.parquet", "movement.parquet")
 
 
@@ -189,8 +192,8 @@ def strike_inside(root, name, number):
     threading.Thread(target=watch, daemon=True).start()
 
 
+@needs_ray
 def test_two_ray_workers_one_of_them_killed_give_the_bytes_of_one_process(here, tmp_path, one_thread_a_worker):
-    pytest.importorskip("ray", reason="the extra ray is not installed")
     root = tmp_path / "run"
     strike_inside(root, "seed0.second", signal.SIGKILL)
     execute = chosen_executor("ray", None, "workers=2,num_cpus=1")
@@ -202,8 +205,8 @@ def test_two_ray_workers_one_of_them_killed_give_the_bytes_of_one_process(here, 
     assert os.getpid() not in workers_of(folder)
 
 
+@needs_ray
 def test_a_cluster_that_does_not_answer_or_has_no_room_is_said(tmp_path, monkeypatch):
-    pytest.importorskip("ray", reason="the extra ray is not installed")
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     with pytest.raises(ConfigError, match=r"--address = 'auto': no Ray cluster answers"):
         chosen_executor("ray", "auto", None)(RunFolder(tmp_path), [], SilentBoard())
@@ -211,17 +214,17 @@ def test_a_cluster_that_does_not_answer_or_has_no_room_is_said(tmp_path, monkeyp
         chosen_executor("ray", None, "num_cpus=1000")(RunFolder(tmp_path), [], SilentBoard())
 
 
+@needs_ray
 def test_arguments_of_ray_are_known_ones():
-    pytest.importorskip("ray", reason="the extra ray is not installed")
     with pytest.raises(ConfigError, match=r"'worker' is unknown; .*Did you mean 'workers'"):
         chosen_executor("ray", None, "worker=2")
     with pytest.raises(ConfigError, match=r"'workers=two' cannot be read; expected NAME=VALUE"):
         chosen_executor("ray", None, "workers=two")
 
 
+@needs_submitit
 def test_jobs_of_submitit_one_of_them_preempted_give_the_bytes_of_one_process(here, tmp_path, one_thread_a_worker):
     """Its local executor queues a job again as Slurm does, in this way of submitit's own."""
-    pytest.importorskip("submitit", reason="the extra slurm is not installed")
     root = tmp_path / "run"
     strike_inside(root, "seed0.second", signal.SIGUSR2)
     execute = chosen_executor("slurm", None, "cluster=local,workers=2,time=60")
@@ -233,15 +236,15 @@ def test_jobs_of_submitit_one_of_them_preempted_give_the_bytes_of_one_process(he
     assert not [event for event in read_events(folder.events) if event["event"] == "worker_lost"]
 
 
+@needs_submitit
 def test_where_no_jobs_can_be_submitted_slurm_is_refused(tmp_path, monkeypatch):
-    pytest.importorskip("submitit", reason="the extra slurm is not installed")
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ConfigError, match=r"--executor slurm: Could not detect \"srun\""):
         chosen_executor("slurm", None, "partition=gpu")(RunFolder(tmp_path), [], SilentBoard())
 
 
+@needs_submitit
 def test_submitits_debug_executor_runs_in_this_process(here, tmp_path, one_thread_a_worker):
-    pytest.importorskip("submitit", reason="the extra slurm is not installed")
     folder = run_study(
         lab_study(tmp_path / "run", **SMALL), SilentBoard(), chosen_executor("slurm", None, "cluster=debug")
     )
