@@ -67,6 +67,8 @@ def write_findings(folder: RunFolder) -> None:
     write_json(folder.results, to_json(found))
     tables = (folder.scores, *(folder.root / f"{name}.parquet" for name in STAGE_TABLES))
     written = (folder.study, folder.pairs, folder.dropped, *tables, folder.results)
+    if manifest.get("engine") is None:  # written before a model was loaded
+        _complete(manifest, _base_record(folder))
     manifest["files"] = {path.relative_to(folder.root).as_posix(): file_hash(path) for path in written}
     write_json(folder.manifest, manifest)
 
@@ -108,9 +110,20 @@ def stored_manifest(folder: RunFolder) -> dict[str, Any]:
     try:
         return dict(read_mapping(folder.manifest, json.loads))
     except DataError:
-        record = read_mapping(folder.stage(None) / NODE_FILE, json.loads)
+        record = _base_record(folder)
         known = {name: record.get(name) for name in ("identity", "environment")}
         return {"schema_version": MANIFEST_VERSION, **known, "engine": None, "parameters": None, "notes": {}}
+
+
+def _complete(manifest: dict[str, Any], base: dict[str, Any]) -> None:
+    """Adds to a manifest what a worker's bench found, as the base's record has it."""
+    manifest["engine"], manifest["model_notes"] = base.get("engine"), base.get("model_notes", [])
+    if manifest.get("parameters"):
+        manifest["parameters"]["without_gradient"] = base.get("without_gradient")
+
+
+def _base_record(folder: RunFolder) -> dict[str, Any]:
+    return dict(read_mapping(folder.stage(None) / NODE_FILE, json.loads))
 
 
 def _scores_of(folder: RunFolder, node: Node | None) -> pa.Table:

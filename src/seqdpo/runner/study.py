@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 
@@ -19,12 +19,13 @@ from seqdpo.preferences.table import pairs_table
 from seqdpo.preferences.tokens import Tokeniser
 from seqdpo.report.finished import Run, read_run
 from seqdpo.report.write import write_report
-from seqdpo.runner.bench import Bench, make_bench
+from seqdpo.runner.bench import Bench, Progress, make_bench
 from seqdpo.runner.board import Board, Task, board_for
 from seqdpo.runner.continuation import check_continuation
 from seqdpo.runner.design import design_notes
 from seqdpo.runner.environment import environment
 from seqdpo.runner.executors import here
+from seqdpo.runner.failures import run_error
 from seqdpo.runner.findings import MANIFEST_VERSION, stored_manifest, write_findings
 from seqdpo.runner.folder import RunFolder, check_output_dir
 from seqdpo.runner.inputs import read_preferences, with_model_path
@@ -36,6 +37,9 @@ from seqdpo.screen import Screen
 from seqdpo.study.checkpoints import Node
 from seqdpo.study.config import Study
 from seqdpo.study.file import study_yaml
+
+#: Runs nodes of a prepared folder in other processes: `seqdpo.runner.executors` has them.
+Elsewhere: TypeAlias = Callable[[RunFolder, list[Node | None], Board], None]
 
 
 class Inputs(NamedTuple):
@@ -59,31 +63,43 @@ def run(study: Study) -> Run:
     return found
 
 
-def run_study(study: Study, board: Board) -> RunFolder:
+def run_study(study: Study, board: Board, elsewhere: Elsewhere | None = None) -> RunFolder:
     """Runs a study, or what is left of it, and returns its folder. One that is finished loads no model.
 
-    Nothing is written before the study's model and data have been read and found right.
+    Stages run in this process, or `elsewhere`. Nothing is written before the study's model and data have been read
+    and found right.
 
     Raises: ConfigError and DataError for wrong input; RunError if the run could not go on (events.jsonl has it).
     """
-    folder = RunFolder(Path(study.output_dir))
-    check_output_dir(folder.root)
-    check_continuation(folder, study, {})  # what can be told before the data and the model are read
-    inputs = _read_inputs(study, board)
-    check_continuation(folder, study, inputs.identity)
-    bench = None if folder.root.is_dir() else _bench(inputs, folder, board)
+    folder, inputs = _read(study, board)
+    bench = None if elsewhere or folder.root.is_dir() else _bench(inputs, folder, board)
     with folder.locked():
-        check_continuation(folder, study, inputs.identity)
-        left = _unfinished(folder, inputs, board.message)
-        if left and bench is None:
+        left = _left(folder, study, inputs, board)
+        if left and elsewhere is None and bench is None:
             bench = _bench(inputs, folder, board)
         with _logged(folder, board):
-            _write_inputs(folder, study, inputs, bench)
-            if bench is not None:
-                _run_nodes(bench, inputs, left, board)
+            _write_inputs(folder, study, inputs, bool(left), bench)
+            if left:
+                board.begin([Task(title(node), _units(inputs, node)) for node in left])
+                if elsewhere is not None:
+                    elsewhere(folder, left, board)
+                elif bench is not None:
+                    here.execute(bench, left, board)
                 _unfinished(folder, inputs, board.message)  # a parent that was made again is what its children had
             write_findings(folder)
             folder.log("run_done")
+    return folder
+
+
+def prepare_run(study: Study, board: Board) -> RunFolder:
+    """Makes a run folder ready for workers (`seqdpo.runner.worker`); what is spoilt in it is set aside.
+
+    Raises: ConfigError and DataError for wrong input.
+    """
+    folder, inputs = _read(study, board)
+    with folder.locked():
+        left = _left(folder, study, inputs, board)
+        _write_inputs(folder, study, inputs, bool(left), None)
     return folder
 
 
@@ -124,28 +140,42 @@ def _check_model(study: Study, say: Callable[[str], None]) -> ParameterCount:
     return parameters
 
 
-def _read_inputs(study: Study, board: Board) -> Inputs:
-    resolved = with_model_path(study, board.message)
+def read_inputs(study: Study, say: Callable[[str], None]) -> Inputs:
+    """Raises: ConfigError and DataError for whatever is wrong with the model's files, the data or the template."""
+    resolved = with_model_path(study, say)
     parameters = _check_model(resolved, lambda note: None)  # said once more, and with the weights, by the trial
-    preferences, _ = read_preferences(resolved, board.message)
-    model = model_hash(resolved, board.message)
+    preferences, _ = read_preferences(resolved, say)
+    model = model_hash(resolved, say)
     identity = stage_identity(resolved, model, preferences.content_hash(), preferences.chat_template_hash)
     return Inputs(resolved, parameters, preferences, identity)
 
 
-def _bench(inputs: Inputs, folder: RunFolder, board: Board) -> Bench:
+def study_bench(inputs: Inputs, folder: RunFolder, progress: Progress, say: Callable[[str], None]) -> Bench:
+    """Raises: as `make_bench`."""
     study = inputs.study
-    trained = study.trained_objectives()
-    return make_bench(study, folder, inputs.preferences, trained, inputs.identity, board.advance, board.message)
+    return make_bench(study, folder, inputs.preferences, study.trained_objectives(), inputs.identity, progress, say)
+
+
+def _read(study: Study, board: Board) -> tuple[RunFolder, Inputs]:
+    folder = RunFolder(Path(study.output_dir))
+    check_output_dir(folder.root)
+    check_continuation(folder, study, {})  # what can be told before the data and the model are read
+    inputs = read_inputs(study, board.message)
+    check_continuation(folder, study, inputs.identity)
+    return folder, inputs
+
+
+def _left(folder: RunFolder, study: Study, inputs: Inputs, board: Board) -> list[Node | None]:
+    check_continuation(folder, study, inputs.identity)
+    return _unfinished(folder, inputs, board.message)
+
+
+def _bench(inputs: Inputs, folder: RunFolder, board: Board) -> Bench:
+    return study_bench(inputs, folder, board.advance, board.message)
 
 
 def _unfinished(folder: RunFolder, inputs: Inputs, say: Callable[[str], None]) -> list[Node | None]:
     return unfinished(folder, inputs.study, inputs.identity, say)
-
-
-def _run_nodes(bench: Bench, inputs: Inputs, left: list[Node | None], board: Board) -> None:
-    board.begin([Task(title(node), _units(inputs, node)) for node in left])
-    here.execute(bench, left, board)
 
 
 def _units(inputs: Inputs, node: Node | None) -> float:
@@ -155,26 +185,26 @@ def _units(inputs: Inputs, node: Node | None) -> float:
     return stage_work(node, preferences, study).units(study)
 
 
-def _write_inputs(folder: RunFolder, study: Study, inputs: Inputs, bench: Bench | None) -> None:
+def _write_inputs(folder: RunFolder, study: Study, inputs: Inputs, left: bool, bench: Bench | None) -> None:
     folder.log("run_began", identity=inputs.identity)
     write_text(folder.study, study_yaml(study))
     write_table(folder.pairs, pairs_table(inputs.preferences))
     write_json(folder.dropped, inputs.preferences.accounts())
-    write_json(folder.manifest, stored_manifest(folder) | {"files": {}} if bench is None else _manifest(inputs, bench))
+    write_json(folder.manifest, _manifest(inputs, bench) if left else stored_manifest(folder) | {"files": {}})
 
 
-def _manifest(inputs: Inputs, bench: Bench) -> dict[str, Any]:
+def _manifest(inputs: Inputs, bench: Bench | None) -> dict[str, Any]:
     return {
         "schema_version": MANIFEST_VERSION,
         "identity": inputs.identity,
         "environment": environment(),
-        "engine": bench.engine,
+        "engine": bench and bench.engine,  # null until the findings: a worker's bench will tell
         "parameters": {
             **inputs.parameters._asdict(),
             "percent": inputs.parameters.percent,
-            "without_gradient": bench.trial.idle,
+            "without_gradient": bench and bench.trial.idle,
         },
-        "model_notes": bench.trial.notes,
+        "model_notes": bench and bench.trial.notes,
         "notes": inputs.preferences.notes,
         "files": {},  # filled in when the run is done
     }
@@ -205,12 +235,7 @@ def _logged(folder: RunFolder, board: Board) -> Iterator[None]:
         raise
     except (RunError, torch.OutOfMemoryError, OSError) as error:
         folder.log("run_failed", error=str(error))
-        hint = (
-            " One pair alone does not fit: lower max_length, or set gradient_checkpointing: true."
-            if isinstance(error, torch.OutOfMemoryError)
-            else ""
-        )
-        raise RunError(f"{error}{hint}\nLog: {folder.events}") from error
+        raise run_error(error, folder.events) from error
     except BaseException as error:
         folder.log("run_failed", error=repr(error))
         raise

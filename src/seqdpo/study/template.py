@@ -14,6 +14,7 @@ from seqdpo.study.keys import (
     MechanismKeys,
     ModelKeys,
     OptimiserKeys,
+    SaveKeys,
     TextKeys,
     TreeKeys,
     VerdictKeys,
@@ -32,6 +33,7 @@ SECTIONS: dict[type[Keys], str] = {
     TreeKeys: "the tree of stages",
     MechanismKeys: "the mechanism: what is measured beside the scores",
     VerdictKeys: "the verdicts: what counts as a change, fixed before the training",
+    SaveKeys: "the way back after an interruption",
     Study: "where everything goes",
 }
 
