@@ -14,7 +14,7 @@ from seqdpo.runner.folder import RunFolder
 from seqdpo.runner.study import prepare_run, run_study
 from seqdpo.runner.worker import Worker
 
-ONE = {"orders": [["first"]], "per_device_train_batch_size": 8}
+ONE = {"orders": [["first"]], "per_device_train_batch_size": 8, "gradient_trace_points": 0, "mechanism_pairs": 0}
 STEPS = 7
 RESULTS = ("scores.parquet", "results.json", "stages/seed0.first/adapter/adapter_model.safetensors")
 
