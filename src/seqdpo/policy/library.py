@@ -22,6 +22,13 @@ def attention_of(model: PreTrainedModel) -> str:
     return str(model.config._attn_implementation)
 
 
+def keep_softcap(model: PreTrainedModel) -> None:
+    """Attends by the eager formula where scores are soft-capped (Gemma 2): older releases of transformers (5.20 does,
+    5.23 does not) take SDPA for it, which leaves the cap out without a word."""
+    if getattr(model.config.get_text_config(), "attn_logit_softcapping", None) is not None:
+        model.set_attn_implementation("eager")
+
+
 @contextmanager
 def checkpointing(model: PreTrainedModel) -> Iterator[None]:
     """Activations are computed again in the backward pass; on leaving, the model is as it was."""
