@@ -3,6 +3,7 @@
 Such names change from release to release; tests/policy/test_library.py holds each of them to what is meant by it.
 """
 
+import inspect
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from inspect import signature
@@ -10,7 +11,7 @@ from inspect import signature
 from peft import LoraConfig
 from peft.tuners import tuners_utils
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, TrainerCallback
 from transformers.pytorch_utils import Conv1D
 
 #: The layers whose LoRA is W + scale B A: GPT-2's `Conv1D` is a linear layer with its weight the other way round.
@@ -48,6 +49,23 @@ def forget_adapters(model: PreTrainedModel) -> None:
     that is there already."""
     if hasattr(model, "peft_config"):
         del model.peft_config
+
+
+def put_first(callback: TrainerCallback) -> bool:
+    """Puts a trainer's callback before its others, from within a call of it; whether that could be done.
+
+    transformers tells a callback nothing of its trainer, and hands a log to one callback after the other, the trackers
+    first. Its caller, a `CallbackHandler`, has the list of them.
+    """
+    frame = inspect.currentframe()
+    while frame is not None:
+        callbacks = getattr(frame.f_locals.get("self"), "callbacks", None)
+        if isinstance(callbacks, list) and callback in callbacks:
+            callbacks.remove(callback)
+            callbacks.insert(0, callback)
+            return True
+        frame = frame.f_back
+    return False
 
 
 def can_checkpoint(model: PreTrainedModel) -> bool:
