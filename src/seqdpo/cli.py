@@ -188,7 +188,7 @@ def plan(arguments: StudyArguments) -> None:
     from seqdpo.runner.plan import plan_study
     from seqdpo.runner.terminal import print_plan
 
-    study = with_model_path(study, _note)
+    study = with_model_path(study)
     preferences, _ = read_preferences(study, _note)
     print_plan(console, study, preferences, plan_study(study, preferences))
     for note in design_notes(study, preferences):

@@ -93,7 +93,7 @@ def run_audit(audit: Audit, board: Board) -> RunFolder:
 
 
 def _read_inputs(audit: Audit, board: Board) -> Inputs:
-    resolved = with_model_path(audit, board.message)
+    resolved = with_model_path(audit)
     problems = Problems()
     with problems.collected():
         check_weights(resolved)

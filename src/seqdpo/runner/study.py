@@ -105,7 +105,7 @@ def check_study(study: Study, say: Callable[[str], None]) -> Checked:
         check_output_dir(Path(study.output_dir))
         check_continuation(RunFolder(Path(study.output_dir)), study, {})
     with problems.collected():
-        study = with_model_path(study, say)
+        study = with_model_path(study)
         with problems.collected():
             _check_model(study, say)
         with problems.collected():
@@ -125,7 +125,7 @@ def _check_model(study: Study, say: Callable[[str], None]) -> ParameterCount:
 
 
 def _read_inputs(study: Study, board: Board) -> Inputs:
-    resolved = with_model_path(study, board.message)
+    resolved = with_model_path(study)
     parameters = _check_model(resolved, lambda note: None)  # said once more, and with the weights, by the trial
     preferences, _ = read_preferences(resolved, board.message)
     model = model_hash(resolved, board.message)
