@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import torch
 
 import seqdpo
-from seqdpo.errors import Problems, RunError
-from seqdpo.files import write_json, write_sealed, write_table, write_text
+from seqdpo.errors import DataError, Problems, RunError
+from seqdpo.files import read_sealed, write_json, write_sealed, write_table, write_text
 from seqdpo.policy.load import ParameterCount, check_weights, count_parameters, model_hash
 from seqdpo.policy.trial import foresee_adapter
 from seqdpo.preferences.advice import advice
@@ -27,6 +27,7 @@ from seqdpo.runner.environment import environment
 from seqdpo.runner.executors import here
 from seqdpo.runner.findings import write_findings
 from seqdpo.runner.folder import LOG, RunFolder, check_output_dir
+from seqdpo.runner.generations import generate_as_asked
 from seqdpo.runner.inputs import read_preferences, with_model_path
 from seqdpo.runner.records import MANIFEST_VERSION, stage_identity, stored_manifest
 from seqdpo.runner.schedule import unfinished
@@ -54,6 +55,7 @@ def run(study: Study) -> Run:
     """
     with board_for(Screen()) as board:
         folder = run_study(study, board)
+        generate_as_asked(study, board.message)
     found = read_run(folder.root)
     write_report(found)
     return found
@@ -161,7 +163,18 @@ def _write_inputs(folder: RunFolder, study: Study, inputs: Inputs, bench: Bench 
     write_table(folder.pairs, pairs_table(inputs.preferences))
     write_json(folder.dropped, inputs.preferences.accounts())
     given = folder.hashes(folder.study, folder.pairs, folder.dropped)  # the others follow when the run is done
-    write_sealed(folder.manifest, _manifest(folder, inputs, bench) | {"files": given})
+    files = given | _hash_of_answers(folder)
+    write_sealed(folder.manifest, _manifest(folder, inputs, bench) | {"files": files})
+
+
+def _hash_of_answers(folder: RunFolder) -> dict[str, str]:
+    """The one file that is neither given nor derived: what was known of it stays known."""
+    try:
+        known = read_sealed(folder.manifest).get("files") or {}
+    except DataError:
+        return {}
+    name = folder.generations.name
+    return {name: known[name]} if name in known else {}
 
 
 def _manifest(folder: RunFolder, inputs: Inputs, bench: Bench | None) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from seqdpo.study.flat import flat
 from seqdpo.study.keys import Keys
 
 #: Keys that do not change a stage that is already in the tree; a run may be continued with others.
-GROWING_KEYS = {"orders", "seeds", "placebo", "checkpoints", "output_dir"}
+GROWING_KEYS = {"orders", "seeds", "placebo", "checkpoints", "output_dir", "generate"}
 
 
 def read_stored(folder: RunFiles) -> Study | Audit:
