@@ -446,7 +446,7 @@ def _run(study: Study) -> None:
     with _ended_well(Path(study.output_dir)):
         with board_for(console) as board:
             folder = run_study(study, board)
-        generate_as_asked(study, _note)
+        generate_as_asked(study.output_dir, study.generate, _note)
         _show_findings(folder.root)
 
 

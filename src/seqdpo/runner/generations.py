@@ -25,8 +25,7 @@ from seqdpo.runner.folder import RunFolder
 from seqdpo.runner.inputs import read_held_out, read_preferences, with_model_path
 from seqdpo.study.audit import Audit
 from seqdpo.study.checkpoints import BASE
-from seqdpo.study.config import Study
-from seqdpo.study.keys import ModelKeys
+from seqdpo.study.keys import ModelKeys, TreeKeys
 from seqdpo.study.stored import read_stored
 from seqdpo.study.tree import stage_tree
 from seqdpo.tables import GENERATIONS_SCHEMA
@@ -86,10 +85,10 @@ def generate(
     return read_run(root)
 
 
-def generate_as_asked(study: Study, say: Callable[[str], None]) -> None:
-    """What `generate:` of a study asks for, of a run that has no answers yet."""
-    if study.generate and not RunFolder(Path(study.output_dir)).generations.is_file():
-        generate(study.output_dir, study.generate, say=say)
+def generate_as_asked(root: str | Path, n: int, say: Callable[[str], None]) -> None:
+    """What `generate: n` of a study asks for, of a run that has no answers yet."""
+    if n and not RunFolder(Path(root)).generations.is_file():
+        generate(root, n, say=say)
 
 
 def _asked(folder: RunFolder, say: Callable[[str], None]) -> _Asked:
@@ -102,9 +101,9 @@ def _asked(folder: RunFolder, say: Callable[[str], None]) -> _Asked:
     return _Asked(stored, preferences, tokeniser, list(_of_study(stored, folder)))
 
 
-def _of_study(study: Study, folder: RunFolder) -> Iterator[_Checkpoint]:
-    yield _Checkpoint(study.seeds[0], BASE, partial(loaded_adapter, folder=None))
-    for node in stage_tree(study):
+def _of_study(keys: TreeKeys, folder: RunFolder) -> Iterator[_Checkpoint]:
+    yield _Checkpoint(keys.seeds[0], BASE, partial(loaded_adapter, folder=None))
+    for node in stage_tree(keys):
         if not node.placebo:
             yield _Checkpoint(node.seed, node.checkpoint, partial(loaded_adapter, folder=folder.adapter(node)))
 

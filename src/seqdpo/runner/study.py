@@ -55,7 +55,7 @@ def run(study: Study) -> Run:
     """
     with board_for(Screen()) as board:
         folder = run_study(study, board)
-        generate_as_asked(study, board.message)
+        generate_as_asked(study.output_dir, study.generate, board.message)
     found = read_run(folder.root)
     write_report(found)
     return found
