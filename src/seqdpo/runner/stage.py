@@ -5,9 +5,8 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from seqdpo.files import file_hashes, folder_written_whole, write_sealed, write_table
+from seqdpo.files import file_hashes, folder_written_whole, host_name, write_sealed, write_table
 from seqdpo.layout import NODE_FILE, TRAINED_FILE
 from seqdpo.measure.movement import movement_table
 from seqdpo.measure.scores import PairLogps
@@ -15,9 +14,12 @@ from seqdpo.policy.adapters import loaded_adapter, save_adapter, trainable_polic
 from seqdpo.preferences.pairs import content_hash
 from seqdpo.preferences.prepare import Preferences
 from seqdpo.runner.bench import Bench
+from seqdpo.runner.claims import claimed
 from seqdpo.runner.environment import peak_memory_meter
 from seqdpo.runner.mechanism import gradient_trace, stage_forecast, stage_kl_and_path, trace_halves
+from seqdpo.runner.node_log import node_log
 from seqdpo.runner.records import adapter_hash, place_in_tree, read_record
+from seqdpo.runner.saves import forget_saves, stage_saves
 from seqdpo.runner.work import stage_notes
 from seqdpo.study.checkpoints import BASE, Node, reference_of
 from seqdpo.tables import GRADIENTS_SCHEMA
@@ -26,21 +28,22 @@ from seqdpo.training.placebo import with_own_labels
 from seqdpo.training.stage import Step, train_stage
 
 
-def run_node(bench: Bench, node: Node | None) -> pa.Table | None:
-    """Does what is left of a node; its training steps, None of the base.
+def run_node(bench: Bench, node: Node | None) -> None:
+    """Does what is left of a node.
 
-    A stage that was trained before, but not measured to its end, is not trained again.
+    A stage that was trained before, but not measured to its end, is not trained again. What another process has done
+    while this one waited for it is taken as it is.
     """
-    if node is None:
-        score_base(bench)
-        return None
-    bench.folder.log("stage_began", checkpoint=node.checkpoint, seed=node.seed)
-    began = perf_counter()
-    if read_record(bench.folder, node, bench.identity, TRAINED_FILE) is None:
-        train(bench, node)
-    measure(bench, node)
-    bench.folder.log("stage_done", checkpoint=node.checkpoint, seed=node.seed, seconds=perf_counter() - began)
-    return pq.read_table(bench.folder.stage(node) / "train.parquet")
+    with claimed(bench.folder, node, bench.say):
+        if read_record(bench.folder, node, bench.identity) is not None:
+            return
+        with node_log(bench, node):
+            if node is None:
+                score_base(bench)
+                return
+            if read_record(bench.folder, node, bench.identity, TRAINED_FILE) is None:
+                train(bench, node)
+            measure(bench, node)
 
 
 def score_base(bench: Bench) -> None:
@@ -56,17 +59,19 @@ def train(bench: Bench, node: Node) -> None:
     began, peak = perf_counter(), peak_memory_meter()
     parent, given = bench.folder.adapter(node.parent), (bench.preferences, bench.keys)
     with folder_written_whole(bench.folder.stage(node)) as path:
-        pairs = stage_pairs(bench, node)
+        pairs, seed = stage_pairs(bench, node), stage_seed(node)
         halves = trace_halves(node, *given, bench.held_out_logps)
-        with trainable_policy(bench.base, bench.keys, parent, stage_seed(node)) as policy:
+        with trainable_policy(bench.base, bench.keys, parent, seed) as policy:
             trace = gradient_trace(policy, node, halves, *given, bench.on_gradient)
             hooks = [] if trace is None else [trace]
-            steps = train_stage(policy, pairs, bench.keys, stage_seed(node), lambda step: _on_step(bench, step), hooks)
+            with stage_saves(bench, node, seed) as saves:
+                steps = train_stage(policy, pairs, bench.keys, seed, lambda step: _on_step(bench, step), hooks, saves)
             save_adapter(policy, bench.keys, parent, path / "adapter")
         write_table(path / "train.parquet", steps)
         write_table(path / "gradients.parquet", GRADIENTS_SCHEMA.empty_table() if trace is None else trace.table)
         details = {"train_seconds": _since(began), "train_peak_memory_bytes": peak()}
         write_sealed(path / TRAINED_FILE, _record(bench, node) | details | {"files": file_hashes(path)})
+    forget_saves(bench.folder, node)
 
 
 def measure(bench: Bench, node: Node) -> None:
@@ -156,7 +161,7 @@ def _write_node(bench: Bench, node: Node | None, scores: dict[str, PairLogps], d
 def _record(bench: Bench, node: Node | None) -> dict[str, Any]:
     """What both records of a stage say of it."""
     of_stage = {} if node is None else _of_stage(bench, node)
-    made = {"identity": bench.identity, "environment": bench.environment, "engine": bench.engine}
+    made = {"identity": bench.identity, "environment": bench.environment, "engine": bench.engine, "host": host_name()}
     return place_in_tree(node, bench.keys) | of_stage | made
 
 
