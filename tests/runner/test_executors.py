@@ -244,6 +244,7 @@ def test_where_no_jobs_can_be_submitted_slurm_is_refused(tmp_path, monkeypatch):
 
 
 @needs_submitit
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # of submitit's own logs
 def test_submitits_debug_executor_runs_in_this_process(here, tmp_path, one_thread_a_worker):
     folder = run_study(
         lab_study(tmp_path / "run", **SMALL), SilentBoard(), chosen_executor("slurm", None, "cluster=debug")
