@@ -19,6 +19,7 @@ from typer.core import TyperGroup
 
 import seqdpo
 from seqdpo.errors import ArgumentError, ConfigError, RunError, SeqdpoError
+from seqdpo.launched import check_alone, launch
 from seqdpo.screen import SIGPIPE, Screen, accept_any_text, write_out
 from seqdpo.study.checkpoints import typed
 from seqdpo.study.config import Study
@@ -80,6 +81,7 @@ Flip = Literal["kept", "lost", "regained", "never"]
 PairsFormat = Literal["table", "jsonl", "csv", "parquet"]
 ROWS_ON_SCREEN = 20
 MOST_FILES_NAMED = 4
+FOR_SEVERAL_PROCESSES = ("run", "stage")
 PASS_FLAGS_ON = {"ignore_unknown_options": True}
 
 
@@ -120,6 +122,8 @@ def seqdpo_command(
     earlier ones."""
     if version:
         write_out(console, [f"seqdpo {seqdpo.__version__}\n"])
+    elif context.invoked_subcommand not in (None, *FOR_SEVERAL_PROCESSES):
+        check_alone(f"seqdpo {context.invoked_subcommand}")
     elif context.invoked_subcommand is None:
         write_out(console, [FIRST_STEPS + "\n"])
 
@@ -139,13 +143,19 @@ def run(
     ] = False,
 ) -> None:
     """Run a study; run it again to continue where it stopped."""
+    if _followed():
+        return
     study = study_of(arguments)
+    if prepare or executor != "here":
+        check_alone("seqdpo run --prepare" if prepare else f"seqdpo run --executor {executor}")
     if prepare:
         _prepare(study)
         return
     from seqdpo.runner.executors.choice import chosen_executor
+    from seqdpo.runner.followers import leading
 
-    _run(study, chosen_executor(executor, address, executor_args))
+    with leading():
+        _run(study, chosen_executor(executor, address, executor_args))
 
 
 @app.command()
@@ -154,10 +164,14 @@ def stage(
     node: Annotated[str, typer.Argument(metavar="NODE", help="As `seqdpo plan --format json` names it.")],
 ) -> None:
     """Run one stage of a study that `seqdpo run --prepare` made ready, in a process of its own."""
+    if _followed():
+        return
+    from seqdpo.runner.followers import leading
     from seqdpo.runner.worker import Worker
 
-    if not Worker(run, _note).run(node):
-        _note(f"{node}: was done before")
+    with leading():
+        if not Worker(run, _note).run(node):
+            _note(f"{node}: was done before")
 
 
 @app.command()
@@ -467,6 +481,16 @@ def audit(
         print_checkpoints(console, manifest)
         _show_findings(folder.root)
         print_loading(console, manifest)
+
+
+def _followed() -> bool:
+    """Whether this process is not the first of its run; what that one asked it for is done then."""
+    if launch().is_first:
+        return False
+    from seqdpo.runner.followers import follow
+
+    follow()
+    return True
 
 
 def _prepare(study: Study) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 import seqdpo
+from seqdpo.launched import launch
 from seqdpo.policy.load import device
 
 PACKAGES = (
@@ -34,6 +35,7 @@ def environment() -> dict[str, Any]:
         "cpu": processor(),
         "cpu_count": os.cpu_count(),
         "torch_threads": torch.get_num_threads(),
+        "processes": launch().size,
         "cuda": torch.version.cuda,
         "command": " ".join(sys.argv),
     }

@@ -18,6 +18,8 @@ from typing import Any
 import torch
 
 from seqdpo.files import file_hash, folder_written_whole, set_aside, sweep_of, write_json
+from seqdpo.launched import launch
+from seqdpo.policy.ranks import from_first
 from seqdpo.preferences.pairs import content_hash
 from seqdpo.runner.bench import Bench
 from seqdpo.runner.folder import RunFolder
@@ -39,7 +41,7 @@ class Saves:
         self._seconds, self._last = 60 * bench.keys.save_minutes, monotonic()
         parent = adapter_hash(bench.folder, node.parent)
         of = [SAVE_FORMAT, bench.identity, place_in_tree(node, bench.keys), seed, parent, torch.__version__]
-        self._of = content_hash(of)
+        self._of = content_hash([*of, launch().size])
         self._signals = _HeldSignals()
 
     @contextmanager
@@ -49,16 +51,15 @@ class Saves:
             yield
 
     def kept(self) -> State | None:
-        for path in self._whole():
-            record = self._believed(path)
-            if record is not None:
-                self._say(f"{path.parent.name}: goes on after step {record['steps']}")
-                state: State = torch.load(path / _STATE, map_location="cpu", weights_only=True)
-                return state
-            self._say(f"{path}: cannot be believed. It is kept as {set_aside(path).name}, and the stage begins again.")
-        return None
+        path: Path | None = from_first(self._newest() if launch().is_first else None)
+        if path is None:
+            return None
+        state: State = torch.load(path / _STATE, map_location="cpu", weights_only=True)
+        return state
 
     def after_step(self, stage: RunningStage) -> None:
+        if not launch().is_first:  # all hold the same
+            return
         if self._signals.waiting or monotonic() - self._last >= self._seconds:
             self._save(stage.state(), len(stage.steps))
             self._last = monotonic()
@@ -71,6 +72,15 @@ class Saves:
             write_json(path / _RECORD, {"steps": steps, "of": self._of, "sha256": file_hash(path / _STATE)})
         for path in older:
             shutil.rmtree(path)
+
+    def _newest(self) -> Path | None:
+        for path in self._whole():
+            record = self._believed(path)
+            if record is not None:
+                self._say(f"{path.parent.name}: goes on after step {record['steps']}")
+                return path
+            self._say(f"{path}: cannot be believed. It is kept as {set_aside(path).name}, and the stage begins again.")
+        return None
 
     def _whole(self) -> list[Path]:
         """The newest one first."""
@@ -89,8 +99,11 @@ class Saves:
 @contextmanager
 def stage_saves(bench: Bench, node: Node, seed: int) -> Iterator[Saves]:
     """A stage's saves, for the time in which it trains."""
-    sweep_of(bench.folder.saves(node))
     saves = Saves(bench, node, seed)
+    if not launch().is_first:
+        yield saves
+        return
+    sweep_of(bench.folder.saves(node))
     with saves.holding():
         yield saves
 

@@ -1,16 +1,20 @@
 """One node of the tree: a stage is trained, and its checkpoint measured. All that needs the model happens here."""
 
+from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 
 from seqdpo.files import file_hashes, folder_written_whole, host_name, write_sealed, write_table
+from seqdpo.launched import launch
 from seqdpo.layout import NODE_FILE, TRAINED_FILE
+from seqdpo.measure.gradients import GradientTrace
 from seqdpo.measure.movement import movement_table
 from seqdpo.measure.scores import PairLogps
 from seqdpo.policy.adapters import loaded_adapter, save_adapter, trainable_policy
+from seqdpo.policy.ranks import from_first
 from seqdpo.preferences.pairs import content_hash
 from seqdpo.preferences.prepare import Preferences
 from seqdpo.runner.bench import Bench
@@ -27,6 +31,9 @@ from seqdpo.training.pairs import TrainingPairs, pairs_of, training_pairs
 from seqdpo.training.placebo import with_own_labels
 from seqdpo.training.stage import Step, train_stage
 
+#: What there is to do with the model for a node: the base is scored, a stage trained and measured.
+Part: TypeAlias = Literal["score", "train", "measure"]
+
 
 def run_node(bench: Bench, node: Node | None) -> None:
     """Does what is left of a node.
@@ -39,11 +46,27 @@ def run_node(bench: Bench, node: Node | None) -> None:
             return
         with node_log(bench, node):
             if node is None:
-                score_base(bench)
+                _together("score", bench, node)
                 return
             if read_record(bench.folder, node, bench.identity, TRAINED_FILE) is None:
-                train(bench, node)
-            measure(bench, node)
+                _together("train", bench, node)
+            _together("measure", bench, node)
+
+
+def run_part(part: Part, bench: Bench, node: Node | None) -> None:
+    """One part of a node. All processes of a run do it on their pairs; the first writes what came of it."""
+    if node is None:
+        score_base(bench)
+    elif part == "train":
+        train(bench, node)
+    else:
+        measure(bench, node)
+
+
+def _together(part: Part, bench: Bench, node: Node | None) -> None:
+    """Here, and in the other processes, which wait for it in `seqdpo.runner.followers`."""
+    from_first((part, node))
+    run_part(part, bench, node)
 
 
 def score_base(bench: Bench) -> None:
@@ -51,22 +74,18 @@ def score_base(bench: Bench) -> None:
     for name in bench.trained:
         bench.train_logps(None, name)
     scores = {name: bench.scored_by_base(objective.eval) for name, objective in bench.preferences.objectives.items()}
-    _write_node(bench, None, scores, of_trial(bench))
+    if launch().is_first:
+        _write_node(bench, None, scores, of_trial(bench))
 
 
 def train(bench: Bench, node: Node) -> None:
     """Trains a stage and leaves its folder with the adapter, the steps, the gradients and, in it, trained.json."""
+    if not launch().is_first:
+        _train(bench, node, None)
+        return
     began, peak = perf_counter(), peak_memory_meter()
-    parent, given = bench.folder.adapter(node.parent), (bench.preferences, bench.keys)
     with folder_written_whole(bench.folder.stage(node)) as path:
-        pairs, seed = stage_pairs(bench, node), stage_seed(node)
-        halves = trace_halves(node, *given, bench.held_out_logps)
-        with trainable_policy(bench.base, bench.keys, parent, seed) as policy:
-            trace = gradient_trace(policy, node, halves, *given, bench.on_gradient)
-            hooks = [] if trace is None else [trace]
-            with stage_saves(bench, node, seed) as saves:
-                steps = train_stage(policy, pairs, bench.keys, seed, lambda step: _on_step(bench, step), hooks, saves)
-            save_adapter(policy, bench.keys, parent, path / "adapter")
+        steps, trace = _train(bench, node, path / "adapter")
         write_table(path / "train.parquet", steps)
         write_table(path / "gradients.parquet", GRADIENTS_SCHEMA.empty_table() if trace is None else trace.table)
         details = {"train_seconds": _since(began), "train_peak_memory_bytes": peak()}
@@ -74,16 +93,35 @@ def train(bench: Bench, node: Node) -> None:
     forget_saves(bench.folder, node)
 
 
+def _train(bench: Bench, node: Node, adapter: Path | None) -> tuple[pa.Table, GradientTrace | None]:
+    """The steps of a stage, and its trace; `adapter`: where to save what was trained."""
+    parent, given = bench.folder.adapter(node.parent), (bench.preferences, bench.keys)
+    pairs, seed = stage_pairs(bench, node), stage_seed(node)
+    halves = trace_halves(node, *given, bench.held_out_logps)
+    with trainable_policy(bench.base, bench.keys, parent, seed) as policy:
+        trace = gradient_trace(policy, node, halves, *given, bench.on_gradient)
+        hooks = [] if trace is None else [trace]
+        with stage_saves(bench, node, seed) as saves:
+            steps = train_stage(policy, pairs, bench.keys, seed, lambda step: _on_step(bench, step), hooks, saves)
+        if adapter is not None:
+            save_adapter(policy, bench.keys, parent, adapter)
+    return steps, trace
+
+
 def measure(bench: Bench, node: Node) -> None:
     """Scores every objective under a stage's checkpoint, and measures what the stage did; node.json comes last."""
     began, peak = perf_counter(), peak_memory_meter()
     path, parent = bench.folder.stage(node), bench.folder.adapter(node.parent)
-    with loaded_adapter(bench.base, path / "adapter") as policy:
+    adapter = path / "adapter"
+    with loaded_adapter(bench.base, adapter) as policy:
         scores = {
             name: bench.scored(policy, objective.eval, node) for name, objective in bench.preferences.objectives.items()
         }
-    write_table(path / "kl_and_path.parquet", _kl_and_path(bench, node, scores))
-    write_table(path / "movement.parquet", movement_table(parent, path / "adapter", bench.weight_norms))
+    kl_and_path = _kl_and_path(bench, node, scores)
+    if not launch().is_first:
+        return
+    write_table(path / "kl_and_path.parquet", kl_and_path)
+    write_table(path / "movement.parquet", movement_table(parent, adapter, bench.weight_norms))
     details = {"measure_seconds": _since(began), "measure_peak_memory_bytes": peak()}
     _write_node(bench, node, scores, details)
 

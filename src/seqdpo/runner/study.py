@@ -11,7 +11,9 @@ import torch
 import seqdpo
 from seqdpo.errors import Problems, RunError
 from seqdpo.files import write_json, write_sealed, write_table, write_text
+from seqdpo.launched import check_alone, launch
 from seqdpo.policy.load import ParameterCount, check_weights, count_parameters, model_hash
+from seqdpo.policy.ranks import from_first
 from seqdpo.policy.trial import foresee_adapter
 from seqdpo.preferences.advice import advice
 from seqdpo.preferences.prepare import Preferences
@@ -57,6 +59,7 @@ def run(study: Study) -> Run:
 
     Raises: as `run_study`.
     """
+    check_alone("seqdpo.run(study)")
     with board_for(Screen()) as board:
         folder = run_study(study, board)
     found = read_run(folder.root)
@@ -154,6 +157,8 @@ def read_inputs(study: Study, say: Callable[[str], None]) -> Inputs:
 def study_bench(inputs: Inputs, folder: RunFolder, progress: Progress, say: Callable[[str], None]) -> Bench:
     """Raises: as `make_bench`."""
     study = inputs.study
+    if launch().is_first:
+        from_first(("bench", folder.root, study, inputs.identity))  # the other processes make theirs
     return make_bench(study, folder, inputs.preferences, study.trained_objectives(), inputs.identity, progress, say)
 
 

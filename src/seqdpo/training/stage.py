@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from itertools import islice
 
 import numpy as np
@@ -18,6 +18,7 @@ from seqdpo.errors import RunError
 from seqdpo.policy.batches import for_each_batch
 from seqdpo.policy.library import checkpointing
 from seqdpo.policy.logps import response_logps
+from seqdpo.policy.ranks import draw_own_numbers, own_share, summed_gradients, summed_numbers
 from seqdpo.study.keys import OptimiserKeys, StageKeys
 from seqdpo.training.loss import pair_losses, pair_rewards
 from seqdpo.training.pairs import TrainingPairs
@@ -108,6 +109,7 @@ def train_stage(
         running = RunningStage(parameters, optimizer, scheduler, hooks, steps)
         _go_on(running, None if keeper is None else keeper.kept(), on_step)
         for epoch, indices in islice(_step_indices(pairs.n_pairs, keys, seed), len(steps), None):
+            draw_own_numbers(seed, len(steps))
             for hook in hooks:
                 hook.before_step(len(steps), optimizer)
             own = pairs.take(indices)
@@ -188,13 +190,15 @@ def mean_gradient(policy: PeftModel, pairs: TrainingPairs, keys: StageKeys) -> t
     """The gradient of the pairs' mean loss, however they fall into batches, for each parameter that is trained.
 
     None where no pair reaches the parameter, as an expert that no token was sent to. `parameter.grad` is left alone.
+    Several processes share out the pairs, and all get the same gradient.
     """
     parameters = [parameter for parameter in policy.parameters() if parameter.requires_grad]
     total: list[Tensor | None] = [None] * len(parameters)
     sums = Sums()
+    own = pairs.take(own_share(pairs.tokens))
 
     def add(batch: list[int]) -> None:
-        some = pairs.take(batch)
+        some = own.take(batch)
         logps = response_logps(policy, some.tokens, keys.ld_alpha)
         rewards = pair_rewards(logps, some, keys)
         loss = pair_losses(rewards, keys).sum()
@@ -211,8 +215,8 @@ def mean_gradient(policy: PeftModel, pairs: TrainingPairs, keys: StageKeys) -> t
         sums.chosen += logps.chosen.sum().item()
         sums.rejected += logps.rejected.sum().item()
 
-    for_each_batch(policy, pairs.tokens, keys.tokens_per_batch, add)
-    return sums, total
+    for_each_batch(policy, own.tokens, keys.tokens_per_batch, add)
+    return Sums(*summed_numbers(np.array(astuple(sums))).tolist()), summed_gradients(total, parameters)
 
 
 def mean_vector(policy: PeftModel, pairs: TrainingPairs, keys: StageKeys) -> list[Tensor]:
