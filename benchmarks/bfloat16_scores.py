@@ -25,7 +25,7 @@ from seqdpo.training.stage import train_stage
 
 def main() -> None:
     keys = {"objectives": {"first": {"format": "lab", "angle": 0, "n_pairs": 4000}}, "max_train_pairs": 800}
-    study = with_model_path(Study.model_validate(LAB | keys | {"output_dir": "runs/unused"}), print)
+    study = with_model_path(Study.model_validate(LAB | keys | {"output_dir": "runs/unused"}))
     preferences, _ = read_preferences(study, print)
     first = preferences.objectives["first"]
     train, held_out = ([pair.tokens for pair in split] for split in (first.train, first.eval))

@@ -76,7 +76,7 @@ def cosine() -> None:
     names = {angle: f"at{angle}" for angle in ANGLES}
     objectives = {name: {"format": "lab", "angle": angle, "n_pairs": 4000} for angle, name in names.items()}
     keys = LAB | {"objectives": objectives, "max_eval_pairs": 2000, "orders": [["at0"]], "output_dir": "runs/unused"}
-    study = with_model_path(Study.model_validate(keys), print)
+    study = with_model_path(Study.model_validate(keys))
     preferences, _ = read_preferences(study, print)
     base = load_model(study)
     choose_engine(base, preferences.longest)

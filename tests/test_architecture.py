@@ -14,7 +14,7 @@ PACKAGE = Path(seqdpo.__file__).parent
 #: A layer imports from those above it. `lab` makes pairs for `preferences`, which asks it late: `datasets/lab.py`.
 LAYERS = (
     *("errors", "wording", "values", "launched", "cache", "hub", "files", "layout", "tables", "screen"),
-    *("study", "preferences", "lab", "policy", "training", "measure", "analysis", "report", "runner", "cli"),
+    *("study", "preferences", "lab", "policy", "training", "measure", "analysis", "report", "runner", "trl", "cli"),
 )
 LATE = {("preferences/datasets/lab.py", "lab")}
 #: What a laptop without PyTorch can read.

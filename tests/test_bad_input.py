@@ -685,12 +685,6 @@ def max_length_is_more_than_the_model_reads(bench):
     return ["run", bench.study(max_length=1024)]
 
 
-@kind("cache: the lab's model cannot be kept there", "SEQDPO_CACHE")
-def cache_cannot_be_written(bench):
-    bench.monkeypatch.setenv("SEQDPO_CACHE", bench.write("cache", ""))
-    return ["run", bench.study(model_name_or_path="lab")]
-
-
 # The run folder
 
 

@@ -142,7 +142,7 @@ class Bench:
 
     def __init__(self, root: Path) -> None:
         self.root, self.copies = root, 0
-        self.model = str(lab_model_path(print))
+        self.model = str(lab_model_path())
         self._run("whole", learning_rate=3e-3)
 
     def _run(self, name: str, learning_rate: float) -> Path:

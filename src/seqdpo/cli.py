@@ -270,7 +270,7 @@ def plan(
     if form == "make":
         write_out(console, [plan_make(study, study.output_dir, arguments)])
         return
-    study = with_model_path(study, _note)
+    study = with_model_path(study)
     preferences, _ = read_preferences(study, _note)
     found = plan_study(study, preferences)
     if form == "json":

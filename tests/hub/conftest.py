@@ -25,6 +25,8 @@ for line in sys.stdin:
     os.chdir(asked["folder"])
     sys.argv = ["seqdpo", *asked["arguments"]]
     constants.HF_HUB_OFFLINE = asked["offline"]
+    if "datasets" in sys.modules:  # older releases ask once, when they are imported
+        sys.modules["datasets"].config.HF_HUB_OFFLINE = asked["offline"]
     hub.hub_answers.cache_clear(), hub._asked.cache_clear()
     output, errors, code = io.StringIO(), io.StringIO(), 0
     with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):

@@ -57,6 +57,23 @@ def test_check_and_plan_of_every_setting(hub, client, tmp_path, setting):
     assert f"{setting}: 6 stages" in planned.output
 
 
+@pytest.mark.parametrize("setting", sorted(PAIRS.keys() - {"hh-rlhf"}))  # which the first test runs
+def test_run_of_every_other_setting(hub, client, tmp_path, setting):
+    client(tmp_path, "init", setting)
+    few = ["--max-train-pairs", 8, "--max-eval-pairs", 4, "--eval-fraction", 0.3]
+    ended = client(tmp_path, "run", f"{setting}.yaml", *SMALL, *few)
+    assert ended.code == 0, ended.errors
+    run = tmp_path / "runs" / setting
+    scores = pq.read_table(run / "scores.parquet", columns=["objective", "checkpoint"])
+    first, second = PAIRS[setting]
+    assert set(scores["checkpoint"].to_pylist()) == {
+        *("base", first, second),
+        *(f"{first}>{second}", f"{second}>{first}"),
+    }
+    assert scores.num_rows == 3 * 2 * 2 * 4  # checkpoints of 2 orders, 2 objectives with 4 held-out pairs
+    assert (run / "report.html").stat().st_size
+
+
 def test_what_was_read_once_is_read_again_without_the_hub(hub, client, tmp_path):
     client(tmp_path, "init", "hh-rlhf")
     small = [*SMALL, "--orders", "[[helpful]]", "--gradient-trace-points", 0, "--mechanism-pairs", 0]

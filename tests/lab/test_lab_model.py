@@ -1,8 +1,6 @@
-"""The lab's base model is made once, is whole, speaks the lab's language and has no preferences of its own."""
+"""The lab's base model comes with the package, speaks the lab's language and has no preferences of its own."""
 
 import math
-import threading
-import time
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +8,6 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerFast
 
-import seqdpo.lab.model as lab_model
 from seqdpo.cache import cache_dir
 from seqdpo.lab.dialogues import FEATURES, LEVELS, N_WORDINGS, question, response
 from seqdpo.lab.model import lab_model_path
@@ -52,62 +49,6 @@ def test_the_model_has_about_a_million_parameters_few_of_them_in_the_vocabulary(
     assert 0.8e6 < n_parameters < 1.2e6
     assert 2 * model.model.embed_tokens.weight.numel() < n_parameters / 3
     assert len(tokenizer) == model.config.vocab_size <= 1024
-
-
-def test_a_second_call_trains_nothing(path, monkeypatch):
-    monkeypatch.setattr(lab_model, "_build", None)  # calling it would fail
-    assert lab_model_path() == path
-
-
-def test_processes_that_ask_at_once_build_one_model(monkeypatch, tmp_path):
-    built: list[Path] = []
-
-    def slow_build(folder: Path, progress: lab_model.Progress) -> None:
-        time.sleep(0.2)  # long enough that the other one waits
-        built.append(folder)
-        folder.mkdir()
-
-    monkeypatch.setenv("SEQDPO_CACHE", str(tmp_path / "new"))
-    monkeypatch.setattr(lab_model, "_build", slow_build)
-    askers = [threading.Thread(target=lab_model_path) for _ in range(2)]
-    for asker in askers:
-        asker.start()
-    for asker in askers:
-        asker.join()
-    assert built == [lab_model_path()]
-
-
-@pytest.fixture
-def short_training(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Four steps instead of several hundred, kept in a folder of the test's own."""
-    monkeypatch.setenv("SEQDPO_CACHE", str(tmp_path))
-    for setting, value in {"steps": 4, "warmup": 0.5, "tokenizer_dialogues": 50}.items():
-        monkeypatch.setitem(lab_model._TRAINING, setting, value)
-
-
-def test_other_training_settings_make_another_folder(path, short_training):
-    assert lab_model._recipe_hash() not in path.name
-
-
-def test_an_interrupted_training_leaves_no_model(short_training, monkeypatch, tmp_path):
-    def interrupted(self: LlamaForCausalLM, folder: Path) -> None:
-        folder.joinpath("config.json").write_text("half")
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(LlamaForCausalLM, "save_pretrained", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        lab_model_path()
-    assert [entry.suffix for entry in tmp_path.iterdir()] in ([".lock"], [])
-
-
-def test_training_is_repeatable_says_how_far_it_is_and_leaves_the_random_state_alone(short_training):
-    lines: list[str] = []
-    state = torch.get_rng_state()
-    tokenizer = lab_model._trained_tokenizer()
-    first, second = (lab_model._trained_model(tokenizer, lines.append).state_dict() for _ in range(2))
-    assert torch.equal(torch.get_rng_state(), state)
-    assert all(torch.equal(first[name], second[name]) for name in first)
-    assert lines[0].startswith("training the lab model, once: step 0 of 4, loss ")
 
 
 @pytest.mark.parametrize("text", ["How do I fix it?", "  two  spaces ,\n\ttab", "naïve 日本語 🙂", ""])

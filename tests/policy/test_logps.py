@@ -26,6 +26,8 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from seqdpo.measure.scores import PairLogps, pair_logps
 from seqdpo.policy.batches import batch_indices
+from seqdpo.policy.library import keep_softcap
+from seqdpo.policy.load import load_model
 from seqdpo.policy.logps import response_logps
 from seqdpo.policy.padding import padded_pairs
 from seqdpo.preferences.tokens import PairTokens
@@ -86,10 +88,12 @@ def random_model(family: str, attention: str | None = None) -> PreTrainedModel:
     architecture = MODEL_FOR_CAUSAL_LM_MAPPING[type(FAMILIES[family])]
     with torch.random.fork_rng():
         torch.manual_seed(7)
-        model = architecture._from_config(FAMILIES[family], attn_implementation=attention)
+        config = deepcopy(FAMILIES[family])  # older releases of transformers write the attention into the one given
+        model = architecture._from_config(config, attn_implementation=attention)
         for name, parameter in model.named_parameters():
             if name.endswith("bias"):  # initialised to 0, which a path that loses them would not notice
                 torch.nn.init.normal_(parameter, std=0.2)
+    keep_softcap(model)
     return model.eval().requires_grad_(False)
 
 
@@ -152,6 +156,17 @@ def test_logps_equal_those_of_each_sequence_without_padding(family, random_pairs
     with torch.no_grad():
         expected = torch.cat(one_by_one(random_model(family), pairs))
     torch.testing.assert_close(batch_logps(random_model(family), pairs), expected, rtol=TOLERANCE, atol=0)
+
+
+def test_a_loaded_model_keeps_the_cap_of_its_scores(make_study, tmp_path, random_pairs):
+    """SDPA, which transformers 5.20 takes for Gemma 2, leaves the cap out."""
+    eager = random_model("gemma2", "eager")
+    deepcopy(eager).save_pretrained(tmp_path / "gemma2")
+    pairs = mixed_pairs(random_pairs, 45)
+    loaded = load_model(make_study(model_name_or_path=str(tmp_path / "gemma2"))).cpu()
+    with torch.no_grad():
+        expected = torch.cat(one_by_one(eager, pairs))
+    torch.testing.assert_close(batch_logps(loaded, pairs), expected, rtol=TOLERANCE, atol=0)
 
 
 def test_one_token_response_after_one_token_prompt_is_one_entry_of_the_softmax():

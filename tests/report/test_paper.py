@@ -11,6 +11,7 @@ from hostile import HOSTILE
 from seqdpo.analysis.schema import to_json
 from seqdpo.report.card import card, plain
 from seqdpo.report.figures import figures
+from seqdpo.report.page import page
 from seqdpo.report.paper_tables import as_csv, as_latex, latex, paper_tables, verdict_rows
 from seqdpo.report.pictures import file_name, pair_rows
 
@@ -113,6 +114,7 @@ def test_card_names_no_folder_as_base_model(make_run, name):
     text = card(make_run(name=name))  # the manifest has the hash of its weights
     assert "base_model" not in yaml.safe_load(text.split("---")[1])
     assert f'"{name}"' not in text
+    assert "/" not in name or name not in text + page(make_run(name=name)).split("<script")[0]
     assert "no model of the hub but a folder" in text
     assert not re.search(r"BASE MODEL|RUN/|STAGE|More Information Needed", text)
 

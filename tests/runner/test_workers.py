@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from test_run_study import SilentBoard, lab_study
@@ -52,7 +51,7 @@ def test_make_with_two_jobs_gives_the_bytes_of_one_process(here, tmp_path):
     made = subprocess.run(
         ["make", "-j2", "-f", "plan.mk", f"SEQDPO={sys.executable} -m seqdpo"],
         cwd=tmp_path,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "SEQDPO_CACHE": str(_lab_cache(tmp_path))},
+        env=os.environ | {"OMP_NUM_THREADS": "1", "SEQDPO_CACHE": str(tmp_path / "other cache")},
         capture_output=True,
         text=True,
     )
@@ -64,16 +63,6 @@ def test_make_with_two_jobs_gives_the_bytes_of_one_process(here, tmp_path):
     manifest, expected = (json.loads((root / "manifest.json").read_text()) for root in (output, here.root))
     for name in ("engine", "parameters", "model_notes"):  # the workers' bench told
         assert manifest[name] == expected[name]
-
-
-def _lab_cache(tmp_path: Path) -> Path:
-    """A cache with the lab's model alone: no log-probabilities that another test left."""
-    from seqdpo.lab.model import lab_model_path
-
-    model = lab_model_path(say)
-    cache = tmp_path / "other cache"
-    shutil.copytree(model, cache / model.parent.name / model.name)
-    return cache
 
 
 def test_workers_need_the_parent_first_and_do_nothing_twice(here, tmp_path):

@@ -8,14 +8,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from seqdpo.launched import launch
 from seqdpo.measure.gradients import GradientTrace, Halves, TraceSize
 from seqdpo.measure.kl_and_path import line_kl
 from seqdpo.measure.scores import pair_logps
 from seqdpo.policy.adapters import line_between, loaded_adapter, save_adapter, trainable_policy
 from seqdpo.policy.engine import choose_engine
 from seqdpo.policy.load import load_model
-from seqdpo.policy.ranks import leave
+from seqdpo.policy.ranks import join, leave, this_process
 from seqdpo.preferences.tokens import PairTokens
 from seqdpo.study.config import Study
 from seqdpo.training.pairs import TrainingPairs
@@ -94,8 +93,9 @@ def found(model: Path, parent: Path) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    join()
     model, parent, file = map(Path, sys.argv[1:])
     result = found(model, parent)
-    if launch().is_first:
+    if this_process().is_first:
         torch.save(result, file)
     leave()

@@ -3,6 +3,7 @@
 Such names change from release to release; tests/policy/test_library.py holds each of them to what is meant by it.
 """
 
+import inspect
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from inspect import signature
@@ -10,7 +11,7 @@ from inspect import signature
 from peft import LoraConfig
 from peft.tuners import tuners_utils
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, TrainerCallback
 from transformers.pytorch_utils import Conv1D
 
 #: The layers whose LoRA is W + scale B A: GPT-2's `Conv1D` is a linear layer with its weight the other way round.
@@ -20,6 +21,13 @@ LINEAR = (nn.Linear, Conv1D)
 def attention_of(model: PreTrainedModel) -> str:
     """The name of the attention that `model.set_attn_implementation` was last given."""
     return str(model.config._attn_implementation)
+
+
+def keep_softcap(model: PreTrainedModel) -> None:
+    """Attends by the eager formula where scores are soft-capped (Gemma 2): older releases of transformers (5.20 does,
+    5.23 does not) take SDPA for it, which leaves the cap out without a word."""
+    if getattr(model.config.get_text_config(), "attn_logit_softcapping", None) is not None:
+        model.set_attn_implementation("eager")
 
 
 @contextmanager
@@ -41,6 +49,23 @@ def forget_adapters(model: PreTrainedModel) -> None:
     that is there already."""
     if hasattr(model, "peft_config"):
         del model.peft_config
+
+
+def put_first(callback: TrainerCallback) -> bool:
+    """Puts a trainer's callback before its others, from within a call of it; whether that could be done.
+
+    transformers tells a callback nothing of its trainer, and hands a log to one callback after the other, the trackers
+    first. Its caller, a `CallbackHandler`, has the list of them.
+    """
+    frame = inspect.currentframe()
+    while frame is not None:
+        callbacks = getattr(frame.f_locals.get("self"), "callbacks", None)
+        if isinstance(callbacks, list) and callback in callbacks:
+            callbacks.remove(callback)
+            callbacks.insert(0, callback)
+            return True
+        frame = frame.f_back
+    return False
 
 
 def can_checkpoint(model: PreTrainedModel) -> bool:

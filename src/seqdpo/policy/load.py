@@ -21,6 +21,7 @@ from seqdpo.errors import ConfigError, SeqdpoError
 from seqdpo.hub import cached_commit
 from seqdpo.policy.adapters import new_adapter
 from seqdpo.policy.checks import check_causal, check_template, loading
+from seqdpo.policy.library import keep_softcap
 from seqdpo.policy.weights import (
     check_finite,
     check_tensors,
@@ -83,6 +84,7 @@ def load_model(keys: ModelKeys) -> PreTrainedModel:
     """The base model with frozen weights, without dropout, on the device, in evaluation mode."""
     load_config(keys)
     model = _from_files(keys)
+    keep_softcap(model)
     model.requires_grad_(False)
     _disable_dropout(model)
     model = model.to(device()).eval()

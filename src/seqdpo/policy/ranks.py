@@ -1,6 +1,7 @@
 """Several processes, each with a device and the whole model, at the same work: pairs are shared out, results summed.
 
-In a single process nothing here does anything, and torch's process groups are not touched.
+Only where `join` was called. Elsewhere, also in a process of someone else's launch, nothing here does anything, and
+torch's process groups are not touched.
 """
 
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from seqdpo.launched import launch
+from seqdpo.launched import Launch, launch
 from seqdpo.preferences.tokens import PairTokens
 
 #: The others wait while the first process reads data, hashes weights or analyses; a dead process is noticed at once.
@@ -22,7 +23,9 @@ LONGEST_WAIT = timedelta(days=7)
 
 @cache
 def join() -> None:
-    """Waits until all processes of the run are there."""
+    """Waits until all processes of the run are there; nothing where this one was not launched with others."""
+    if launch().size == 1:
+        return
     import torch.distributed as dist
 
     backend = None
@@ -34,20 +37,24 @@ def join() -> None:
 
 def leave() -> None:
     """Ends what `join` began."""
-    if join.cache_info().currsize:
+    if this_process().size > 1:
         import torch.distributed as dist
 
         dist.destroy_process_group()
-        join.cache_clear()
+    join.cache_clear()
+
+
+def this_process() -> Launch:
+    """This process among those that joined; the first and only one where none did."""
+    return launch() if join.cache_info().currsize else Launch()
 
 
 def from_first(value: Any) -> Any:
     """What the first process gives, in all of them."""
-    if launch().size == 1:
+    if this_process().size == 1:
         return value
     import torch.distributed as dist
 
-    join()
     box = [value]
     dist.broadcast_object_list(box, src=0)
     return box[0]
@@ -55,7 +62,7 @@ def from_first(value: Any) -> Any:
 
 def own_share(pairs: Sequence[PairTokens]) -> list[int]:
     """The indices, ascending, of the pairs that are this process's; with the others' they are all."""
-    return shares(pairs, launch().size)[launch().rank]
+    return shares(pairs, this_process().size)[this_process().rank]
 
 
 def shares(pairs: Sequence[PairTokens], size: int) -> list[list[int]]:
@@ -71,11 +78,10 @@ def shares(pairs: Sequence[PairTokens], size: int) -> list[list[int]]:
 
 def summed_numbers(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """The sum over all processes, in float64."""
-    if launch().size == 1:
+    if this_process().size == 1:
         return values
     import torch.distributed as dist
 
-    join()
     total = torch.from_numpy(values.copy())
     dist.all_reduce(total)
     summed: NDArray[np.float64] = total.numpy()
@@ -87,7 +93,7 @@ def summed_gradients(gradients: Sequence[Tensor | None], like: Sequence[Tensor])
 
     `like`: the parameters. One message for all, so that small matrices do not wait for each other.
     """
-    if launch().size == 1:
+    if this_process().size == 1:
         return list(gradients)
     import torch.distributed as dist
 
@@ -105,5 +111,5 @@ def draw_own_numbers(seed: int, step: int) -> None:
 
     The first one's go on from step to step, as those of a single process.
     """
-    if not launch().is_first:
-        torch.manual_seed(int(np.random.SeedSequence([seed, step, launch().rank]).generate_state(1)[0]))
+    if not this_process().is_first:
+        torch.manual_seed(int(np.random.SeedSequence([seed, step, this_process().rank]).generate_state(1)[0]))

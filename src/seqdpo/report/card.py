@@ -1,14 +1,14 @@
 """report.md: the card that goes with the adapters."""
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from seqdpo.analysis.schema import Bounds, Score
-from seqdpo.hub import MODEL_ID
 from seqdpo.report.audit import loading_lines
+from seqdpo.report.base_model import on_the_hub
 from seqdpo.report.finished import Run
 from seqdpo.report.page import how_measured
 from seqdpo.study.checkpoints import Checkpoint, Node
@@ -27,25 +27,10 @@ def card(run: Run) -> str:
         findings=run.findings,
         scores=final,
         method=how_measured(run),
-        base=base_on_the_hub(run.study, run.manifest),
+        base=on_the_hub(run),
         adapter=_last_adapter(final),
         loading=list(loading_lines(run.manifest)),
     )
-
-
-class HubModel(NamedTuple):
-    """A model of the hub at a commit."""
-
-    name: str
-    commit: str
-
-
-def base_on_the_hub(study: Mapping[str, Any], manifest: Mapping[str, Any]) -> HubModel | None:
-    """The base model where others can find it, as the manifest names it; None for a folder and the lab's own."""
-    name, _, commit = str(manifest["identity"]["model"]).rpartition("@")
-    if name != study.get("model_name_or_path") or not MODEL_ID.fullmatch(name):
-        return None
-    return HubModel(name, commit)
 
 
 def _last_adapter(scores: Sequence[Score]) -> str:

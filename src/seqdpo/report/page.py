@@ -18,6 +18,7 @@ from seqdpo.analysis.schema import (
     Verdict,
     WorstObjective,
 )
+from seqdpo.report import base_model
 from seqdpo.report.audit import checkpoint_facts, how_to_test
 from seqdpo.report.finished import Run
 from seqdpo.report.html import html
@@ -37,6 +38,7 @@ def page(run: Run) -> str:
     return html(
         "page.html.jinja",
         payload(run),
+        model=base_model.shown(run),
         blurred=may_harm(run.study),
         run=run,
         findings=findings,
@@ -152,7 +154,7 @@ def how_measured(run: Run) -> list[tuple[str, str]]:
     study, manifest, method = run.study, run.manifest, run.findings.method
     identity, parameters = manifest["identity"], manifest.get("parameters", {})
     facts = {
-        "model": study.get("model_name_or_path"),
+        "model": base_model.shown(run),
         "reference of the loss": study.get("reference"),
         "margins are against": "the base model",
         **checkpoint_facts(manifest),

@@ -93,7 +93,7 @@ def run_audit(audit: Audit, board: Board) -> RunFolder:
 
 
 def _read_inputs(audit: Audit, board: Board) -> Inputs:
-    resolved = with_model_path(audit, board.message)
+    resolved = with_model_path(audit)
     problems = Problems()
     with problems.collected():
         check_weights(resolved)
@@ -180,30 +180,14 @@ class _Scoring:
             name: finite(logps.of(objective.eval, self._on_scored), objective.eval, BASE)
             for name, objective in self.inputs.preferences.objectives.items()
         }
-        self._write(None, scores, {"checkpoint": BASE, "stage": 0, "engine": self.engine})
+        self._write(None, scores, {"engine": self.engine})
 
     def _checkpoint(self, member: Member) -> None:
         audit, preferences = self.inputs.audit, self.inputs.preferences
         with foreign_policy(self.base, member.standing, audit) as policy:
             engine = engine_for(policy, preferences.longest, self.attention)
             scores = {name: self._scored(policy, name, member) for name in preferences.objectives}
-        path = self.folder.stage(member.node)
-        write_table(path / "gradients.parquet", GRADIENTS_SCHEMA.empty_table())
-        write_table(path / "kl_and_path.parquet", KL_AND_PATH_SCHEMA.empty_table())
-        movement = self._movement(member)
-        write_table(path / "movement.parquet", MOVEMENT_SCHEMA.empty_table() if movement is None else movement)
-        found = {
-            "checkpoint": member.name,
-            "objective": member.node.objective,
-            "path": list(member.node.path),
-            "stage": member.node.stage,
-            "seed": member.node.seed,
-            "placebo": 0,
-            "parent": checkpoint_of(member.node.parent),
-            "engine": engine,
-            "source": member.source.model_dump(),
-        }
-        self._write(member, scores, found)
+        self._write(member, scores, {"engine": engine, "source": member.source.model_dump()}, self._movement(member))
 
     def _scored(self, policy: nn.Module, name: str, member: Member) -> PairLogps:
         pairs = self.inputs.preferences.objectives[name].eval
@@ -223,19 +207,45 @@ class _Scoring:
             joined_factors(before.adapters), joined_factors(after.adapters), weight_norms(self.base)
         )
 
-    def _write(self, member: Member | None, scores: dict[str, PairLogps], found: dict[str, Any]) -> None:
-        path = self.folder.stage(_node(member))
-        write_table(path / "scores.parquet", scores_of(scores, self.inputs.preferences))
-        record = {
-            "kind": "audit",
-            **found,
-            "identity": self.inputs.identity_of(member),
-            "environment": self.environment,
-        }
-        write_sealed(path / NODE_FILE, record | {"files": file_hashes(path)})
+    def _write(
+        self,
+        member: Member | None,
+        scores: dict[str, PairLogps],
+        found: dict[str, Any],
+        movement: pa.Table | None = None,
+    ) -> None:
+        record = {**found, "identity": self.inputs.identity_of(member), "environment": self.environment}
+        write_checkpoint(self.folder, _node(member), scores_of(scores, self.inputs.preferences), record, movement)
 
     def _on_scored(self, n_pairs: int) -> None:
         self.board.advance(n_pairs, n_pairs)
+
+
+def write_checkpoint(
+    folder: RunFolder, node: Node | None, scores: pa.Table, record: dict[str, Any], movement: pa.Table | None = None
+) -> None:
+    """A checkpoint that was only scored, as a stage's folder; its record last. None is the base."""
+    path = folder.stage(node)
+    if node is not None:
+        write_table(path / "gradients.parquet", GRADIENTS_SCHEMA.empty_table())
+        write_table(path / "kl_and_path.parquet", KL_AND_PATH_SCHEMA.empty_table())
+        write_table(path / "movement.parquet", MOVEMENT_SCHEMA.empty_table() if movement is None else movement)
+    write_table(path / "scores.parquet", scores)
+    write_sealed(path / NODE_FILE, {"kind": "audit", **_place(node), **record, "files": file_hashes(path)})
+
+
+def _place(node: Node | None) -> dict[str, Any]:
+    if node is None:
+        return {"checkpoint": BASE, "stage": 0}
+    return {
+        "checkpoint": node.checkpoint,
+        "objective": node.objective,
+        "path": list(node.path),
+        "stage": node.stage,
+        "seed": node.seed,
+        "placebo": 0,
+        "parent": checkpoint_of(node.parent),
+    }
 
 
 def _node(member: Member | None) -> Node | None:

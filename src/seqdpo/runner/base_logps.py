@@ -14,10 +14,9 @@ from transformers import PreTrainedModel
 
 from seqdpo.cache import cache_dir
 from seqdpo.files import set_aside, write_table
-from seqdpo.launched import launch
 from seqdpo.measure.scores import PairLogps, pair_logps
 from seqdpo.policy.load import device
-from seqdpo.policy.ranks import from_first
+from seqdpo.policy.ranks import from_first, this_process
 from seqdpo.preferences.pairs import content_hash
 from seqdpo.preferences.prepare import PreparedPair, tokens_hash
 from seqdpo.runner.environment import processor
@@ -48,12 +47,12 @@ class BaseLogps:
         """
         key = self._key(pairs, tail_weight)
         path = self.folder / f"{key}.parquet"
-        kept: PairLogps | None = from_first(self._kept(path, key, len(pairs)) if launch().is_first else None)
+        kept: PairLogps | None = from_first(self._kept(path, key, len(pairs)) if this_process().is_first else None)
         if kept is not None:
             return kept
         tokens = [pair.tokens for pair in pairs]
         logps = pair_logps(self.model, tokens, self.tokens_per_batch, on_batch, tail_weight)
-        if launch().is_first:
+        if this_process().is_first:
             with suppress(OSError):  # a folder that cannot be written to costs time, not results
                 write_table(path, _stamped(logps, key))
         return logps
@@ -77,7 +76,7 @@ class BaseLogps:
                 str(device()),
                 processor(),
                 torch.get_num_threads(),
-                launch().size,
+                this_process().size,
                 self.tokens_per_batch,
                 STAGE_FORMAT,
                 torch.__version__,

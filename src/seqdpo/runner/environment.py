@@ -12,8 +12,8 @@ from typing import Any
 import torch
 
 import seqdpo
-from seqdpo.launched import launch
 from seqdpo.policy.load import device
+from seqdpo.policy.ranks import this_process
 
 PACKAGES = (
     *("torch", "transformers", "peft", "accelerate", "datasets", "tokenizers", "safetensors"),
@@ -35,7 +35,7 @@ def environment() -> dict[str, Any]:
         "cpu": processor(),
         "cpu_count": os.cpu_count(),
         "torch_threads": torch.get_num_threads(),
-        "processes": launch().size,
+        "processes": this_process().size,
         "cuda": torch.version.cuda,
         "command": " ".join(sys.argv),
     }

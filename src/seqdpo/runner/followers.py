@@ -26,10 +26,10 @@ _SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
 @contextmanager
 def leading() -> Iterator[None]:
     """In the first process, around all that it may need the others for: lets them go when that is done."""
+    join()
     yield
-    if launch().size > 1:
-        from_first(None)
-        leave()
+    from_first(None)
+    leave()
 
 
 def follow() -> None:

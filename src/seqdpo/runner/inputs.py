@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import TypeVar
 
-from seqdpo.cache import cache_dir
 from seqdpo.errors import ConfigError, DataError, Problems
 from seqdpo.lab.model import lab_model_path
 from seqdpo.policy.load import load_config, load_tokenizer
@@ -22,17 +21,11 @@ Progress = Callable[[str], None]
 K = TypeVar("K", bound=ModelKeys)
 
 
-def with_model_path(keys: K, progress: Progress) -> K:
-    """The keys with the lab's name replaced by its folder; it is trained on first use."""
+def with_model_path(keys: K) -> K:
+    """The keys with the lab's name replaced by its folder."""
     if keys.model_name_or_path != LAB:
         return keys
-    try:
-        return keys.model_copy(update={"model_name_or_path": str(lab_model_path(progress))})
-    except OSError as error:
-        raise ConfigError(
-            f"{cache_dir()}: the lab's model cannot be kept there: {error.strerror or error}; expected a folder to "
-            "write in. Name another one with the environment variable SEQDPO_CACHE."
-        ) from error
+    return keys.model_copy(update={"model_name_or_path": str(lab_model_path())})
 
 
 def read_preferences(keys: InputKeys, progress: Progress) -> tuple[Preferences, Tokeniser]:

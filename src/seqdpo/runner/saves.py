@@ -18,8 +18,7 @@ from typing import Any
 import torch
 
 from seqdpo.files import file_hash, folder_written_whole, set_aside, sweep_of, write_json
-from seqdpo.launched import launch
-from seqdpo.policy.ranks import from_first
+from seqdpo.policy.ranks import from_first, this_process
 from seqdpo.preferences.pairs import content_hash
 from seqdpo.runner.bench import Bench
 from seqdpo.runner.folder import RunFolder
@@ -41,7 +40,7 @@ class Saves:
         self._seconds, self._last = 60 * bench.keys.save_minutes, monotonic()
         parent = adapter_hash(bench.folder, node.parent)
         of = [SAVE_FORMAT, bench.identity, place_in_tree(node, bench.keys), seed, parent, torch.__version__]
-        self._of = content_hash([*of, launch().size])
+        self._of = content_hash([*of, this_process().size])
         self._signals = _HeldSignals()
 
     @contextmanager
@@ -51,14 +50,14 @@ class Saves:
             yield
 
     def kept(self) -> State | None:
-        path: Path | None = from_first(self._newest() if launch().is_first else None)
+        path: Path | None = from_first(self._newest() if this_process().is_first else None)
         if path is None:
             return None
         state: State = torch.load(path / _STATE, map_location="cpu", weights_only=True)
         return state
 
     def after_step(self, stage: RunningStage) -> None:
-        if not launch().is_first:  # all hold the same
+        if not this_process().is_first:  # all hold the same
             return
         if self._signals.waiting or monotonic() - self._last >= self._seconds:
             self._save(stage.state(), len(stage.steps))
@@ -100,7 +99,7 @@ class Saves:
 def stage_saves(bench: Bench, node: Node, seed: int) -> Iterator[Saves]:
     """A stage's saves, for the time in which it trains."""
     saves = Saves(bench, node, seed)
-    if not launch().is_first:
+    if not this_process().is_first:
         yield saves
         return
     sweep_of(bench.folder.saves(node))

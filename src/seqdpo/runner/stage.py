@@ -8,13 +8,12 @@ import numpy as np
 import pyarrow as pa
 
 from seqdpo.files import file_hashes, folder_written_whole, host_name, write_sealed, write_table
-from seqdpo.launched import launch
 from seqdpo.layout import NODE_FILE, TRAINED_FILE
 from seqdpo.measure.gradients import GradientTrace
 from seqdpo.measure.movement import movement_table
 from seqdpo.measure.scores import PairLogps
 from seqdpo.policy.adapters import loaded_adapter, save_adapter, trainable_policy
-from seqdpo.policy.ranks import from_first
+from seqdpo.policy.ranks import from_first, this_process
 from seqdpo.preferences.pairs import content_hash
 from seqdpo.preferences.prepare import Preferences
 from seqdpo.runner.bench import Bench
@@ -74,13 +73,13 @@ def score_base(bench: Bench) -> None:
     for name in bench.trained:
         bench.train_logps(None, name)
     scores = {name: bench.scored_by_base(objective.eval) for name, objective in bench.preferences.objectives.items()}
-    if launch().is_first:
+    if this_process().is_first:
         _write_node(bench, None, scores, of_trial(bench))
 
 
 def train(bench: Bench, node: Node) -> None:
     """Trains a stage and leaves its folder with the adapter, the steps, the gradients and, in it, trained.json."""
-    if not launch().is_first:
+    if not this_process().is_first:
         _train(bench, node, None)
         return
     began, peak = perf_counter(), peak_memory_meter()
@@ -118,7 +117,7 @@ def measure(bench: Bench, node: Node) -> None:
             name: bench.scored(policy, objective.eval, node) for name, objective in bench.preferences.objectives.items()
         }
     kl_and_path = _kl_and_path(bench, node, scores)
-    if not launch().is_first:
+    if not this_process().is_first:
         return
     write_table(path / "kl_and_path.parquet", kl_and_path)
     write_table(path / "movement.parquet", movement_table(parent, adapter, bench.weight_norms))

@@ -11,9 +11,9 @@ import torch
 import seqdpo
 from seqdpo.errors import Problems, RunError
 from seqdpo.files import write_json, write_sealed, write_table, write_text
-from seqdpo.launched import check_alone, launch
+from seqdpo.launched import check_alone
 from seqdpo.policy.load import ParameterCount, check_weights, count_parameters, model_hash
-from seqdpo.policy.ranks import from_first
+from seqdpo.policy.ranks import from_first, this_process
 from seqdpo.policy.trial import foresee_adapter
 from seqdpo.preferences.advice import advice
 from seqdpo.preferences.prepare import Preferences
@@ -125,7 +125,7 @@ def check_study(study: Study, say: Callable[[str], None]) -> Checked:
         check_output_dir(Path(study.output_dir))
         check_continuation(RunFolder(Path(study.output_dir)), study, {})
     with problems.collected():
-        study = with_model_path(study, say)
+        study = with_model_path(study)
         with problems.collected():
             _check_model(study, say)
         with problems.collected():
@@ -146,7 +146,7 @@ def _check_model(study: Study, say: Callable[[str], None]) -> ParameterCount:
 
 def read_inputs(study: Study, say: Callable[[str], None]) -> Inputs:
     """Raises: ConfigError and DataError for whatever is wrong with the model's files, the data or the template."""
-    resolved = with_model_path(study, say)
+    resolved = with_model_path(study)
     parameters = _check_model(resolved, lambda note: None)  # said once more, and with the weights, by the trial
     preferences, _ = read_preferences(resolved, say)
     model = model_hash(resolved, say)
@@ -157,7 +157,7 @@ def read_inputs(study: Study, say: Callable[[str], None]) -> Inputs:
 def study_bench(inputs: Inputs, folder: RunFolder, progress: Progress, say: Callable[[str], None]) -> Bench:
     """Raises: as `make_bench`."""
     study = inputs.study
-    if launch().is_first:
+    if this_process().is_first:
         from_first(("bench", folder.root, study, inputs.identity))  # the other processes make theirs
     return make_bench(study, folder, inputs.preferences, study.trained_objectives(), inputs.identity, progress, say)
 

@@ -50,6 +50,9 @@ class Audit(VerdictKeys, DataKeys, TextKeys, ModelKeys):
     trained_on: dict[str, Annotated[list[Name], BeforeValidator(_names)]] = Field(
         default_factory=dict, description="per objective, files that a checkpoint was trained on: kept apart"
     )
+    without_pairs: list[Name] = Field(
+        default_factory=list, description="what a checkpoint was trained on, and there are no pairs to score: [sft]"
+    )
     beta: float = Field(default=0.1, gt=0, description="of the loss they were trained with; scales reward_margin alone")
     tokens_per_batch: int | None = Field(default=None, ge=16, description="as in a study")
     output_dir: Name = Field(default="runs/audit", description="the run folder")
@@ -59,7 +62,8 @@ class Audit(VerdictKeys, DataKeys, TextKeys, ModelKeys):
         for name, source in self.checkpoints.items():
             path = Checkpoint.parse(name).path
             for objective in path:
-                self._check_objective(objective, f"checkpoints: {name!r}")
+                if objective not in self.without_pairs:
+                    self._check_objective(objective, f"checkpoints: {name!r}")
             if len(set(path)) < len(path):
                 raise ValueError(f"checkpoints: {name!r} trains an objective twice; expected each at most once")
             if source.on is not None and typed(source.on) == name:
@@ -88,7 +92,11 @@ class Audit(VerdictKeys, DataKeys, TextKeys, ModelKeys):
 
 
 class _Tree(TreeKeys):
-    """Of an audit: it trains nothing."""
+    """Of an audit: it trains nothing, and may have stages without pairs."""
+
+    @model_validator(mode="after")
+    def _check_orders(self) -> Self:
+        return self  # the audit's checkpoints were checked
 
     def trained_objectives(self) -> list[str]:
         return []
