@@ -7,17 +7,12 @@ next, and do the same on their share of the pairs. Where one of them fails, what
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
 
-from seqdpo.errors import ConfigError, RunError
-from seqdpo.launched import launch
+from seqdpo.errors import RunError
 from seqdpo.policy.ranks import from_first, join, leave
 from seqdpo.runner.bench import Bench
-from seqdpo.runner.folder import RunFolder
 from seqdpo.runner.stage import run_part
-from seqdpo.runner.study import read_inputs, study_bench
-from seqdpo.study.config import Study
+from seqdpo.runner.study import bench_beside
 
 #: What may end the first process after the step that it is at, for which it needs the others.
 _SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
@@ -58,21 +53,6 @@ def _follow() -> None:
     while (told := from_first(None)) is not None:
         what, *of = told
         if what == "bench":
-            bench = _bench(*of)
+            bench = bench_beside(*of)
         elif bench is not None:
             run_part(what, bench, *of)
-
-
-def _bench(root: Path, study: Study, identity: dict[str, Any]) -> Bench:
-    inputs = read_inputs(study, _nothing)
-    if inputs.identity != identity:
-        different = [name for name, value in identity.items() if inputs.identity.get(name) != value]
-        raise ConfigError(
-            f"process {launch().rank} of {launch().size}: finds another {' and '.join(different)} than the first one; "
-            "expected the same model, data and release on every machine. Give it the same."
-        )
-    return study_bench(inputs, RunFolder(root), lambda units, pairs: None, _nothing)
-
-
-def _nothing(text: str) -> None:
-    """The first process says it."""

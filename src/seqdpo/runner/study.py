@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeAlias
 import torch
 
 import seqdpo
-from seqdpo.errors import Problems, RunError
+from seqdpo.errors import ConfigError, Problems, RunError
 from seqdpo.files import write_json, write_sealed, write_table, write_text
 from seqdpo.launched import check_alone
 from seqdpo.policy.load import ParameterCount, check_weights, count_parameters, model_hash
@@ -156,9 +156,27 @@ def read_inputs(study: Study, say: Callable[[str], None]) -> Inputs:
 
 def study_bench(inputs: Inputs, folder: RunFolder, progress: Progress, say: Callable[[str], None]) -> Bench:
     """Raises: as `make_bench`."""
+    from_first(("bench", inputs.study, folder.root, inputs.identity))  # the other processes of a run make theirs
+    return _made(inputs, folder, progress, say)
+
+
+def bench_beside(study: Study, root: Path, identity: dict[str, Any]) -> Bench:
+    """The bench of another process than the first, which has told it of these.
+
+    Raises: ConfigError if this process finds other inputs; as `make_bench`.
+    """
+    inputs = read_inputs(study, lambda text: None)
+    if inputs.identity != identity:
+        different = [name for name, value in identity.items() if inputs.identity.get(name) != value]
+        raise ConfigError(
+            f"process {this_process().rank} of {this_process().size}: finds another {' and '.join(different)} than the "
+            "first one; expected the same model, data and release on every machine. Give it the same."
+        )
+    return _made(inputs, RunFolder(root), lambda units, pairs: None, lambda text: None)
+
+
+def _made(inputs: Inputs, folder: RunFolder, progress: Progress, say: Callable[[str], None]) -> Bench:
     study = inputs.study
-    if this_process().is_first:
-        from_first(("bench", folder.root, study, inputs.identity))  # the other processes make theirs
     return make_bench(study, folder, inputs.preferences, study.trained_objectives(), inputs.identity, progress, say)
 
 
