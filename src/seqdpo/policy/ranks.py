@@ -4,7 +4,8 @@ Only where `join` was called. Elsewhere, also in a process of someone else's lau
 torch's process groups are not touched.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from functools import cache
 from typing import Any
@@ -14,8 +15,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from seqdpo.errors import RunError
 from seqdpo.launched import Launch, launch
 from seqdpo.preferences.tokens import PairTokens
+from seqdpo.wording import first_line
 
 #: The others wait while the first process reads data, hashes weights or analyses; a dead process is noticed at once.
 LONGEST_WAIT = timedelta(days=7)
@@ -56,8 +59,26 @@ def from_first(value: Any) -> Any:
     import torch.distributed as dist
 
     box = [value]
-    dist.broadcast_object_list(box, src=0)
+    with _together():
+        dist.broadcast_object_list(box, src=0)
     return box[0]
+
+
+@contextmanager
+def _together() -> Iterator[None]:
+    """Around what all processes have to do at once.
+
+    Raises: RunError if one of them has gone.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:  # of many kinds, by backend
+        raise RunError(
+            f"process {this_process().rank} of {this_process().size}: another has gone ({first_line(error)[:120]}); "
+            "expected all of them to the end. Its own message, or what launched it, says why; run again to go on."
+        ) from error
 
 
 def own_share(pairs: Sequence[PairTokens]) -> list[int]:
@@ -83,7 +104,8 @@ def summed_numbers(values: NDArray[np.float64]) -> NDArray[np.float64]:
     import torch.distributed as dist
 
     total = torch.from_numpy(values.copy())
-    dist.all_reduce(total)
+    with _together():
+        dist.all_reduce(total)
     summed: NDArray[np.float64] = total.numpy()
     return summed
 
@@ -100,7 +122,8 @@ def summed_gradients(gradients: Sequence[Tensor | None], like: Sequence[Tensor])
     there = summed_numbers(np.array([gradient is not None for gradient in gradients], dtype=np.float64)) > 0
     zeros = (torch.zeros_like(p) if g is None else g for g, p in zip(gradients, like, strict=True))
     flat = torch.cat([tensor.flatten().float() for tensor in zeros])
-    dist.all_reduce(flat)
+    with _together():
+        dist.all_reduce(flat)
     parts = flat.split([parameter.numel() for parameter in like])
     summed = [part.view_as(parameter).to(parameter.dtype) for part, parameter in zip(parts, like, strict=True)]
     return [one if some else None for one, some in zip(summed, there, strict=True)]

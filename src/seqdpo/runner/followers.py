@@ -39,12 +39,8 @@ def follow() -> None:
             signal.signal(getattr(signal, name), signal.SIG_IGN)
     try:
         _follow()
-    except RunError:
-        raise SystemExit(3) from None  # the same in all of them; the first says it
-    except RuntimeError as error:
-        if "onnection" not in str(error):
-            raise
-        raise SystemExit(3) from None  # the first has gone, and said why
+    except RunError:  # the same in all of them, or another one has gone: the first says it
+        raise SystemExit(3) from None
     leave()
 
 
