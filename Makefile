@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 
 .PHONY: demo test test-lower lint check clean
 
-demo: $(VENV)/.demo  ## run the four lab settings, both orders, into runs/demo
+demo: $(VENV)/.demo  ## run a lab setting in both orders, into runs/demo
 	$(BIN)/seqdpo demo
 
 test: $(VENV)/.test  ## run the tests

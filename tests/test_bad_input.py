@@ -330,7 +330,7 @@ def demo_in_a_file(bench):
 @kind("output_dir = 'demo/lab-compatible': is a file")
 def demo_whose_last_folder_is_a_file(bench):
     bench.write("demo/lab-compatible", "")
-    return ["demo", "--output-dir", "demo"]
+    return ["demo", "--all", "--output-dir", "demo"]
 
 
 # Data

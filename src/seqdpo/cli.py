@@ -87,7 +87,7 @@ PASS_FLAGS_ON = {"ignore_unknown_options": True}
 
 FIRST_STEPS = """\
 Begin with one of these:
-  seqdpo demo                    four small studies on a built-in model: no download, some minutes
+  seqdpo demo                    a small study on a built-in model: no download, about a minute
   seqdpo init hh-rlhf            a commented study file: hh-rlhf.yaml
   seqdpo check hh-rlhf.yaml      what is wrong with it, its data and its chat template
   seqdpo plan hh-rlhf.yaml       what it will cost
@@ -177,17 +177,31 @@ def stage(
 @app.command()
 def demo(
     output_dir: Annotated[str, typer.Option(help="A folder for each setting is made in it.")] = "runs/demo",
+    every: Annotated[bool, typer.Option("--all", help="All four settings, some minutes.")] = False,
 ) -> None:
-    """Run the four lab settings in both orders: no download, a few minutes on a laptop."""
+    """Run a lab setting in both orders: no download, about a minute on a laptop."""
     from seqdpo.lab.demo import demo_studies
+    from seqdpo.report.finished import read_run
+    from seqdpo.report.print_findings import verdict_table
     from seqdpo.runner.folder import check_output_dir
 
-    studies = demo_studies(output_dir)
+    studies = demo_studies(output_dir, every)
     for study in studies:  # all of them before the first is run
         check_output_dir(Path(study.output_dir))
     for study in studies:
-        console.rule(f"{study.setting}: {SETTINGS[str(study.setting)].relation}", align="left")
+        _headed(study)
         _run(study)
+    if every:
+        for study in studies:  # the first ones have left the screen
+            _headed(study)
+            console.print(verdict_table(read_run(study.output_dir).findings.cells))
+        return
+    console.print(f"\nOpen {Path(studies[0].output_dir, 'report.html')} in a browser: every pair is there.")
+    console.print("Three settings more, some minutes: seqdpo demo --all")
+
+
+def _headed(study: Study) -> None:
+    console.rule(f"{study.setting}: {SETTINGS[str(study.setting)].relation}", align="left")
 
 
 @app.command()

@@ -3,17 +3,26 @@
 import json
 import os
 import stat
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, GPTJConfig, MixtralConfig, OpenAIGPTConfig, RwkvConfig, StableLmConfig
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma3nTextConfig,
+    GPTJConfig,
+    MixtralConfig,
+    OpenAIGPTConfig,
+    RwkvConfig,
+    StableLmConfig,
+)
 
 from seqdpo.errors import ConfigError
 from seqdpo.measure.scores import pair_logps
 from seqdpo.policy import trial
 from seqdpo.policy.adapters import WEIGHTS_FILE, loaded_adapter, save_adapter, trainable_policy
-from seqdpo.policy.engine import choose_engine
+from seqdpo.policy.engine import choose_engine, probe_pairs
 from seqdpo.policy.load import load_model
 from seqdpo.policy.singles import single_logps
 from seqdpo.policy.trial import foresee_adapter, try_adapter
@@ -67,6 +76,13 @@ def test_scores_of_a_model_that_ignores_the_mask_are_those_of_each_text_alone(fa
     assert np.abs(padded / expected - 1).max() > 1e-3  # padding is seen
     assert choose_engine(base, 40).startswith("single sequences: padding changes scores")
     np.testing.assert_allclose(np.stack(pair_logps(base, pairs, 500)), expected, rtol=1e-6)
+
+
+def test_made_up_pairs_have_tokens_that_every_embedding_has():
+    """Gemma 3n embeds tokens in each layer, too, and fewer of them; transformers 5.12 reads beyond the end."""
+    config = Gemma3nTextConfig(vocab_size=400, vocab_size_per_layer_input=40)
+    ids = [ids for pair in probe_pairs(SimpleNamespace(config=config), 200) for ids in pair[:3]]
+    assert max(one.max() for one in ids) < 40
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The studies of `seqdpo demo`: the four lab settings, both orders, four control stages."""
+"""The studies of `seqdpo demo`: lab settings in both orders, with four control stages."""
 
 from pathlib import Path
 
@@ -10,11 +10,11 @@ SMALLER = {"max_train_pairs": 600, "max_eval_pairs": 600, "placebo": 4, "mechani
 DEMO_SETTINGS = ("lab-conflict", "lab-interaction", "lab-strong-signal", "lab-compatible")
 
 
-def demo_studies(output_dir: str) -> list[Study]:
-    """One study for each setting, with the lab's defaults, in a folder of its own below `output_dir`."""
+def demo_studies(output_dir: str, every: bool = False) -> list[Study]:
+    """A study of the first setting, or of every one, in a folder of its own below `output_dir`."""
     return [
         Study.model_validate(
             SETTINGS[name].defaults | SMALLER | {"setting": name, "output_dir": str(Path(output_dir) / name)}
         )
-        for name in DEMO_SETTINGS
+        for name in (DEMO_SETTINGS if every else DEMO_SETTINGS[:1])
     ]

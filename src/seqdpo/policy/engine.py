@@ -123,10 +123,15 @@ def probe_pairs(model: PreTrainedModel, longest: int) -> list[PairTokens]:
     long = [(threshold + 5, 4, 3) for threshold in sorted(set(_thresholds(config))) if threshold < longest]
     generator = np.random.default_rng(0)
     lengths = [
-        [generator.integers(0, config.vocab_size, n).astype(np.int32) for n in row]
+        [generator.integers(0, _n_tokens(config), n).astype(np.int32) for n in row]
         for row in (*PROBE_LENGTHS, *longer, *long)
     ]
     return [PairTokens(prompt, chosen, rejected, truncated=False) for prompt, chosen, rejected in lengths]
+
+
+def _n_tokens(config: PreTrainedConfig) -> int:
+    """Ids below this are in every embedding; Gemma 3n has one of fewer in each layer, and older releases read it so."""
+    return min(config.vocab_size, getattr(config, "vocab_size_per_layer_input", None) or config.vocab_size)
 
 
 def _thresholds(config: PreTrainedConfig) -> Iterator[int]:
