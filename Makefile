@@ -34,9 +34,9 @@ $(VENV)/.demo: $(BIN)/pip pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.test: $(VENV)/.demo
-	$(BIN)/pip install --quiet -c constraints.txt -e '.[test]'
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[test,ray,slurm]'
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.test
-	$(BIN)/pip install --quiet -c constraints.txt -e '.[test,dev]'
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[test,ray,slurm,dev]'
 	touch $@

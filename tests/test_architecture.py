@@ -13,12 +13,15 @@ import seqdpo
 PACKAGE = Path(seqdpo.__file__).parent
 #: A layer imports from those above it. `lab` makes pairs for `preferences`, which asks it late: `datasets/lab.py`.
 LAYERS = (
-    *("errors", "wording", "values", "cache", "hub", "files", "layout", "tables", "screen"),
+    *("errors", "wording", "values", "launched", "cache", "hub", "files", "layout", "tables", "screen"),
     *("study", "preferences", "lab", "policy", "training", "measure", "analysis", "report", "runner", "trl", "cli"),
 )
 LATE = {("preferences/datasets/lab.py", "lab")}
 #: What a laptop without PyTorch can read.
-WITHOUT_TORCH = ("errors", "wording", "values", "files", "layout", "tables", "screen", "study", "analysis", "report")
+WITHOUT_TORCH = (
+    *("errors", "wording", "values", "launched", "files", "layout", "tables", "screen"),
+    *("study", "analysis", "report"),
+)
 HEAVY = {"torch", "transformers", "peft", "accelerate", "datasets", "tokenizers", "safetensors"}
 #: Where a whole study is the subject.
 WHOLE_STUDY = {"study", "runner/study.py", "cli.py"}

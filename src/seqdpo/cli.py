@@ -10,14 +10,16 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from time import sleep
 from types import FrameType
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from typer.core import TyperGroup
 
 import seqdpo
 from seqdpo.errors import ArgumentError, ConfigError, RunError, SeqdpoError
+from seqdpo.launched import check_alone, launch
 from seqdpo.screen import SIGPIPE, Screen, accept_any_text, write_out
 from seqdpo.study.checkpoints import typed
 from seqdpo.study.config import Study
@@ -25,6 +27,9 @@ from seqdpo.study.file import audit_of, study_of
 from seqdpo.study.settings import SETTINGS
 from seqdpo.study.template import study_template
 from seqdpo.wording import did_you_mean
+
+if TYPE_CHECKING:
+    from seqdpo.runner.study import Elsewhere
 
 KEYS_AS_FLAGS = "Every key of the study file is also a flag (--learning-rate 1e-5, --objectives.NAME.KEY VALUE)."
 
@@ -76,6 +81,7 @@ Flip = Literal["kept", "lost", "regained", "never"]
 PairsFormat = Literal["table", "jsonl", "csv", "parquet"]
 ROWS_ON_SCREEN = 20
 MOST_FILES_NAMED = 4
+FOR_SEVERAL_PROCESSES = ("run", "stage")
 PASS_FLAGS_ON = {"ignore_unknown_options": True}
 
 
@@ -116,14 +122,56 @@ def seqdpo_command(
     earlier ones."""
     if version:
         write_out(console, [f"seqdpo {seqdpo.__version__}\n"])
+    elif context.invoked_subcommand not in (None, *FOR_SEVERAL_PROCESSES):
+        check_alone(f"seqdpo {context.invoked_subcommand}")
     elif context.invoked_subcommand is None:
         write_out(console, [FIRST_STEPS + "\n"])
 
 
 @app.command(context_settings=PASS_FLAGS_ON)
-def run(arguments: StudyArguments) -> None:
-    """Run a study; run it again to continue after the last finished stage."""
-    _run(study_of(arguments))
+def run(
+    arguments: StudyArguments,
+    executor: Annotated[Literal["here", "ray", "slurm"], typer.Option(help="Where the stages run.")] = "here",
+    address: Annotated[
+        str | None, typer.Option(help="Of a Ray cluster; auto: the one of this machine. Else one is started here.")
+    ] = None,
+    executor_args: Annotated[
+        str | None, typer.Option(metavar="NAME=VALUE,...", help="workers=4,num_gpus=1 or partition=gpu,time=480.")
+    ] = None,
+    prepare: Annotated[
+        bool, typer.Option("--prepare", help="Only make the run folder ready for seqdpo stage; train nothing.")
+    ] = False,
+) -> None:
+    """Run a study; run it again to continue where it stopped."""
+    if _followed():
+        return
+    study = study_of(arguments)
+    if prepare or executor != "here":
+        check_alone("seqdpo run --prepare" if prepare else f"seqdpo run --executor {executor}")
+    if prepare:
+        _prepare(study)
+        return
+    from seqdpo.runner.executors.choice import chosen_executor
+    from seqdpo.runner.followers import leading
+
+    with leading():
+        _run(study, chosen_executor(executor, address, executor_args))
+
+
+@app.command()
+def stage(
+    run: RunArgument,
+    node: Annotated[str, typer.Argument(metavar="NODE", help="As `seqdpo plan --format json` names it.")],
+) -> None:
+    """Run one stage of a study that `seqdpo run --prepare` made ready, in a process of its own."""
+    if _followed():
+        return
+    from seqdpo.runner.followers import leading
+    from seqdpo.runner.worker import Worker
+
+    with leading():
+        if not Worker(run, _note).run(node):
+            _note(f"{node}: was done before")
 
 
 @app.command()
@@ -193,18 +241,56 @@ def check(
     print_check(console, check_study(study, _note), show)
 
 
+@app.command()
+def status(
+    run: RunArgument,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Again every two seconds, until nobody works on it.")
+    ] = False,
+) -> None:
+    """Show how a run stands, also one that runs elsewhere: state, time, memory, host and device of each stage."""
+    from rich.live import Live
+
+    from seqdpo.runner.folder import RunFolder
+    from seqdpo.runner.status import run_status, status_board
+
+    found = run_status(RunFolder(run))
+    if not follow:
+        console.print(status_board(found))
+        return
+    with Live(status_board(found), console=console, auto_refresh=False) as live:
+        while not found.over:
+            sleep(2)
+            found = run_status(RunFolder(run))
+            live.update(status_board(found), refresh=True)
+
+
 @app.command(context_settings=PASS_FLAGS_ON)
-def plan(arguments: StudyArguments) -> None:
+def plan(
+    arguments: StudyArguments,
+    form: Annotated[
+        Literal["table", "json", "make"],
+        typer.Option("--format", help="json and make: the stages with what each needs, to run them elsewhere."),
+    ] = "table",
+) -> None:
     """Show the tree of stages, pairs, tokens, parameters, memory and time; runs nothing."""
     study = study_of(arguments)
     from seqdpo.runner.design import design_notes
     from seqdpo.runner.inputs import read_preferences, with_model_path
     from seqdpo.runner.plan import plan_study
+    from seqdpo.runner.plan_formats import plan_json, plan_make
     from seqdpo.runner.terminal import print_plan
 
+    if form == "make":
+        write_out(console, [plan_make(study, study.output_dir, arguments)])
+        return
     study = with_model_path(study)
     preferences, _ = read_preferences(study, _note)
-    print_plan(console, study, preferences, plan_study(study, preferences))
+    found = plan_study(study, preferences)
+    if form == "json":
+        write_out(console, [plan_json(study.output_dir, found)])
+        return
+    print_plan(console, study, preferences, found)
     for note in design_notes(study, preferences):
         console.print(f"note: {note}")
 
@@ -309,6 +395,7 @@ def analyse(
     check_run_folder(folder)
     with folder.locked():
         write_findings(folder)
+        folder.log("analysed")
     _show_findings(run)
 
 
@@ -438,14 +525,33 @@ def audit(
         print_loading(console, manifest)
 
 
-def _run(study: Study) -> None:
+def _followed() -> bool:
+    """Whether this process is not the first of its run; what that one asked it for is done then."""
+    if launch().is_first:
+        return False
+    from seqdpo.runner.followers import follow
+
+    follow()
+    return True
+
+
+def _prepare(study: Study) -> None:
+    from seqdpo.runner.board import board_for
+    from seqdpo.runner.study import prepare_run
+
+    with board_for(errors) as board:
+        folder = prepare_run(study, board)
+    console.print(f"{folder.root}/ is ready for seqdpo stage", soft_wrap=True)
+
+
+def _run(study: Study, elsewhere: "Elsewhere | None" = None) -> None:
     from seqdpo.runner.board import board_for
     from seqdpo.runner.generations import generate_as_asked
     from seqdpo.runner.study import run_study
 
     with _ended_well(Path(study.output_dir)):
         with board_for(console) as board:
-            folder = run_study(study, board)
+            folder = run_study(study, board, elsewhere)
         generate_as_asked(study.output_dir, study.generate, _note)
         _show_findings(folder.root)
 

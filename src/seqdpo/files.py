@@ -8,7 +8,8 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+import socket
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -26,8 +27,8 @@ REMEDY = "Run the study again: finished stages are kept, and this file is writte
 
 #: Under this key a record holds the checksum of all others.
 _SEAL = "checksum"
-#: The temporary names of this module, by the process that writes.
-_TEMPORARY = re.compile(r"\..+\.[0-9]+\.tmp")
+#: The temporary names of this module, by the process that writes; older releases left the host out.
+_TEMPORARY = re.compile(r"\.(?P<of>.+)\.([A-Za-z0-9-]+-)?[0-9]+\.tmp")
 
 
 @contextmanager
@@ -37,7 +38,7 @@ def written_whole(path: Path) -> Iterator[Path]:
     The name is one process's own, and what stands under `path` before is there until the new file is on the disk.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = _temporary(path)
     try:
         yield temporary
         _on_disk(temporary)
@@ -52,7 +53,7 @@ def written_whole(path: Path) -> Iterator[Path]:
 @contextmanager
 def folder_written_whole(path: Path) -> Iterator[Path]:
     """The same for a folder that is not there yet."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = _temporary(path)
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
@@ -65,10 +66,40 @@ def folder_written_whole(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def sweep(root: Path) -> None:
-    """Removes what killed processes left under temporary names below `root`, which nobody else may be writing to."""
-    for left in [path for path in root.rglob(".*.tmp") if _TEMPORARY.fullmatch(path.name)]:
-        shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
+def sweep(root: Path, spared: Collection[str] = ()) -> None:
+    """Removes what killed processes left under temporary names below `root`, which nobody else may be writing to.
+
+    What is of a file or folder whose name is spared, or lies in one, stays.
+    """
+    for path in list(root.rglob(".*.tmp")):
+        left = _TEMPORARY.fullmatch(path.name)
+        if left and not {left["of"], *path.relative_to(root).parts}.intersection(spared):
+            _remove(path)
+
+
+def sweep_of(path: Path) -> None:
+    """The same for one file or folder: what was left in it, and beside it under its own name."""
+    sweep(path)
+    for other in list(path.parent.glob(f".{path.name}.*.tmp")):
+        left = _TEMPORARY.fullmatch(other.name)
+        if left and left["of"] == path.name:
+            _remove(other)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def host_name() -> str:
+    """This machine among those that share a folder."""
+    return re.sub("[^A-Za-z0-9-]", "-", socket.gethostname().partition(".")[0]) or "host"
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{host_name()}-{os.getpid()}.tmp")
 
 
 def _on_disk(path: Path) -> None:

@@ -35,13 +35,13 @@ class SilentBoard:
     def begin(self, tasks):
         self.tasks = tasks
 
-    def start(self, name):
+    def start(self, name, where):
         self.started.append(name)
 
-    def advance(self, units, pairs):
+    def advance(self, units, pairs, name=None):
         self.units += units
 
-    def finish(self, note):
+    def finish(self, note, name):
         self.finished += 1
 
     def end(self): ...
@@ -150,6 +150,7 @@ def test_every_written_file_has_its_hash_in_the_manifest_or_its_node(finished):
     for path, digest in hashed.items():
         assert file_hash(path) == digest
     own = {folder.manifest, folder.events, folder.root / ".lock", *folder.root.glob("stages/*/node.json")}
+    own |= set(folder.root.glob("logs/*"))
     assert {path for path in folder.root.rglob("*") if path.is_file()} == own | set(hashed)
 
 

@@ -24,6 +24,7 @@ from seqdpo.preferences.prepare import PreparedPair
 from seqdpo.study.keys import MechanismKeys, StageKeys
 from seqdpo.tables import GRADIENTS_SCHEMA
 from seqdpo.training.pairs import TrainingPairs
+from seqdpo.training.resume import State
 from seqdpo.training.stage import StageHook, mean_vector
 
 #: The rows of all modules of a layer together.
@@ -138,6 +139,21 @@ class GradientTrace(StageHook):
     def after_stage(self, steps_done: int) -> None:
         self._close(steps_done)
         self._start = []
+
+    def state(self) -> State:
+        return {
+            "began": self._began,
+            "start": list(self._start),
+            "open": [point._asdict() for point in self._open.values()],
+            "rows": list(self._rows),
+        }
+
+    def restore(self, state: State) -> None:
+        self._began, self._rows = state["began"], list(state["rows"])
+        where = self._parameters[0].device
+        self._start = [tensor.to(where) for tensor in state["start"]]
+        points = [_Point(**point) for point in state["open"]]
+        self._open = {one.objective: one._replace(mean=[tensor.to(where) for tensor in one.mean]) for one in points}
 
     def _measure(self, k: int, step: int, optimizer: AdamW) -> None:
         for name, halves in self._earlier.items():

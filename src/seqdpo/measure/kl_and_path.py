@@ -6,13 +6,11 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import torch
 from transformers import PreTrainedModel
 
-from seqdpo.measure.scores import Column, PairLogps, as_column, pair_logps
+from seqdpo.measure.scores import Column, PairLogps, pair_columns, pair_logps
 from seqdpo.policy.adapters import Line, line_between
-from seqdpo.policy.batches import for_each_batch
-from seqdpo.policy.divergence import response_kl
+from seqdpo.policy.divergence import ResponseKl, response_kl
 from seqdpo.policy.logps import base_of
 from seqdpo.preferences.tokens import PairTokens
 from seqdpo.tables import KL_AND_PATH_SCHEMA, PATH
@@ -75,16 +73,11 @@ def line_kl(
 ) -> PairKl:
     """KL between the two ends of the line, in the order of `pairs`."""
     base = base_of(line.policy)
-    kl = PairKl(np.empty(len(pairs)), np.empty(len(pairs)))
 
-    def compare(batch: list[int]) -> None:
-        found = response_kl(base, [pairs[i] for i in batch], lambda: line.move_to(0), lambda: line.move_to(1))
-        kl.chosen[batch], kl.rejected[batch] = as_column(found.chosen), as_column(found.rejected)
-        on_batch(2 * len(batch))
+    def compare(some: list[PairTokens]) -> ResponseKl:
+        return response_kl(base, some, lambda: line.move_to(0), lambda: line.move_to(1))
 
-    with torch.inference_mode():
-        for_each_batch(base, pairs, tokens_per_batch, compare)
-    return kl
+    return PairKl(*pair_columns(base, pairs, tokens_per_batch, compare, lambda n_pairs: on_batch(2 * n_pairs)))
 
 
 def path_logps(

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from seqdpo.policy.batches import for_each_batch
 from seqdpo.policy.logps import response_logps
+from seqdpo.policy.ranks import own_share, summed_numbers
 from seqdpo.preferences.tokens import PairTokens
 
 Column = NDArray[np.float64]
@@ -38,17 +39,39 @@ def pair_logps(
     Batches are sorted over all pairs, and depend only on the pairs and the budget. `tail_weight` as in
     `seqdpo.policy.logps.response_logps`: a loss with `ld_alpha` weighs tokens so.
     """
-    logps = PairLogps(np.empty(len(pairs)), np.empty(len(pairs)))
 
-    def score(batch: list[int]) -> None:
-        result = response_logps(model, [pairs[i] for i in batch], tail_weight)
-        logps.chosen[batch] = as_column(result.chosen)
-        logps.rejected[batch] = as_column(result.rejected)
-        on_batch(len(batch))
+    def score(some: list[PairTokens]) -> tuple[Tensor, Tensor]:
+        return response_logps(model, some, tail_weight)
+
+    return PairLogps(*pair_columns(model, pairs, tokens_per_batch, score, on_batch))
+
+
+def pair_columns(
+    model: nn.Module,
+    pairs: Sequence[PairTokens],
+    tokens_per_batch: int | None,
+    score: Callable[[list[PairTokens]], tuple[Tensor, Tensor]],
+    on_batch: Callable[[int], None] = lambda n_pairs: None,
+) -> tuple[Column, Column]:
+    """What `score` makes of each pair's chosen and rejected response, batch by batch and without gradients.
+
+    Several processes share out the pairs, and all get the same columns.
+    """
+    own = own_share(pairs)
+    columns = np.zeros((2, len(pairs)))
+
+    def add(batch: list[int]) -> None:
+        where = [own[i] for i in batch]
+        for column, values in zip(columns, score([pairs[i] for i in where]), strict=True):
+            column[where] = as_column(values)
+        on_batch(len(where))
 
     with torch.inference_mode():
-        for_each_batch(model, pairs, tokens_per_batch, score)
-    return logps
+        for_each_batch(model, [pairs[i] for i in own], tokens_per_batch, add)
+    chosen, rejected = summed_numbers(columns)
+    if len(own) < len(pairs):
+        on_batch(len(pairs) - len(own))
+    return chosen, rejected
 
 
 def as_column(values: Tensor) -> Column:

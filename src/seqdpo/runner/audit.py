@@ -166,7 +166,7 @@ class _Scoring:
             else:
                 self._checkpoint(member)
             self.folder.log("scored", checkpoint=_title(member), seconds=round(perf_counter() - began, 3))
-            self.board.finish("scored")
+            self.board.finish("scored", _title(member))
 
     def _base(self) -> None:
         logps = BaseLogps(

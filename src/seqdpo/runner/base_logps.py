@@ -16,6 +16,7 @@ from seqdpo.cache import cache_dir
 from seqdpo.files import set_aside, write_table
 from seqdpo.measure.scores import PairLogps, pair_logps
 from seqdpo.policy.load import device
+from seqdpo.policy.ranks import from_first, this_process
 from seqdpo.preferences.pairs import content_hash
 from seqdpo.preferences.prepare import PreparedPair, tokens_hash
 from seqdpo.runner.environment import processor
@@ -46,18 +47,24 @@ class BaseLogps:
         """
         key = self._key(pairs, tail_weight)
         path = self.folder / f"{key}.parquet"
-        kept = _read(path, key, len(pairs))
+        kept: PairLogps | None = from_first(self._kept(path, key, len(pairs)) if this_process().is_first else None)
         if kept is not None:
             return kept
-        if path.exists():
+        tokens = [pair.tokens for pair in pairs]
+        logps = pair_logps(self.model, tokens, self.tokens_per_batch, on_batch, tail_weight)
+        if this_process().is_first:
+            with suppress(OSError):  # a folder that cannot be written to costs time, not results
+                write_table(path, _stamped(logps, key))
+        return logps
+
+    def _kept(self, path: Path, key: str, n_pairs: int) -> PairLogps | None:
+        """What the cache has; what is not to be believed is set aside."""
+        kept = _read(path, key, n_pairs)
+        if kept is None and path.exists():
             self.say(f"{path}: is not what was written there. It is set aside and computed again.")
             with suppress(OSError):
                 set_aside(path)
-        tokens = [pair.tokens for pair in pairs]
-        logps = pair_logps(self.model, tokens, self.tokens_per_batch, on_batch, tail_weight)
-        with suppress(OSError):  # a folder that cannot be written to costs time, not results
-            write_table(path, _stamped(logps, key))
-        return logps
+        return kept
 
     def _key(self, pairs: Sequence[PreparedPair], tail_weight: float | None) -> str:
         """Everything that changes a bit of the numbers."""
@@ -69,6 +76,7 @@ class BaseLogps:
                 str(device()),
                 processor(),
                 torch.get_num_threads(),
+                this_process().size,
                 self.tokens_per_batch,
                 STAGE_FORMAT,
                 torch.__version__,

@@ -41,6 +41,7 @@ class Bench:
     engine: str  # what `choose_engine` said
     trial: Trial  # of the adapter
     progress: Progress
+    say: Callable[[str], None]
     base_logps: BaseLogps
     environment: dict[str, Any] = field(default_factory=environment)
     weight_norms: dict[str, float] = field(init=False)
@@ -110,7 +111,7 @@ def make_bench(
     for note in trial.notes:
         say(note)
     base_logps = BaseLogps(base, identity["model"], engine, keys.tokens_per_batch, say)
-    return Bench(keys, folder, preferences, trained, identity, base, engine, trial, progress, base_logps)
+    return Bench(keys, folder, preferences, trained, identity, base, engine, trial, progress, say, base_logps)
 
 
 def finite(logps: PairLogps, pairs: list[PreparedPair], checkpoint: str) -> PairLogps:

@@ -38,13 +38,13 @@ class Task:
 
 
 class Board(Protocol):
-    """Where the runner tells what it does."""
+    """Where the runner tells what it does. Where several tasks run at once, each is told of by its name."""
 
     def message(self, text: str) -> None: ...
     def begin(self, tasks: list[Task]) -> None: ...
-    def start(self, name: str) -> None: ...
-    def advance(self, units: float, pairs: int) -> None: ...
-    def finish(self, note: str) -> None: ...
+    def start(self, name: str, where: str = "") -> None: ...
+    def advance(self, units: float, pairs: int, name: str | None = None) -> None: ...
+    def finish(self, note: str, name: str) -> None: ...
     def end(self) -> None: ...
 
 
@@ -53,23 +53,24 @@ class Progress:
     """The state behind both boards."""
 
     tasks: dict[str, Task] = field(default_factory=dict)
-    current: Task | None = None
+    current: Task | None = None  # the one that began last
     work_began: float | None = None
 
-    def start(self, name: str) -> Task:
-        self.current = self.tasks[name]
-        self.current.began = monotonic()
-        self.work_began = self.work_began or self.current.began
-        return self.current
+    def start(self, name: str, where: str) -> None:
+        self.current = task = self.tasks[name]
+        task.began, task.done, task.pairs, task.note = monotonic(), 0.0, 0, where
+        self.work_began = self.work_began or task.began
 
-    def advance(self, units: float, pairs: int) -> None:
-        if self.current is not None:
-            self.current.done += units
-            self.current.pairs += pairs
+    def advance(self, units: float, pairs: int, name: str | None) -> Task | None:
+        task = self.tasks[name] if name else self.current
+        if task is not None:
+            task.done += units
+            task.pairs += pairs
+        return task
 
-    def finish(self, note: str) -> Task:
-        assert self.current is not None
-        task, self.current = self.current, None
+    def finish(self, note: str, name: str) -> Task:
+        task = self.tasks[name]
+        task.began = task.began or monotonic()
         task.done, task.ended, task.note = task.units, monotonic(), note
         return task
 
@@ -97,20 +98,19 @@ class PlainBoard:
     def begin(self, tasks: list[Task]) -> None:
         self._progress = Progress({task.name: task for task in tasks})
 
-    def start(self, name: str) -> None:
-        self._progress.start(name)
-        self._print(f"{self._position(name)} {name}: begins")
+    def start(self, name: str, where: str = "") -> None:
+        self._progress.start(name, where)
+        self._print(f"{self._position(name)} {name}: begins" + (f" on {where}" if where else ""))
 
-    def advance(self, units: float, pairs: int) -> None:
-        self._progress.advance(units, pairs)
-        task = self._progress.current
+    def advance(self, units: float, pairs: int, name: str | None = None) -> None:
+        task = self._progress.advance(units, pairs, name)
         if task is not None and monotonic() - self._last_line > SECONDS_BETWEEN_LINES:
             share = min(task.done / task.units, 1) if task.units else 1.0
             left = clock(self._progress.seconds_left())
             self._print(f"{self._position(task.name)} {task.name}: {share:.0%}, {task.rate():.1f} pairs/s, {left} left")
 
-    def finish(self, note: str) -> None:
-        task = self._progress.finish(note)
+    def finish(self, note: str, name: str) -> None:
+        task = self._progress.finish(note, name)
         self._print(f"{self._position(task.name)} {task.name}: done in {clock(task.seconds())}. {note}")
 
     def end(self) -> None:
@@ -140,14 +140,14 @@ class LiveBoard:
         self._live = Live(get_renderable=self._draw, console=self._console, refresh_per_second=4)
         self._live.start()
 
-    def start(self, name: str) -> None:
-        self._progress.start(name)
+    def start(self, name: str, where: str = "") -> None:
+        self._progress.start(name, where)
 
-    def advance(self, units: float, pairs: int) -> None:
-        self._progress.advance(units, pairs)
+    def advance(self, units: float, pairs: int, name: str | None = None) -> None:
+        self._progress.advance(units, pairs, name)
 
-    def finish(self, note: str) -> None:
-        self._progress.finish(note)
+    def finish(self, note: str, name: str) -> None:
+        self._progress.finish(note, name)
 
     def end(self) -> None:
         if self._live is not None:
@@ -164,7 +164,8 @@ class LiveBoard:
         for task in self._shown():
             table.add_row(*self._row(task))
         left = self._progress.seconds_left()
-        footer = "" if left is None or self._progress.current is None else f"about {clock(left)} left"
+        working = any(task.began is not None and task.ended is None for task in self._progress.tasks.values())
+        footer = f"about {clock(left)} left" if working and left is not None else ""
         return Group(table, Text(footer, style="dim"))
 
     def _shown(self) -> list[Task]:

@@ -34,6 +34,19 @@ def check_continuation(folder: RunFolder, study: Keys, identity: dict[str, Any])
         )
 
 
+def check_same_inputs(folder: RunFolder, identity: dict[str, Any]) -> None:
+    """Lets a worker pass that finds the inputs for which a run folder was prepared, on its machine, too.
+
+    Raises: ConfigError that names every one that differs.
+    """
+    problems = [*_different_inputs(folder, identity)]
+    if problems:
+        raise ConfigError(
+            f"{folder.root}: {'; '.join(problems)}. Expected the inputs with which the run began. Give this machine "
+            "the same model, data and release."
+        )
+
+
 def _different_keys(folder: RunFolder, study: Keys) -> Iterator[str]:
     manifest: dict[str, Any] = {}
     with suppress(DataError):

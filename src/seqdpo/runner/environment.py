@@ -13,6 +13,7 @@ import torch
 
 import seqdpo
 from seqdpo.policy.load import device
+from seqdpo.policy.ranks import this_process
 
 PACKAGES = (
     *("torch", "transformers", "peft", "accelerate", "datasets", "tokenizers", "safetensors"),
@@ -34,6 +35,7 @@ def environment() -> dict[str, Any]:
         "cpu": processor(),
         "cpu_count": os.cpu_count(),
         "torch_threads": torch.get_num_threads(),
+        "processes": this_process().size,
         "cuda": torch.version.cuda,
         "command": " ".join(sys.argv),
     }

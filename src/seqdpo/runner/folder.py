@@ -1,26 +1,19 @@
 """The run folder: where everything of one study lies. docs/run-folder.md describes every file."""
 
-import json
-import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-import seqdpo
 from seqdpo.errors import ConfigError
 from seqdpo.files import sweep
 from seqdpo.layout import NODE_FILE, RunFiles
-from seqdpo.study.checkpoints import BASE, Node
-
-#: The logger that says what cannot be written into events.jsonl.
-LOG = f"{seqdpo.__name__}.events"
+from seqdpo.runner.events import append_event
+from seqdpo.study.checkpoints import BASE, Node, folder_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +22,7 @@ class RunFolder(RunFiles):
 
     def stage(self, node: Node | None) -> Path:
         """The folder of a stage; of the base's scores for None."""
-        return self.root / "stages" / (BASE if node is None else node.folder)
+        return self.root / "stages" / folder_name(node)
 
     def adapter(self, node: Node | None) -> Path | None:
         """The adapter that a stage left; the base has none."""
@@ -40,17 +33,26 @@ class RunFolder(RunFiles):
         return any(path.parent.name != BASE for path in self.root.glob(f"stages/*/{NODE_FILE}"))
 
     def log(self, event: str, **details: Any) -> None:
-        """Appends one line to events.jsonl; if that cannot be done, it is said once, and the work goes on."""
-        line = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event, **details}
-        try:
-            _append(self.events, json.dumps(line, ensure_ascii=False).encode())
-        except OSError as error:
-            _say_unwritten(self.events, error.strerror or str(error))
+        """Appends one line to events.jsonl."""
+        append_event(self.events, event, **details)
+
+    def node_log(self, node: Node | None) -> Path:
+        """What happened to a node, wherever it ran."""
+        return self.root / "logs" / f"{folder_name(node)}.jsonl"
+
+    def claim(self, node: Node | None) -> Path:
+        """The lock that the process holds which works on a node (`seqdpo.runner.claims`)."""
+        return self.root / "logs" / f".{folder_name(node)}.lock"
+
+    def saves(self, node: Node) -> Path:
+        """Where a stage that is being trained is kept, to go on with it."""
+        return self.root / "saves" / node.folder
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keeps other processes out of the folder, and takes away what killed ones left half written.
+        """Keeps others out that write to the whole run, and takes away what killed ones left half written.
 
+        Workers may go on with their stages.
         Raises: ConfigError if another process holds it, or it cannot be written to.
         """
         lock = FileLock(self.root / ".lock", timeout=0)
@@ -62,21 +64,28 @@ class RunFolder(RunFiles):
         except OSError as error:
             raise _unusable(self.root, error) from None
         try:
-            sweep(self.root)
+            sweep(self.root, self.held())
             yield
         finally:
             lock.release()
 
+    def held(self) -> set[str]:
+        """The names of the stages' folders that some process works on."""
+        return {path.name[1:].removesuffix(".lock") for path in self.root.glob("logs/.*.lock") if _is_held(path)}
 
-def _append(path: Path, line: bytes) -> None:
-    with path.open("a+b") as file:
-        torn = file.tell() > 0 and (file.seek(-1, os.SEEK_END), file.read())[1] != b"\n"  # a killed process's line
-        file.write((b"\n" if torn else b"") + line + b"\n")
+    def has_coordinator(self) -> bool:
+        """Whether some process holds the whole run now."""
+        return (self.root / ".lock").is_file() and _is_held(self.root / ".lock")
 
 
-@cache
-def _say_unwritten(path: Path, reason: str) -> None:
-    logging.getLogger(LOG).warning("%s: cannot be written (%s); what happens is not kept there.", path, reason)
+def _is_held(path: Path) -> bool:
+    lock = FileLock(path, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        return True
+    lock.release()
+    return False
 
 
 def check_output_dir(root: Path) -> None:

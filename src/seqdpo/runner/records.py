@@ -14,7 +14,7 @@ from seqdpo.layout import NODE_FILE, WEIGHTS_FILE
 from seqdpo.preferences.pairs import content_hash
 from seqdpo.runner.folder import RunFolder
 from seqdpo.study.checkpoints import Node, checkpoint_of, reference_of
-from seqdpo.study.keys import ModelKeys, NodeKeys
+from seqdpo.study.keys import ModelKeys, NodeKeys, SaveKeys
 
 #: Raised whenever the same study would give other numbers; the release's own version is but a note.
 STAGE_FORMAT = 1
@@ -45,7 +45,7 @@ def stage_identity(keys: NodeKeys, model: str, data: str, chat_template: str | N
 
 def _shaping_keys() -> set[str]:
     assert set(ModelKeys.model_fields) >= _NAMES
-    return set(NodeKeys.model_fields) - _NAMES
+    return set(NodeKeys.model_fields) - set(SaveKeys.model_fields) - _NAMES
 
 
 def place_in_tree(node: Node | None, keys: NodeKeys) -> dict[str, Any]:
@@ -84,7 +84,8 @@ def read_record(
 
 
 def stored_manifest(folder: RunFolder) -> dict[str, Any]:
-    """manifest.json; where it is gone, spoilt or another run's, what the base's record says of the run.
+    """manifest.json, with what the base's record adds where workers ran it; where it is gone, spoilt or another run's,
+    what that record says of the run.
 
     Raises: DataError if that cannot be read either, or is itself another run's.
     """
@@ -99,7 +100,8 @@ def stored_manifest(folder: RunFolder) -> dict[str, Any]:
         manifest = {}
     there, here = manifest.get("identity") or {}, known["identity"] or {}
     if manifest and all(there[name] == here[name] for name in there.keys() & here.keys()):
-        return manifest
+        unsaid = {name: value for name, value in known.items() if value is not None and manifest.get(name) is None}
+        return manifest | unsaid
     if manifest and _is_of_this_study(folder, manifest):
         raise DataError(
             f"{path}: is of another run than {folder.manifest.name} and {folder.study.name}; expected the same. Move "

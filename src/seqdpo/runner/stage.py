@@ -1,23 +1,28 @@
 """One node of the tree: a stage is trained, and its checkpoint measured. All that needs the model happens here."""
 
+from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from seqdpo.files import file_hashes, folder_written_whole, write_sealed, write_table
+from seqdpo.files import file_hashes, folder_written_whole, host_name, write_sealed, write_table
 from seqdpo.layout import NODE_FILE, TRAINED_FILE
+from seqdpo.measure.gradients import GradientTrace
 from seqdpo.measure.movement import movement_table
 from seqdpo.measure.scores import PairLogps
 from seqdpo.policy.adapters import loaded_adapter, save_adapter, trainable_policy
+from seqdpo.policy.ranks import from_first, this_process
 from seqdpo.preferences.pairs import content_hash
 from seqdpo.preferences.prepare import Preferences
 from seqdpo.runner.bench import Bench
+from seqdpo.runner.claims import claimed
 from seqdpo.runner.environment import peak_memory_meter
 from seqdpo.runner.mechanism import gradient_trace, stage_forecast, stage_kl_and_path, trace_halves
+from seqdpo.runner.node_log import node_log
 from seqdpo.runner.records import adapter_hash, place_in_tree, read_record
+from seqdpo.runner.saves import forget_saves, stage_saves
 from seqdpo.runner.work import stage_notes
 from seqdpo.study.checkpoints import BASE, Node, reference_of
 from seqdpo.tables import GRADIENTS_SCHEMA
@@ -25,22 +30,42 @@ from seqdpo.training.pairs import TrainingPairs, pairs_of, training_pairs
 from seqdpo.training.placebo import with_own_labels
 from seqdpo.training.stage import Step, train_stage
 
+#: What there is to do with the model for a node: the base is scored, a stage trained and measured.
+Part: TypeAlias = Literal["score", "train", "measure"]
 
-def run_node(bench: Bench, node: Node | None) -> pa.Table | None:
-    """Does what is left of a node; its training steps, None of the base.
 
-    A stage that was trained before, but not measured to its end, is not trained again.
+def run_node(bench: Bench, node: Node | None) -> None:
+    """Does what is left of a node.
+
+    A stage that was trained before, but not measured to its end, is not trained again. What another process has done
+    while this one waited for it is taken as it is.
     """
+    with claimed(bench.folder, node, bench.say):
+        if read_record(bench.folder, node, bench.identity) is not None:
+            return
+        with node_log(bench, node):
+            if node is None:
+                _together("score", bench, node)
+                return
+            if read_record(bench.folder, node, bench.identity, TRAINED_FILE) is None:
+                _together("train", bench, node)
+            _together("measure", bench, node)
+
+
+def run_part(part: Part, bench: Bench, node: Node | None) -> None:
+    """One part of a node. All processes of a run do it on their pairs; the first writes what came of it."""
     if node is None:
         score_base(bench)
-        return None
-    bench.folder.log("stage_began", checkpoint=node.checkpoint, seed=node.seed)
-    began = perf_counter()
-    if read_record(bench.folder, node, bench.identity, TRAINED_FILE) is None:
+    elif part == "train":
         train(bench, node)
-    measure(bench, node)
-    bench.folder.log("stage_done", checkpoint=node.checkpoint, seed=node.seed, seconds=perf_counter() - began)
-    return pq.read_table(bench.folder.stage(node) / "train.parquet")
+    else:
+        measure(bench, node)
+
+
+def _together(part: Part, bench: Bench, node: Node | None) -> None:
+    """Here, and in the other processes, which wait for it in `seqdpo.runner.followers`."""
+    from_first((part, node))
+    run_part(part, bench, node)
 
 
 def score_base(bench: Bench) -> None:
@@ -48,37 +73,54 @@ def score_base(bench: Bench) -> None:
     for name in bench.trained:
         bench.train_logps(None, name)
     scores = {name: bench.scored_by_base(objective.eval) for name, objective in bench.preferences.objectives.items()}
-    _write_node(bench, None, scores, of_trial(bench))
+    if this_process().is_first:
+        _write_node(bench, None, scores, of_trial(bench))
 
 
 def train(bench: Bench, node: Node) -> None:
     """Trains a stage and leaves its folder with the adapter, the steps, the gradients and, in it, trained.json."""
+    if not this_process().is_first:
+        _train(bench, node, None)
+        return
     began, peak = perf_counter(), peak_memory_meter()
-    parent, given = bench.folder.adapter(node.parent), (bench.preferences, bench.keys)
     with folder_written_whole(bench.folder.stage(node)) as path:
-        pairs = stage_pairs(bench, node)
-        halves = trace_halves(node, *given, bench.held_out_logps)
-        with trainable_policy(bench.base, bench.keys, parent, stage_seed(node)) as policy:
-            trace = gradient_trace(policy, node, halves, *given, bench.on_gradient)
-            hooks = [] if trace is None else [trace]
-            steps = train_stage(policy, pairs, bench.keys, stage_seed(node), lambda step: _on_step(bench, step), hooks)
-            save_adapter(policy, bench.keys, parent, path / "adapter")
+        steps, trace = _train(bench, node, path / "adapter")
         write_table(path / "train.parquet", steps)
         write_table(path / "gradients.parquet", GRADIENTS_SCHEMA.empty_table() if trace is None else trace.table)
         details = {"train_seconds": _since(began), "train_peak_memory_bytes": peak()}
         write_sealed(path / TRAINED_FILE, _record(bench, node) | details | {"files": file_hashes(path)})
+    forget_saves(bench.folder, node)
+
+
+def _train(bench: Bench, node: Node, adapter: Path | None) -> tuple[pa.Table, GradientTrace | None]:
+    """The steps of a stage, and its trace; `adapter`: where to save what was trained."""
+    parent, given = bench.folder.adapter(node.parent), (bench.preferences, bench.keys)
+    pairs, seed = stage_pairs(bench, node), stage_seed(node)
+    halves = trace_halves(node, *given, bench.held_out_logps)
+    with trainable_policy(bench.base, bench.keys, parent, seed) as policy:
+        trace = gradient_trace(policy, node, halves, *given, bench.on_gradient)
+        hooks = [] if trace is None else [trace]
+        with stage_saves(bench, node, seed) as saves:
+            steps = train_stage(policy, pairs, bench.keys, seed, lambda step: _on_step(bench, step), hooks, saves)
+        if adapter is not None:
+            save_adapter(policy, bench.keys, parent, adapter)
+    return steps, trace
 
 
 def measure(bench: Bench, node: Node) -> None:
     """Scores every objective under a stage's checkpoint, and measures what the stage did; node.json comes last."""
     began, peak = perf_counter(), peak_memory_meter()
     path, parent = bench.folder.stage(node), bench.folder.adapter(node.parent)
-    with loaded_adapter(bench.base, path / "adapter") as policy:
+    adapter = path / "adapter"
+    with loaded_adapter(bench.base, adapter) as policy:
         scores = {
             name: bench.scored(policy, objective.eval, node) for name, objective in bench.preferences.objectives.items()
         }
-    write_table(path / "kl_and_path.parquet", _kl_and_path(bench, node, scores))
-    write_table(path / "movement.parquet", movement_table(parent, path / "adapter", bench.weight_norms))
+    kl_and_path = _kl_and_path(bench, node, scores)
+    if not this_process().is_first:
+        return
+    write_table(path / "kl_and_path.parquet", kl_and_path)
+    write_table(path / "movement.parquet", movement_table(parent, adapter, bench.weight_norms))
     details = {"measure_seconds": _since(began), "measure_peak_memory_bytes": peak()}
     _write_node(bench, node, scores, details)
 
@@ -156,7 +198,7 @@ def _write_node(bench: Bench, node: Node | None, scores: dict[str, PairLogps], d
 def _record(bench: Bench, node: Node | None) -> dict[str, Any]:
     """What both records of a stage say of it."""
     of_stage = {} if node is None else _of_stage(bench, node)
-    made = {"identity": bench.identity, "environment": bench.environment, "engine": bench.engine}
+    made = {"identity": bench.identity, "environment": bench.environment, "engine": bench.engine, "host": host_name()}
     return place_in_tree(node, bench.keys) | of_stage | made
 
 

@@ -4,14 +4,16 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 
 import seqdpo
-from seqdpo.errors import DataError, Problems, RunError
+from seqdpo.errors import ConfigError, DataError, Problems, RunError
 from seqdpo.files import read_sealed, write_json, write_sealed, write_table, write_text
+from seqdpo.launched import check_alone
 from seqdpo.policy.load import ParameterCount, check_weights, count_parameters, model_hash
+from seqdpo.policy.ranks import from_first, this_process
 from seqdpo.policy.trial import foresee_adapter
 from seqdpo.preferences.advice import advice
 from seqdpo.preferences.prepare import Preferences
@@ -19,14 +21,16 @@ from seqdpo.preferences.table import pairs_table
 from seqdpo.preferences.tokens import Tokeniser
 from seqdpo.report.finished import Run, read_run
 from seqdpo.report.write import write_report
-from seqdpo.runner.bench import Bench, make_bench
+from seqdpo.runner.bench import Bench, Progress, make_bench
 from seqdpo.runner.board import Board, Task, board_for
 from seqdpo.runner.continuation import check_continuation
 from seqdpo.runner.design import design_notes
 from seqdpo.runner.environment import environment
+from seqdpo.runner.events import LOG
 from seqdpo.runner.executors import here
+from seqdpo.runner.failures import run_error
 from seqdpo.runner.findings import write_findings
-from seqdpo.runner.folder import LOG, RunFolder, check_output_dir
+from seqdpo.runner.folder import RunFolder, check_output_dir
 from seqdpo.runner.generations import generate_as_asked
 from seqdpo.runner.inputs import read_preferences, with_model_path
 from seqdpo.runner.records import MANIFEST_VERSION, stage_identity, stored_manifest
@@ -37,6 +41,9 @@ from seqdpo.screen import Screen
 from seqdpo.study.checkpoints import Node
 from seqdpo.study.config import Study
 from seqdpo.study.file import study_yaml
+
+#: Runs nodes of a prepared folder in other processes: `seqdpo.runner.executors` has them.
+Elsewhere: TypeAlias = Callable[[RunFolder, list[Node | None], Board], None]
 
 
 class Inputs(NamedTuple):
@@ -53,6 +60,7 @@ def run(study: Study) -> Run:
 
     Raises: as `run_study`.
     """
+    check_alone("seqdpo.run(study)")
     with board_for(Screen()) as board:
         folder = run_study(study, board)
         generate_as_asked(study.output_dir, study.generate, board.message)
@@ -61,31 +69,43 @@ def run(study: Study) -> Run:
     return found
 
 
-def run_study(study: Study, board: Board) -> RunFolder:
+def run_study(study: Study, board: Board, elsewhere: Elsewhere | None = None) -> RunFolder:
     """Runs a study, or what is left of it, and returns its folder. One that is finished loads no model.
 
-    Nothing is written before the study's model and data have been read and found right.
+    Stages run in this process, or `elsewhere`. Nothing is written before the study's model and data have been read
+    and found right.
 
     Raises: ConfigError and DataError for wrong input; RunError if the run could not go on (events.jsonl has it).
     """
-    folder = RunFolder(Path(study.output_dir))
-    check_output_dir(folder.root)
-    check_continuation(folder, study, {})  # what can be told before the data and the model are read
-    inputs = _read_inputs(study, board)
-    check_continuation(folder, study, inputs.identity)
-    bench = None if folder.root.is_dir() else _bench(inputs, folder, board)
+    folder, inputs = _read(study, board)
+    bench = None if elsewhere or folder.root.is_dir() else _bench(inputs, folder, board)
     with folder.locked():
-        check_continuation(folder, study, inputs.identity)
-        left = _unfinished(folder, inputs, board.message)
-        if left and bench is None:
+        left = _left(folder, study, inputs, board)
+        if left and elsewhere is None and bench is None:
             bench = _bench(inputs, folder, board)
         with logged(folder, board):
-            _write_inputs(folder, study, inputs, bench)
-            if bench is not None:
-                _run_nodes(bench, inputs, left, board)
+            _write_inputs(folder, study, inputs, _ran(folder, left, bench))
+            if left:
+                board.begin([Task(title(node), _units(inputs, node)) for node in left])
+                if elsewhere is not None:
+                    elsewhere(folder, left, board)
+                elif bench is not None:
+                    here.execute(bench, left, board)
                 _unfinished(folder, inputs, board.message)  # a parent that was made again is what its children had
             write_findings(folder)
             folder.log("run_done")
+    return folder
+
+
+def prepare_run(study: Study, board: Board) -> RunFolder:
+    """Makes a run folder ready for workers (`seqdpo.runner.worker`); what is spoilt in it is set aside.
+
+    Raises: ConfigError and DataError for wrong input.
+    """
+    folder, inputs = _read(study, board)
+    with folder.locked():
+        left = _left(folder, study, inputs, board)
+        _write_inputs(folder, study, inputs, _ran(folder, left, None))
     return folder
 
 
@@ -126,28 +146,62 @@ def _check_model(study: Study, say: Callable[[str], None]) -> ParameterCount:
     return parameters
 
 
-def _read_inputs(study: Study, board: Board) -> Inputs:
+def read_inputs(study: Study, say: Callable[[str], None]) -> Inputs:
+    """Raises: ConfigError and DataError for whatever is wrong with the model's files, the data or the template."""
     resolved = with_model_path(study)
     parameters = _check_model(resolved, lambda note: None)  # said once more, and with the weights, by the trial
-    preferences, _ = read_preferences(resolved, board.message)
-    model = model_hash(resolved, board.message)
+    preferences, _ = read_preferences(resolved, say)
+    model = model_hash(resolved, say)
     identity = stage_identity(resolved, model, preferences.content_hash(), preferences.chat_template_hash)
     return Inputs(resolved, parameters, preferences, identity)
 
 
-def _bench(inputs: Inputs, folder: RunFolder, board: Board) -> Bench:
+def study_bench(inputs: Inputs, folder: RunFolder, progress: Progress, say: Callable[[str], None]) -> Bench:
+    """Raises: as `make_bench`."""
+    from_first(("bench", inputs.study, folder.root, inputs.identity))  # the other processes of a run make theirs
+    return _made(inputs, folder, progress, say)
+
+
+def bench_beside(study: Study, root: Path, identity: dict[str, Any]) -> Bench:
+    """The bench of another process than the first, which has told it of these.
+
+    Raises: ConfigError if this process finds other inputs; as `make_bench`.
+    """
+    inputs = read_inputs(study, lambda text: None)
+    if inputs.identity != identity:
+        different = [name for name, value in identity.items() if inputs.identity.get(name) != value]
+        raise ConfigError(
+            f"process {this_process().rank} of {this_process().size}: finds another {' and '.join(different)} than the "
+            "first one; expected the same model, data and release on every machine. Give it the same."
+        )
+    return _made(inputs, RunFolder(root), lambda units, pairs: None, lambda text: None)
+
+
+def _made(inputs: Inputs, folder: RunFolder, progress: Progress, say: Callable[[str], None]) -> Bench:
     study = inputs.study
-    trained = study.trained_objectives()
-    return make_bench(study, folder, inputs.preferences, trained, inputs.identity, board.advance, board.message)
+    return make_bench(study, folder, inputs.preferences, study.trained_objectives(), inputs.identity, progress, say)
+
+
+def _read(study: Study, board: Board) -> tuple[RunFolder, Inputs]:
+    folder = RunFolder(Path(study.output_dir))
+    check_output_dir(folder.root)
+    check_continuation(folder, study, {})  # what can be told before the data and the model are read
+    inputs = read_inputs(study, board.message)
+    check_continuation(folder, study, inputs.identity)
+    return folder, inputs
+
+
+def _left(folder: RunFolder, study: Study, inputs: Inputs, board: Board) -> list[Node | None]:
+    check_continuation(folder, study, inputs.identity)
+    return _unfinished(folder, inputs, board.message)
+
+
+def _bench(inputs: Inputs, folder: RunFolder, board: Board) -> Bench:
+    return study_bench(inputs, folder, board.advance, board.message)
 
 
 def _unfinished(folder: RunFolder, inputs: Inputs, say: Callable[[str], None]) -> list[Node | None]:
     return unfinished(folder, inputs.study, inputs.identity, say)
-
-
-def _run_nodes(bench: Bench, inputs: Inputs, left: list[Node | None], board: Board) -> None:
-    board.begin([Task(title(node), _units(inputs, node)) for node in left])
-    here.execute(bench, left, board)
 
 
 def _units(inputs: Inputs, node: Node | None) -> float:
@@ -157,14 +211,14 @@ def _units(inputs: Inputs, node: Node | None) -> float:
     return stage_work(node, preferences, study).units(study)
 
 
-def _write_inputs(folder: RunFolder, study: Study, inputs: Inputs, bench: Bench | None) -> None:
+def _write_inputs(folder: RunFolder, study: Study, inputs: Inputs, ran: dict[str, Any]) -> None:
     folder.log("run_began", identity=inputs.identity)
     write_text(folder.study, study_yaml(study))
     write_table(folder.pairs, pairs_table(inputs.preferences))
     write_json(folder.dropped, inputs.preferences.accounts())
     given = folder.hashes(folder.study, folder.pairs, folder.dropped)  # the others follow when the run is done
     files = given | _hash_of_answers(folder)
-    write_sealed(folder.manifest, _manifest(folder, inputs, bench) | {"files": files})
+    write_sealed(folder.manifest, _manifest(inputs, ran) | {"files": files})
 
 
 def _hash_of_answers(folder: RunFolder) -> dict[str, str]:
@@ -177,9 +231,7 @@ def _hash_of_answers(folder: RunFolder) -> dict[str, str]:
     return {name: known[name]} if name in known else {}
 
 
-def _manifest(folder: RunFolder, inputs: Inputs, bench: Bench | None) -> dict[str, Any]:
-    """A finished run keeps what is known of the machine that ran it."""
-    ran = stored_manifest(folder) if bench is None else _ran_by(bench)
+def _manifest(inputs: Inputs, ran: dict[str, Any]) -> dict[str, Any]:
     return {
         **ran,
         "schema_version": MANIFEST_VERSION,
@@ -189,7 +241,13 @@ def _manifest(folder: RunFolder, inputs: Inputs, bench: Bench | None) -> dict[st
     }
 
 
-def _ran_by(bench: Bench) -> dict[str, Any]:
+def _ran(folder: RunFolder, left: list[Node | None], bench: Bench | None) -> dict[str, Any]:
+    """What a manifest says of the machine that runs the study; a finished run keeps what is known of the one that did.
+
+    Of workers nothing yet: with the findings, the base's record tells.
+    """
+    if bench is None:
+        return {} if left else stored_manifest(folder)
     return {"environment": environment(), "engine": bench.engine, **of_trial(bench)}
 
 
@@ -219,17 +277,9 @@ def logged(folder: RunFolder, board: Board) -> Iterator[None]:
         raise
     except (RunError, torch.OutOfMemoryError, OSError) as error:
         folder.log("run_failed", error=str(error))
-        raise RunError(f"{error}{_hint(error)}\nLog: {folder.events}") from error
+        raise run_error(error, folder.events) from error
     except BaseException as error:
         folder.log("run_failed", error=repr(error))
         raise
     finally:
         logger.removeHandler(warnings)
-
-
-def _hint(error: Exception) -> str:
-    if isinstance(error, torch.OutOfMemoryError):
-        return " One pair alone does not fit: lower max_length, or set gradient_checkpointing: true."
-    if isinstance(error, OSError):
-        return " Finished stages are safe: mend that, and run the same command again to go on after them."
-    return ""

@@ -92,6 +92,11 @@ def checkpoint_of(node: Node | None) -> str:
     return BASE if node is None else node.checkpoint
 
 
+def folder_name(node: Node | None) -> str:
+    """The name of a stage's folder; of the base's for None."""
+    return BASE if node is None else node.folder
+
+
 def order_name(order: tuple[str, ...]) -> str:
     """The objectives of an order as one name."""
     return _THEN.join(order) or BASE

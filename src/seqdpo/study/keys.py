@@ -305,8 +305,16 @@ class MechanismKeys(StageKeys):
     )
 
 
-class NodeKeys(MechanismKeys, StageKeys, PolicyKeys):
-    """All that shapes what one node of the tree leaves, its texts and labels aside."""
+class SaveKeys(Keys):
+    """When a stage is kept while it trains; changes no result."""
+
+    save_minutes: float = Field(
+        default=10, ge=0, description="a stage that trains is kept so often, to go on with after an interruption"
+    )
+
+
+class NodeKeys(SaveKeys, MechanismKeys, StageKeys, PolicyKeys):
+    """All that one node of the tree reads, its texts and labels aside; all but SaveKeys shapes what it leaves."""
 
 
 class InputKeys(TreeKeys, TextKeys, NodeKeys):

@@ -14,6 +14,7 @@ from seqdpo.study.keys import (
     MechanismKeys,
     ModelKeys,
     OptimiserKeys,
+    SaveKeys,
     SplitKeys,
     TextKeys,
     TreeKeys,
@@ -34,6 +35,7 @@ SECTIONS: dict[type[Keys], str] = {
     TreeKeys: "the tree of stages",
     MechanismKeys: "the mechanism: what is measured beside the scores",
     VerdictKeys: "the verdicts: what counts as a change, fixed before the training",
+    SaveKeys: "the way back after an interruption",
     Study: "where everything goes",
 }
 

@@ -4,7 +4,8 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
+from itertools import islice
 
 import numpy as np
 import pyarrow as pa
@@ -17,9 +18,11 @@ from seqdpo.errors import RunError
 from seqdpo.policy.batches import for_each_batch
 from seqdpo.policy.library import checkpointing
 from seqdpo.policy.logps import response_logps
+from seqdpo.policy.ranks import draw_own_numbers, own_share, summed_gradients, summed_numbers
 from seqdpo.study.keys import OptimiserKeys, StageKeys
 from seqdpo.training.loss import pair_losses, pair_rewards
 from seqdpo.training.pairs import TrainingPairs
+from seqdpo.training.resume import Keeper, RunningStage, State
 from seqdpo.training.schedule import schedule
 
 
@@ -61,6 +64,13 @@ class StageHook:
     def after_stage(self, steps_done: int) -> None:
         """Called once, after the last step."""
 
+    def state(self) -> State:
+        """What it has to remember from one step to the next, to go on in another process: nothing."""
+        return {}
+
+    def restore(self, state: State) -> None:
+        """Goes on from what `state` gave."""
+
 
 def n_steps(n_pairs: int, keys: OptimiserKeys) -> int:
     """Optimiser steps of a stage; the final short batch of an epoch is a step."""
@@ -74,8 +84,9 @@ def train_stage(
     seed: int,
     on_step: Callable[[Step], None],
     hooks: Sequence[StageHook] = (),
+    keeper: Keeper | None = None,
 ) -> pa.Table:
-    """Trains the policy in place; returns one row a step (the fields of `Step`).
+    """Trains the policy in place, on from where a keeper has it; returns one row a step (the fields of `Step`).
 
     The order of the pairs and any LoRA dropout depend on `seed` alone, with hooks as without. `hooks` are called in
     their order.
@@ -95,7 +106,10 @@ def train_stage(
     steps: list[Step] = []
     with _training_mode(policy, keys), torch.random.fork_rng():
         torch.manual_seed(seed)
-        for epoch, indices in _step_indices(pairs.n_pairs, keys, seed):
+        running = RunningStage(parameters, optimizer, scheduler, hooks, steps)
+        _go_on(running, None if keeper is None else keeper.kept(), on_step)
+        for epoch, indices in islice(_step_indices(pairs.n_pairs, keys, seed), len(steps), None):
+            draw_own_numbers(seed, len(steps))
             for hook in hooks:
                 hook.before_step(len(steps), optimizer)
             own = pairs.take(indices)
@@ -105,9 +119,21 @@ def train_stage(
             scheduler.step()
             steps.append(step)
             on_step(step)
+            if keeper is not None:
+                keeper.after_step(running)
         for hook in hooks:
             hook.after_stage(len(steps))
     return pa.Table.from_pylist([asdict(step) for step in steps])
+
+
+def _go_on(running: RunningStage, kept: State | None, on_step: Callable[[Step], None]) -> None:
+    """Puts a stage back to where it was kept; its steps are told of again."""
+    if kept is None:
+        return
+    running.restore(kept)
+    for row in kept["steps"]:
+        running.steps.append(Step(**row))
+        on_step(running.steps[-1])
 
 
 def _train_step(
@@ -164,13 +190,15 @@ def mean_gradient(policy: PeftModel, pairs: TrainingPairs, keys: StageKeys) -> t
     """The gradient of the pairs' mean loss, however they fall into batches, for each parameter that is trained.
 
     None where no pair reaches the parameter, as an expert that no token was sent to. `parameter.grad` is left alone.
+    Several processes share out the pairs, and all get the same gradient.
     """
     parameters = [parameter for parameter in policy.parameters() if parameter.requires_grad]
     total: list[Tensor | None] = [None] * len(parameters)
     sums = Sums()
+    own = pairs.take(own_share(pairs.tokens))
 
     def add(batch: list[int]) -> None:
-        some = pairs.take(batch)
+        some = own.take(batch)
         logps = response_logps(policy, some.tokens, keys.ld_alpha)
         rewards = pair_rewards(logps, some, keys)
         loss = pair_losses(rewards, keys).sum()
@@ -187,8 +215,8 @@ def mean_gradient(policy: PeftModel, pairs: TrainingPairs, keys: StageKeys) -> t
         sums.chosen += logps.chosen.sum().item()
         sums.rejected += logps.rejected.sum().item()
 
-    for_each_batch(policy, pairs.tokens, keys.tokens_per_batch, add)
-    return sums, total
+    for_each_batch(policy, own.tokens, keys.tokens_per_batch, add)
+    return Sums(*summed_numbers(np.array(astuple(sums))).tolist()), summed_gradients(total, parameters)
 
 
 def mean_vector(policy: PeftModel, pairs: TrainingPairs, keys: StageKeys) -> list[Tensor]:

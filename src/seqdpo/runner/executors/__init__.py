@@ -1,1 +1,5 @@
-"""Where the nodes of a tree run. Each executor is one module with `execute(bench, left, board)`."""
+"""Where the nodes of a tree run: `here`, or elsewhere in workers that only the run folder tells what to do.
+
+An executor elsewhere is a module with `execute(folder, left, board, ...)` and ARGUMENTS, which gives `walk` a `Fleet`.
+Its library is an extra, and is imported when it is asked for.
+"""

@@ -1,11 +1,11 @@
 """In this process, one node after another."""
 
 from collections.abc import Sequence
-
-import numpy as np
+from time import perf_counter
 
 from seqdpo.runner.bench import Bench
 from seqdpo.runner.board import Board
+from seqdpo.runner.executors.account import node_began, node_done
 from seqdpo.runner.schedule import ready
 from seqdpo.runner.stage import notes, run_node, title
 from seqdpo.study.checkpoints import Node
@@ -15,10 +15,10 @@ def execute(bench: Bench, left: Sequence[Node | None], board: Board) -> None:
     """Runs the nodes that are left, parents first."""
     waiting = list(left)
     while waiting:
-        node = ready(waiting)[0]
-        board.start(title(node))
+        node, began = ready(waiting)[0], perf_counter()
+        node_began(bench.folder, board, node)
         for note in notes(bench, node):
             board.message(f"{title(node)}: {note}")
-        steps = run_node(bench, node)
-        board.finish("scored" if steps is None else f"loss {np.mean(steps['loss'].to_numpy()[-10:]):.3f}")
+        run_node(bench, node)
+        node_done(bench.folder, board, node, perf_counter() - began)
         waiting.remove(node)
