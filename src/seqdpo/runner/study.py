@@ -10,10 +10,12 @@ import torch
 
 import seqdpo
 from seqdpo.errors import ConfigError, DataError, Problems, RunError
-from seqdpo.files import read_sealed, write_json, write_sealed, write_table, write_text
+from seqdpo.files import file_hash, read_sealed, write_json, write_sealed, write_table, write_text
 from seqdpo.launched import check_alone
+from seqdpo.layout import WEIGHTS_FILE
 from seqdpo.policy.load import ParameterCount, check_weights, count_parameters, model_hash
 from seqdpo.policy.ranks import from_first, this_process
+from seqdpo.policy.start import Start, read_start
 from seqdpo.policy.trial import foresee_adapter
 from seqdpo.preferences.advice import advice
 from seqdpo.preferences.prepare import Preferences
@@ -53,6 +55,7 @@ class Inputs(NamedTuple):
     parameters: ParameterCount
     preferences: Preferences
     identity: dict[str, Any]
+    start: Start | None
 
 
 def run(study: Study) -> Run:
@@ -130,6 +133,7 @@ def check_study(study: Study, say: Callable[[str], None]) -> Checked:
         study = with_model_path(study)
         with problems.collected():
             _check_model(study, say)
+            read_start(study)
         with problems.collected():
             preferences, tokeniser = read_preferences(study, say)
     problems.raise_all()
@@ -150,10 +154,15 @@ def read_inputs(study: Study, say: Callable[[str], None]) -> Inputs:
     """Raises: ConfigError and DataError for whatever is wrong with the model's files, the data or the template."""
     resolved = with_model_path(study)
     parameters = _check_model(resolved, lambda note: None)  # said once more, and with the weights, by the trial
+    start = read_start(resolved)
+    for note in [] if start is None else start.notes:
+        say(note)
     preferences, _ = read_preferences(resolved, say)
     model = model_hash(resolved, say)
     identity = stage_identity(resolved, model, preferences.content_hash(), preferences.chat_template_hash)
-    return Inputs(resolved, parameters, preferences, identity)
+    if start is not None:
+        identity["start"] = file_hash(start.folder / WEIGHTS_FILE)
+    return Inputs(resolved, parameters, preferences, identity, start)
 
 
 def study_bench(inputs: Inputs, folder: RunFolder, progress: Progress, say: Callable[[str], None]) -> Bench:
@@ -178,8 +187,9 @@ def bench_beside(study: Study, root: Path, identity: dict[str, Any]) -> Bench:
 
 
 def _made(inputs: Inputs, folder: RunFolder, progress: Progress, say: Callable[[str], None]) -> Bench:
-    study = inputs.study
-    return make_bench(study, folder, inputs.preferences, study.trained_objectives(), inputs.identity, progress, say)
+    study, start = inputs.study, None if inputs.start is None else inputs.start.folder
+    trained = study.trained_objectives()
+    return make_bench(study, folder, inputs.preferences, trained, inputs.identity, progress, say, start)
 
 
 def _read(study: Study, board: Board) -> tuple[RunFolder, Inputs]:
