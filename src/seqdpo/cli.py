@@ -341,19 +341,24 @@ def compare(
 @app.command()
 def gate(
     run: RunArgument,
-    max_loss: Annotated[float, typer.Option(min=0, help="Share of the learned margin that may be gone, as 0.05.")],
+    max_loss: Annotated[float, typer.Option(help="Share of the learned margin that may be gone, as 0.05.")],
+    max_accuracy_loss: Annotated[
+        float | None,
+        typer.Option(help="Accuracy that may be gone, as 0.02 for two points; else the study's accuracy_tolerance."),
+    ] = None,
     objective: Annotated[str | None, typer.Option(help="Only this earlier objective; else all of them.")] = None,
     order: Annotated[
         str | None, typer.Option(parser=typed, metavar="NAME", help="Only this order, as helpful/harmless.")
     ] = None,
     strict: Annotated[bool, typer.Option(help="Fail, too, where the pairs cannot rule such a loss out.")] = False,
 ) -> None:
-    """Exit 1 if later stages degraded an earlier objective beyond --max-loss, with confidence."""
+    """Exit 1 if later stages took more of an earlier objective than they may, with confidence: of its learned margin,
+    its accuracy, or what the base could do."""
     from seqdpo.analysis.gate import gated
     from seqdpo.report.finished import read_run
     from seqdpo.report.print_findings import print_gate
 
-    outcomes = gated(read_run(run).findings, max_loss, objective, order, strict)
+    outcomes = gated(read_run(run).findings, max_loss, objective, order, strict, max_accuracy_loss)
     print_gate(console, outcomes)
     if any(one.outcome == "failed" for one in outcomes):
         raise _GateFailed(1)
@@ -461,7 +466,7 @@ def _terminate(number: int, frame: FrameType | None) -> None:
 
 def _as_flag(argument: str) -> str:
     """A function's argument by the name that the command line gives it."""
-    return "--" + {"start": "from", "end": "to", "flip": "flips"}.get(argument, argument)
+    return "--" + {"start": "from", "end": "to", "flip": "flips"}.get(argument, argument).replace("_", "-")
 
 
 def _quiet_libraries() -> None:
