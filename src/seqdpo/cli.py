@@ -183,6 +183,7 @@ def check(
 def plan(arguments: StudyArguments) -> None:
     """Show the tree of stages, pairs, tokens, parameters, memory and time; runs nothing."""
     study = study_of(arguments)
+    from seqdpo.runner.can_show import can_show
     from seqdpo.runner.design import design_notes
     from seqdpo.runner.inputs import read_preferences, with_model_path
     from seqdpo.runner.plan import plan_study
@@ -190,7 +191,10 @@ def plan(arguments: StudyArguments) -> None:
 
     study = with_model_path(study, _note)
     preferences, _ = read_preferences(study, _note)
-    print_plan(console, study, preferences, plan_study(study, preferences))
+    planned = plan_study(study, preferences)
+    print_plan(console, study, preferences, planned)
+    for line in can_show(study, preferences, planned):
+        console.print(line, highlight=False)
     for note in design_notes(study, preferences):
         console.print(f"note: {note}")
 
