@@ -21,7 +21,7 @@ LATE = {("preferences/datasets/lab.py", "lab")}
 WITHOUT_TORCH = ("errors", "wording", "values", "files", "layout", "tables", "screen", "study", "analysis", "report")
 HEAVY = {"torch", "transformers", "peft", "accelerate", "datasets", "tokenizers", "safetensors"}
 #: Where a whole study is the subject.
-WHOLE_STUDY = {"study", "runner/study.py", "cli.py"}
+WHOLE_STUDY = {"study", "runner/study.py", "runner/until_separable.py", "cli.py"}
 
 
 def modules() -> Iterator[tuple[str, ast.Module]]:

@@ -117,7 +117,7 @@ def test_with_control_stages_the_recipe_is_named_and_they_share_a_row(tmp_path):
     row = next(line for line in output.splitlines() if "mean of 3" in line)
     assert "+1.96" in row
     assert "--placebo" not in output
-    assert "+0.000 come with any training on these pairs (3 control stages)" in " ".join(output.split())
+    assert "the accuracy by +0.000 (3 control stages)" in " ".join(output.split())
 
 
 def test_results_are_json_without_nan_and_keep_their_keys(tmp_path):

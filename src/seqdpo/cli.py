@@ -121,9 +121,15 @@ def seqdpo_command(
 
 
 @app.command(context_settings=PASS_FLAGS_ON)
-def run(arguments: StudyArguments) -> None:
+def run(
+    arguments: StudyArguments,
+    until_separable: Annotated[
+        bool,
+        typer.Option("--until-separable", help="Add control stages (4, 8, 16) until what moved is attributable."),
+    ] = False,
+) -> None:
     """Run a study; run it again to continue after the last finished stage."""
-    _run(study_of(arguments))
+    _run(study_of(arguments), until_separable)
 
 
 @app.command()
@@ -405,13 +411,14 @@ def audit(
         print_loading(console, manifest)
 
 
-def _run(study: Study) -> None:
+def _run(study: Study, until_separable: bool = False) -> None:
     from seqdpo.runner.board import board_for
     from seqdpo.runner.study import run_study
+    from seqdpo.runner.until_separable import run_until_separable
 
     with _ended_well(Path(study.output_dir)):
         with board_for(console) as board:
-            folder = run_study(study, board)
+            folder = run_until_separable(study, board) if until_separable else run_study(study, board)
         _show_findings(folder.root)
 
 

@@ -186,6 +186,14 @@ def test_p_values_are_adjusted_over_cells_and_quantities(make_panel):
     assert [record["p_holm"] for record in found] == pytest.approx(multipletests(raw, method="holm")[1])
 
 
+def test_looks_share_the_risk(make_panel):
+    one, three = (
+        recipes(cells([panel_of(make_panel, -1.0, [0.1, 0.0, -0.1])]), 0.95, looks)[0]["margin"] for looks in (1, 3)
+    )
+    assert three.p == one.p
+    assert three.p_holm == pytest.approx(3 * one.p_holm)
+
+
 def test_seeds_of_one_recipe_share_a_statement(make_panel, make_scores, score_rows):
     taught = np.linspace(1, 3, 40)
     rows = [

@@ -114,7 +114,7 @@ def test_what_control_stages_change_by_themselves_is_said(make_panel):
     found = judge(make_panel, TAUGHT + NOISE - 1, [TAUGHT - 0.1, TAUGHT - 0.3])
     controls = found["reasons"]["controls"]
     assert (controls["margin_change"], controls["share_of_gain"]) == pytest.approx((-0.2, -0.05))
-    assert "Of the change, margin -0.20 (-5% of what was learned)" in found["sentence"]
+    assert "Any training on these pairs changes the margin by -0.20 (-5% of what was learned)" in found["sentence"]
 
 
 def test_an_open_change_that_leaves_out_zero_is_said_to_be_one(make_panel):

@@ -27,6 +27,9 @@ def next_step(
     if verdict.verdict == "INCONCLUSIVE":
         return _to_settle(cell, verdict)
     if verdict.verdict not in LOST:
+        if "redistributed" in verdict.tags:
+            look = f"seqdpo pairs RUN --objective {cell.objective} --flips lost"
+            return f"Leave it, but look at the pairs that turned wrong on the way ({look})."
         only = verdict.degree == "margin only"
         return "Leave it." if not only else "Leave it; more held-out pairs would show whether its accuracy holds, too."
     if recipe.read is None or recipe.read.statement != ATTRIBUTABLE:
@@ -85,24 +88,33 @@ def _to_change(cell: Cell, orders: Sequence[Orders], paths: Sequence[KlAndPath])
 
 def _other_order(cell: Cell, orders: Sequence[Orders]) -> str:
     """What training the objective last was seen to give, where it is shown to give more."""
-    for record in orders:
-        for one in record.first_minus_last:
-            if (record.split, one.objective, one.measure) == (cell.panel.split, cell.objective, "accuracy"):
-                return _gain_of_last(cell, one)
+    compared = {
+        one.objective: one
+        for record in orders
+        for one in record.first_minus_last
+        if (record.split, one.measure) == (cell.panel.split, "accuracy")
+    }
+    if cell.objective in compared:
+        return _gain_of_last(cell, compared[cell.objective], compared.get(parse_order(cell.order)[-1]))
     if len(parse_order(cell.order)) == 2:
         return f"try the other order, {order_name(tuple(reversed(parse_order(cell.order))))}"
     return ""
 
 
-def _gain_of_last(cell: Cell, one: FirstMinusLast) -> str:
+def _gain_of_last(cell: Cell, one: FirstMinusLast, of_last: FirstMinusLast | None) -> str:
+    """Of the objective, and what it costs the one that is now last."""
     seed = next((seed for seed in one.seeds if seed.seed == cell.seed), None)
     if seed is None or cell.order not in seed.first or seed.value is None or seed.low is None or seed.high is None:
         return ""
     if not seed.high < 0:
         return ""
+    cost = ""
+    if of_last is not None and of_last.over_seeds.value is not None:
+        change = 100 * of_last.over_seeds.value
+        cost = f", that of {of_last.objective} {abs(change):.1f} points {'lower' if change < 0 else 'higher'}"
     return (
         f"train {cell.objective} last ({seed.last[0]}): its accuracy ends {-100 * seed.value:.1f} points "
-        f"[{-100 * seed.high:.1f}, {-100 * seed.low:.1f}] higher there (n = {one.n:,} pairs, this seed)"
+        f"[{-100 * seed.high:.1f}, {-100 * seed.low:.1f}] higher there{cost} (n = {one.n:,} pairs, this seed)"
     )
 
 

@@ -158,11 +158,12 @@ def seeds_alike(runs: Runs, found: Separation) -> int | None:
     return sum(bool(excess * found.excess > 0) for excess in excesses)
 
 
-def recipes(cells: Sequence[Cell], confidence: float) -> list[dict[Quantity, OfRecipe]]:
+def recipes(cells: Sequence[Cell], confidence: float, looks: int = 1) -> list[dict[Quantity, OfRecipe]]:
     """For each cell, over its seeds, what can be said of the recipe: one record a quantity of QUANTITIES.
 
     Cells that differ in the seed alone get the same record. The p values are Holm-adjusted over cells and quantities:
-    the verdict picks the quantity that is read, so all of them share the risk. NaN margins leave a cell UNTESTED.
+    the verdict picks the quantity that is read, so all of them share the risk, and with several `looks` (at growing
+    numbers of control stages) each has its part of it. NaN margins leave a cell UNTESTED.
     """
     grouped: dict[_Recipe, list[Cell]] = defaultdict(list)
     for cell in cells:
@@ -170,7 +171,8 @@ def recipes(cells: Sequence[Cell], confidence: float) -> list[dict[Quantity, OfR
     runs = {(recipe, name): _runs(alike, name) for recipe, alike in grouped.items() for name in QUANTITIES}
     separations = {key: separation(these) for key, these in runs.items()}
     adjusted = holm([defined(found.p) for found in separations.values()])
-    n_tested = sum(p is not None for p in adjusted)
+    adjusted = [None if p is None else min(1.0, looks * p) for p in adjusted]
+    n_tested = looks * sum(p is not None for p in adjusted)
     records = {
         key: _record(runs[key], found, p_holm, confidence, n_tested)
         for (key, found), p_holm in zip(separations.items(), adjusted, strict=True)

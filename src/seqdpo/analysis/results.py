@@ -104,7 +104,7 @@ class Known(NamedTuple):
 
 def cell_records(of: Sequence[Cell], tolerances: Tolerances, known: Known = Known()) -> list[schema.Cell]:  # noqa: B008
     """One record for each cell: its verdict, what can be said of the recipe, and the tables behind them."""
-    judged = zip(of, verdicts(of, tolerances), recipes(of, tolerances.confidence), strict=True)
+    judged = zip(of, verdicts(of, tolerances), recipes(of, tolerances.confidence, tolerances.looks), strict=True)
     return [_cell_record(cell, verdict, recipe, known, tolerances.confidence) for cell, verdict, recipe in judged]
 
 

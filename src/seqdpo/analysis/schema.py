@@ -912,6 +912,7 @@ class Tolerances(Record):
     accuracy: float = 0.02
     flips: float = 0.02  # share of the pairs that flip beyond those that flip in the control stages
     confidence: float = 0.95  # 1 - confidence is the risk of a wrong claim over all cells together
+    looks: int = 1  # at how many numbers of control stages the recipe may be tested; each has its part of that risk
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

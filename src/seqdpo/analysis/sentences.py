@@ -164,8 +164,9 @@ def _of_controls(reasons: Reasons) -> str:
         return ""
     stages = f"{controls.n_controls} control stage{'s' if controls.n_controls > 1 else ''}"
     return (
-        f"Of the change, margin {controls.margin_change:+.2f} ({controls.share_of_gain:+.0%} of what was learned) and "
-        f"accuracy {controls.accuracy_change:+.3f} come with any training on these pairs ({stages})."
+        f"Any training on these pairs changes the margin by {controls.margin_change:+.2f} "
+        f"({controls.share_of_gain:+.0%} of what was learned) and the accuracy by {controls.accuracy_change:+.3f} "
+        f"({stages})."
     )
 
 
