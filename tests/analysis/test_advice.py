@@ -58,6 +58,15 @@ def test_too_few_prompts_are_said(make_scores, score_rows):
     assert found.startswith("Settle it: hold out more prompts")
 
 
+def test_over_several_stages_it_takes_seeds(make_scores, score_rows):
+    margins = {(1, 0): TAUGHT, (2, 0): TAUGHT + NOISE, (3, 0): 0.5 * TAUGHT - NOISE} | {
+        (stage, k): TAUGHT + 0.01 * k for stage in (2, 3) for k in (1, 2, 3, 4)
+    }
+    *_, whole = advice(make_scores, score_rows, margins, order="a>b>c")
+    assert whole.startswith("Settle whether b and c did it (control stages stand beside one stage")
+    assert "3 seeds in all" in whole and "--placebo" not in whole
+
+
 def test_an_audit_is_told_to_train(make_scores, score_rows):
     margins = {(1, 0): TAUGHT, (2, 0): 0.7 * TAUGHT + NOISE}
     (found,) = advice(make_scores, score_rows, margins, study={"kind": "audit"})

@@ -173,11 +173,11 @@ def test_where_nothing_was_learned_there_is_no_verdict(make_panel):
     nothing = TAUGHT - TAUGHT.mean()
     found = judge(make_panel, nothing, taught=nothing)
     assert found["verdict"] == "UNDEFINED"
-    assert "nothing was learned" in found["sentence"]
+    assert "nothing is shown to have been learned" in found["sentence"]
     few = np.where(np.arange(400) < 100, 10.0, -0.1)  # a mean far above 0, three quarters of the pairs wrong
     found = judge(make_panel, few, taught=few)
     assert found["verdict"] == "BELOW BASE"  # which was undecided on every pair: accuracy one half
-    assert "nothing had been learned on top of what the base could do" in found["sentence"]
+    assert "nothing is shown to have been learned on top of what the base could do" in found["sentence"]
 
 
 def test_an_undefined_margin_leaves_the_cell_undefined(make_panel):

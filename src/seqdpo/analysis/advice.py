@@ -9,7 +9,7 @@ from seqdpo.analysis.schema import BestPlace, FirstMinusLast, KlAndPath, Nothing
 from seqdpo.study.checkpoints import order_name, parse_order
 
 LOST = ("DEGRADED", "MIXED", "BELOW BASE", "REDISTRIBUTED")
-#: Where controls are added until the change is attributable, it is so by chance in 13% of studies, and not in 5%.
+#: Where controls are added until the change is attributable, it is so by chance in 14% of studies, and not in 5%.
 DECIDE_NOW = "decide on the number now: looking after each one more than doubles the risk of a false claim"
 
 
@@ -64,6 +64,8 @@ def _to_attribute(cell: Cell, recipe: Recipe, is_audit: bool) -> str:
     """How to tell whether the later objective did it, or any training would have."""
     read = recipe.read or recipe.margin
     did_it = f"Settle whether {' and '.join(cell.later)} did it"
+    if len(cell.later) > 1:
+        did_it += " (control stages stand beside one stage, so over several it takes seeds)"
     ways = []
     if read.draws_needed:
         more = read.draws_needed - len(cell.controls)

@@ -1,5 +1,7 @@
 """Verdicts in words: each with its number, interval and n."""
 
+import numpy as np
+
 from seqdpo.analysis.cells import Cell
 from seqdpo.analysis.claims import FEWEST_PROMPTS
 from seqdpo.analysis.estimates import effective_prompts
@@ -36,11 +38,11 @@ def undefined_sentence(verdict: Verdict, reasons: NothingLearned, cell: Cell, is
         )
     if verdict.verdict == "BELOW BASE":
         return (
-            f"Below the base, after {_after(cell)}: {objective}'s {_against_base(reasons.base)}; nothing had been "
-            f"learned on top of what the base could do ({n})."
+            f"Below the base, after {_after(cell)}: {objective}'s {_against_base(reasons.base)}; nothing is shown to "
+            f"have been learned on top of what the base could do ({n})."
         )
     return (
-        f"No verdict on {objective}: nothing was learned that could be lost: margin when taught "
+        f"No verdict on {objective}: nothing is shown to have been learned: margin when taught "
         f"{_signed(reasons.gain)}, accuracy {_percent(reasons.accuracy_when_taught)} ({n})."
     )
 
@@ -48,7 +50,7 @@ def undefined_sentence(verdict: Verdict, reasons: NothingLearned, cell: Cell, is
 def counted(cell: Cell) -> str:
     """`n = 1,000 pairs of 640 prompts`, and how many prompts of equal size those are worth, where that is less."""
     clusters = cell.panel.clusters
-    n, prompts, effective = len(clusters), len(set(clusters.tolist())), effective_prompts(clusters)
+    n, prompts, effective = len(clusters), len(np.unique(clusters)), effective_prompts(clusters)
     worth = f", worth {effective:,.0f} of equal size" if effective < 0.995 * prompts else ""
     return f"n = {n:,} pairs of {prompts:,} prompts{worth}"
 
