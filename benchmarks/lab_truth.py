@@ -1,9 +1,9 @@
-"""Do the verdicts tell the truth that was planted? `python benchmarks/lab_truth.py [--runs runs/lab-truth]`.
+"""Do the verdicts tell the truth that was planted? `python benchmarks/lab_truth.py [PART ...] [--runs FOLDER]`.
 
-Three parts, with real trainings of the lab's model, about half an hour on two cores; a second call reads the runs
-that are there:
+Three parts, with real trainings of the lab's model: with 30 control stages hours on two cores, with 4 half an hour; a
+second call reads the runs that are there:
     angles    how much of an objective is left after a second one at a growing angle, over three seeds
-    settings  the verdicts of lab-conflict, lab-compatible and lab-null, with control stages
+    settings  what was learned in the lab's settings, and what later stages did to it
     controls  each control stage judged against the others as if it were the real one: ATTRIBUTABLE is an error
 """
 
@@ -21,9 +21,9 @@ from tables import report
 
 from seqdpo.analysis.cells import Cell, cells
 from seqdpo.analysis.panel import At, Panel, panels
-from seqdpo.analysis.recipes import ATTRIBUTABLE, recipes
+from seqdpo.analysis.recipes import ATTRIBUTABLE, recipes, strongest
 from seqdpo.analysis.schema import Tolerances
-from seqdpo.analysis.verdicts import verdicts
+from seqdpo.analysis.verdicts import rulings
 from seqdpo.runner.board import board_for
 from seqdpo.runner.folder import RunFolder
 from seqdpo.runner.study import run_study
@@ -32,18 +32,23 @@ from seqdpo.study.settings import SETTINGS
 
 ANGLES = (0, 30, 60, 90, 120, 150, 180)
 SEEDS = (0, 1, 2)
-#: setting -> its control stages in each order
-N_CONTROLS = {"lab-conflict": 30, "lab-null": 30, "lab-compatible": 4}
+NAMES = ("lab-conflict", "lab-interaction", "lab-strong-signal", "lab-compatible", "lab-null")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("parts", nargs="*", choices=["angles", "settings", "controls", []], default=[])
     parser.add_argument("--runs", type=Path, default=Path("runs/lab-truth"))
-    runs = parser.parse_args().runs
-    angles(_run(angle_study(runs / "angles")))
-    folders = {name: _run(_setting(name, runs, placebo)) for name, placebo in N_CONTROLS.items()}
-    settings(folders)
-    controls(folders)
+    parser.add_argument("--controls", type=int, default=30, help="control stages beside each later one")
+    asked = parser.parse_args()
+    parts = asked.parts or ["angles", "settings", "controls"]
+    if "angles" in parts:
+        angles(_run(angle_study(asked.runs / "angles")))
+    folders = {name: _run(_setting(name, asked.runs, asked.controls)) for name in NAMES if parts != ["angles"]}
+    if "settings" in parts:
+        settings(folders)
+    if "controls" in parts:
+        controls(folders)
 
 
 def angle_study(output_dir: Path) -> Study:
@@ -96,8 +101,14 @@ def settings(folders: dict[str, RunFolder]) -> None:
             "objective": cell["objective"],
             "after": cell["to"],
             "kept": cell["verdict"]["reasons"].get("retention", {"value": None})["value"],
-            "verdict": " ".join(filter(None, (cell["verdict"]["verdict"], cell["verdict"]["degree"]))),
-            "recipe": cell["recipe"][cell["recipe"]["quantity"]]["statement"] if cell["recipe"]["quantity"] else None,
+            "verdict": _words(cell["verdict"]),
+            "beside it": ", ".join(cell["verdict"]["tags"]) or None,
+            "attributable": ", ".join(
+                name
+                for name in ("margin", "accuracy", "flips")
+                if cell["recipe"]["quantity"] and cell["recipe"][name]["statement"] == ATTRIBUTABLE
+            )
+            or None,
             "control stages": cell["recipe"]["margin"]["n_controls"],
             "n": cell["n"],
         }
@@ -105,6 +116,24 @@ def settings(folders: dict[str, RunFolder]) -> None:
         for cell in json.loads(folder.results.read_text(encoding="utf-8"))["cells"]
     ]
     report("lab_settings", rows, "What the second stage did to the first objective.")
+    cards = [
+        {
+            "setting": name,
+            "stage": card["checkpoint"],
+            "objective": card["objective"],
+            "learned": card["word"],
+            "right": card["accuracy"]["value"],
+            "n": card["accuracy"]["n"],
+        }
+        for name, folder in folders.items()
+        for card in json.loads(folder.results.read_text(encoding="utf-8"))["learned"]
+    ]
+    report("lab_learned", cards, "Whether each stage taught its own objective.")
+
+
+def _words(verdict: dict[str, Any]) -> str:
+    by_accuracy = verdict["decided_by"] == "accuracy" and verdict["verdict"] in ("DEGRADED", "POSITIVE TRANSFER")
+    return " ".join(filter(None, (verdict["verdict"], "accuracy" if by_accuracy else verdict["degree"])))
 
 
 def controls(folders: dict[str, RunFolder]) -> None:
@@ -112,7 +141,7 @@ def controls(folders: dict[str, RunFolder]) -> None:
         {"setting": name, **_judged(cell)}
         for name, folder in folders.items()
         for cell in cells(panels(pq.read_table(folder.scores), pq.read_table(folder.pairs)))
-        if verdicts([cell], Tolerances())[0].verdict != "UNDEFINED"
+        if rulings([cell], Tolerances())[0].classes is not None
     ]
     counts = [key for key, value in rows[0].items() if isinstance(value, int)]
     total = {key: sum(row[key] for row in rows) if key in counts else None for key in rows[0]}
@@ -120,24 +149,29 @@ def controls(folders: dict[str, RunFolder]) -> None:
         "lab_controls",
         [*rows, total | {"setting": "all"}],
         "Each control stage judged against the others as if it were the real stage; ATTRIBUTABLE is an error. "
-        "The verdicts on the checkpoints are none: run noise does change a checkpoint. Run noise is the SD of the mean "
-        "change over the control stages, as a share of the gain.",
+        "The words for checkpoints are none: run noise does change a checkpoint. The mean change of the margin over "
+        "the control stages and its SD (run noise) are shares of the gain.",
     )
 
 
 def _judged(cell: Cell) -> dict[str, Any]:
-    words, statements, noise = [], [], []
+    words, redistributed, statements, noise, accuracy = [], [], [], [], []
     for one in _as_real(cell):
-        (verdict,), (recipe,) = verdicts([one], Tolerances()), recipes([one], Tolerances().confidence)
-        words.append(verdict.verdict)
-        statements.append(recipe[verdict.decided_by].statement)
-        noise.append(verdict.reasons.margin_change.value / verdict.reasons.gain.value)
+        (ruling,), (recipe,) = rulings([one], Tolerances()), recipes([one], Tolerances().confidence)
+        words.append(ruling.word)
+        redistributed.append(ruling.word == "REDISTRIBUTED" or "redistributed" in ruling.tags)
+        statements.append(recipe[strongest(recipe)].statement)
+        noise.append(ruling.evidence.margin.value.value / ruling.evidence.gain.value)
+        accuracy.append(ruling.evidence.accuracy.value.value)
     return {
         "after": cell.name(cell.end),
         "control stages": len(statements),
         "ATTRIBUTABLE": statements.count(ATTRIBUTABLE),
-        **{word: words.count(word) for word in ("STABLE", "DEGRADED", "POSITIVE TRANSFER", "REDISTRIBUTED")},
+        "redistributed": sum(redistributed),
+        **{word: words.count(word) for word in ("STABLE", "DEGRADED", "POSITIVE TRANSFER", "INCONCLUSIVE")},
+        "mean change": float(np.mean(noise)),
         "run noise": float(np.std(noise, ddof=1)),
+        "accuracy change": float(np.mean(accuracy)),
     }
 
 

@@ -40,21 +40,31 @@ def gate(seqdpo):
 def test_a_degraded_objective_fails_the_gate(tmp_path, gate):
     code, output, _ = gate(write_finished(tmp_path / "run", kept=0.7), "--max-loss", 0.05)
     assert code == 1
-    assert "failed helpful at the end of helpful>harmless (seed 0, n=200): lost 30%" in " ".join(output.split())
+    flat = " ".join(output.split())
+    assert (
+        "failed helpful at the end of helpful>harmless (seed 0, n=200): lost more than 5% of the learned margin" in flat
+    )
+    assert "margin lost 30.0% [" in flat and "accuracy lost 0.0% [" in flat and "ranking accuracy gained" in flat
     assert max(map(len, output.splitlines())) <= 80
-    assert "lost more than 5% of the learned margin" in " ".join(output.split())
 
 
 def test_a_kept_objective_passes(tmp_path, gate):
-    code, output, _ = gate(write_finished(tmp_path / "run", kept=0.99), "--max-loss", 0.05)
+    root = write_finished(tmp_path / "run", kept=0.99)
+    code, output, _ = gate(root, "--max-loss", 0.05, "--max-accuracy-loss", 0.03)
     assert code == 0
     assert output.startswith("passed helpful")
+
+
+def test_a_loss_in_percent_is_refused(tmp_path, gate):
+    code, output, errors = gate(write_finished(tmp_path / "run", kept=0.7), "--max-loss", 5)
+    assert (code, output) == (2, "")
+    assert "--max-loss = 5 is no share" in errors and "For 5% give 0.05." in errors
 
 
 def test_a_gain_is_called_one(tmp_path, gate):
     code, output, _ = gate(write_finished(tmp_path / "run", kept=1.5), "--max-loss", 0.05)
     assert code == 0
-    assert "(seed 0, n=200): gained 50% [" in " ".join(output.split())
+    assert "margin gained 50.0% [" in " ".join(output.split())
 
 
 def test_a_loss_at_the_limit_is_open_and_fails_only_a_strict_gate(tmp_path, gate):
@@ -71,7 +81,7 @@ def test_a_loss_at_the_limit_is_open_and_fails_only_a_strict_gate(tmp_path, gate
         (lambda root: None, ["--objective", "helpfull"], "Did you mean 'helpful'?"),
         (lambda root: (root / "results.json").unlink(), [], "results.json: no such file"),
         (lambda root: (root / "results.json").write_text("{"), [], "results.json: cannot be read"),
-        (lambda root: (root / "results.json").write_text('{"schema_version": 1}'), [], "expected 4"),
+        (lambda root: (root / "results.json").write_text('{"schema_version": 1}'), [], "expected 5"),
         (lambda root: (root / "scores.parquet").unlink(), [], "the run is not finished"),
     ],
 )
@@ -94,9 +104,10 @@ def test_findings_fit_the_screen_and_say_verdict_and_recipe(tmp_path):
     output = printed(write_finished(tmp_path / "run", kept=0.7))
     assert max(map(len, output.splitlines())) <= 80
     flat = " ".join(output.split())
-    assert "DEGRADED, partial untested" in flat
-    assert "70% [70%, 70%] of the margin that helpful had learned is left after harmless" in flat
-    assert "run again with --placebo 4" in flat
+    assert "helpful +harmless 70% [69%, 71%] DEGRADED untested partial scale only" in flat
+    assert "70% [69%, 71%] of the margin that helpful had learned is left after harmless" in flat
+    assert "helpful>harmless helpful LEARNED PRESENT 100%" in flat
+    assert "Next: Settle whether harmless did it: 3 more control stages" in flat and "(--placebo 4)" in flat
 
 
 def test_with_control_stages_the_recipe_is_named_and_they_share_a_row(tmp_path):
@@ -106,14 +117,15 @@ def test_with_control_stages_the_recipe_is_named_and_they_share_a_row(tmp_path):
     row = next(line for line in output.splitlines() if "mean of 3" in line)
     assert "+1.96" in row
     assert "--placebo" not in output
+    assert "the accuracy by +0.000 (3 control stages)" in " ".join(output.split())
 
 
 def test_results_are_json_without_nan_and_keep_their_keys(tmp_path):
     root = write_finished(tmp_path / "run", kept=0.7)
     found = json.loads((root / "results.json").read_text())
     assert set(found) == {
-        "schema_version", "study", "method", "cells", "score_matrix", "transfer", "orders", "length",
-        "mechanism",
+        "schema_version", "study", "method", "cells", "learned", "at_the_end", "score_matrix", "transfer", "orders",
+        "length", "mechanism",
     }  # fmt: skip
     (cell,) = found["cells"]
     assert [cell[key] for key in ("seed", "order", "objective", "taught", "from", "to", "n")] == [

@@ -141,6 +141,10 @@ def run(
     prepare: Annotated[
         bool, typer.Option("--prepare", help="Only make the run folder ready for seqdpo stage; train nothing.")
     ] = False,
+    until_separable: Annotated[
+        bool,
+        typer.Option("--until-separable", help="Add control stages (4, 8, 16) until what moved is attributable."),
+    ] = False,
 ) -> None:
     """Run a study; run it again to continue where it stopped."""
     if _followed():
@@ -155,7 +159,7 @@ def run(
     from seqdpo.runner.followers import leading
 
     with leading():
-        _run(study, chosen_executor(executor, address, executor_args))
+        _run(study, chosen_executor(executor, address, executor_args), until_separable)
 
 
 @app.command()
@@ -275,6 +279,7 @@ def plan(
 ) -> None:
     """Show the tree of stages, pairs, tokens, parameters, memory and time; runs nothing."""
     study = study_of(arguments)
+    from seqdpo.runner.can_show import can_show
     from seqdpo.runner.design import design_notes
     from seqdpo.runner.inputs import read_preferences, with_model_path
     from seqdpo.runner.plan import plan_study
@@ -291,6 +296,8 @@ def plan(
         write_out(console, [plan_json(study.output_dir, found)])
         return
     print_plan(console, study, preferences, found)
+    for line in can_show(study, preferences, found):
+        console.print(line)
     for note in design_notes(study, preferences):
         console.print(f"note: {note}")
 
@@ -470,19 +477,24 @@ def compare(
 @app.command()
 def gate(
     run: RunArgument,
-    max_loss: Annotated[float, typer.Option(min=0, help="Share of the learned margin that may be gone, as 0.05.")],
+    max_loss: Annotated[float, typer.Option(help="Share of the learned margin that may be gone, as 0.05.")],
+    max_accuracy_loss: Annotated[
+        float | None,
+        typer.Option(help="Accuracy that may be gone, as 0.02 for two points; else the study's accuracy_tolerance."),
+    ] = None,
     objective: Annotated[str | None, typer.Option(help="Only this earlier objective; else all of them.")] = None,
     order: Annotated[
         str | None, typer.Option(parser=typed, metavar="NAME", help="Only this order, as helpful/harmless.")
     ] = None,
     strict: Annotated[bool, typer.Option(help="Fail, too, where the pairs cannot rule such a loss out.")] = False,
 ) -> None:
-    """Exit 1 if later stages degraded an earlier objective beyond --max-loss, with confidence."""
+    """Exit 1 if later stages took more of an earlier objective than they may, with confidence: of its learned margin,
+    its accuracy, or what the base could do."""
     from seqdpo.analysis.gate import gated
     from seqdpo.report.finished import read_run
     from seqdpo.report.print_findings import print_gate
 
-    outcomes = gated(read_run(run).findings, max_loss, objective, order, strict)
+    outcomes = gated(read_run(run).findings, max_loss, objective, order, strict, max_accuracy_loss)
     print_gate(console, outcomes)
     if any(one.outcome == "failed" for one in outcomes):
         raise _GateFailed(1)
@@ -544,14 +556,16 @@ def _prepare(study: Study) -> None:
     console.print(f"{folder.root}/ is ready for seqdpo stage", soft_wrap=True)
 
 
-def _run(study: Study, elsewhere: "Elsewhere | None" = None) -> None:
+def _run(study: Study, elsewhere: "Elsewhere | None" = None, until_separable: bool = False) -> None:
     from seqdpo.runner.board import board_for
     from seqdpo.runner.generations import generate_as_asked
     from seqdpo.runner.study import run_study
+    from seqdpo.runner.until_separable import run_until_separable
 
     with _ended_well(Path(study.output_dir)):
         with board_for(console) as board:
-            folder = run_study(study, board, elsewhere)
+            run_all = run_until_separable if until_separable else run_study
+            folder = run_all(study, board, elsewhere)
         generate_as_asked(study.output_dir, study.generate, _note)
         _show_findings(folder.root)
 
@@ -611,7 +625,7 @@ def _terminate(number: int, frame: FrameType | None) -> None:
 
 def _as_flag(argument: str) -> str:
     """A function's argument by the name that the command line gives it."""
-    return "--" + {"start": "from", "end": "to", "flip": "flips"}.get(argument, argument)
+    return "--" + {"start": "from", "end": "to", "flip": "flips"}.get(argument, argument).replace("_", "-")
 
 
 def _quiet_libraries() -> None:

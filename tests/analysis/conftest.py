@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -55,6 +56,33 @@ def make_scores() -> Callable[..., pa.Table]:
         return pa.Table.from_pylist([row for some in rows for row in some], schema=SCORES_SCHEMA)
 
     return make
+
+
+@pytest.fixture
+def slow_cr2() -> Callable[..., tuple[float, float, float]]:
+    """`slow_cr2(values, clusters)`: mean, CR2 standard error and Satterthwaite's degrees of freedom, by matrices.
+
+    Bell & McCaffrey 2002: residuals of a cluster times (I - H_gg)^(-1/2); df = (tr G'G)^2 / tr (G'G)^2, where column g
+    of G is (I - H)_g' (I - H_gg)^(-1/2) x_g / sum of weights.
+    """
+
+    def cr2(values: Sequence[float], clusters: Sequence[int]) -> tuple[float, float, float]:
+        y, groups = np.asarray(values, float), np.asarray(clusters)
+        n = len(y)
+        hat = np.full((n, n), 1 / n)
+        mean = y.mean()
+        columns, variance = [], 0.0
+        for group in np.unique(groups):
+            rows = np.flatnonzero(groups == group)
+            own, vectors = np.linalg.eigh(np.eye(len(rows)) - hat[np.ix_(rows, rows)])
+            root = vectors @ np.diag(own**-0.5) @ vectors.T
+            ones = np.ones(len(rows)) / n
+            variance += float(ones @ root @ (y[rows] - mean)) ** 2
+            columns.append((np.eye(n) - hat)[rows].T @ root @ ones)
+        square = np.column_stack(columns).T @ np.column_stack(columns)
+        return float(mean), variance**0.5, float(np.trace(square) ** 2 / np.trace(square @ square))
+
+    return cr2
 
 
 @pytest.fixture

@@ -1,72 +1,114 @@
-"""The gate fails on a loss that is shown, and says what it knows of the others."""
+"""The gate fails on a loss that is shown, of margin, accuracy or what the base could do, and says what it looked at."""
 
-from types import SimpleNamespace as Some
-
+import numpy as np
 import pytest
 
 from seqdpo.analysis.gate import gated
-from seqdpo.analysis.schema import Bounds
+from seqdpo.analysis.results import results
 from seqdpo.errors import ConfigError
 
+#: 400 pairs whose base prefers the chosen response of 9 in 10; margins when taught around 2, none below 0.
+TAUGHT = 2 + np.linspace(-1, 1, 400)
 
-def cell(low, high, objective="a", order="a>b", end=None, start="a"):
-    """A cell whose retention interval is [low, high]; the loss is 1 less that."""
-    retention = Bounds(value=(low + high) / 2, low=low, high=high) if low is not None else None
-    return Some(
-        seed=0, order=order, objective=objective, taught="a", from_=start, to=end or order, n=500,
-        verdict=Some(retention=retention),
-    )  # fmt: skip
+
+def found(make_scores, score_rows, after, taught=TAUGHT, **where):
+    rows = score_rows({(1, 0): taught, (2, 0): after}, **where)
+    return results(make_scores(rows), None, 0.3)
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "outcome"),
+    ("after", "outcome", "reason"),
     [
-        (0.80, 0.90, "failed"),  # lost 10% to 20%
-        (0.96, 1.02, "passed"),  # lost at most 4%
-        (0.90, 0.97, "open"),  # lost 3% to 10%
-        (None, None, "open"),  # nothing learned
+        (0.8 * TAUGHT, "failed", "lost more than 5% of the learned margin"),
+        (0.99 * TAUGHT, "passed", "ruled out is a loss above 5% of the learned margin, and one above 2% of accuracy"),
+        (0.95 * TAUGHT, "open", "a loss above 5% of the learned margin is neither shown nor ruled out"),
+        # 40 of 400 turn wrong, and the mean margin stays: by its accuracy alone
+        (np.where(np.arange(400) < 40, -1.0, TAUGHT + 0.25), "failed", "lost more than 2% of accuracy"),
     ],
 )
-def test_a_loss_of_at_most_five_percent(low, high, outcome):
-    (found,) = gated(Some(cells=[cell(low, high)]), 0.05)
-    assert found.outcome == outcome
-    (strict,) = gated(Some(cells=[cell(low, high)]), 0.05, strict=True)
+def test_a_loss_of_at_most_five_percent(make_scores, score_rows, after, outcome, reason):
+    noise = 0.001 * np.sin(np.arange(400))
+    findings = found(make_scores, score_rows, after + noise - noise.mean())
+    (one,) = gated(findings, 0.05)
+    assert (one.outcome, one.n) == (outcome, 400)
+    assert reason in one.reason
+    (strict,) = gated(findings, 0.05, strict=True)
     assert strict.outcome == ("failed" if outcome == "open" else outcome)
 
 
-def test_the_loss_is_one_less_what_was_kept():
-    (found,) = gated(Some(cells=[cell(0.80, 0.90)]), 0.05)
-    assert (found.loss, found.low, found.high) == pytest.approx((0.15, 0.10, 0.20))
+def test_what_may_be_lost_of_the_accuracy_can_be_said(make_scores, score_rows):
+    findings = found(make_scores, score_rows, np.where(np.arange(400) < 40, -1.0, TAUGHT + 0.25))
+    (one,) = gated(findings, 0.05, max_accuracy_loss=0.2)
+    assert one.outcome == "passed"
+    assert [loss.quantity for loss in one.losses] == ["margin", "accuracy", "ranking accuracy"]
+    assert one.losses[1].value == pytest.approx(0.1)
 
 
-def test_only_the_end_of_an_order_since_the_objective_was_taught_is_gated():
-    steps = [
-        cell(0.5, 0.6, order="a>b>c", end="a>b"),
-        cell(0.5, 0.6, order="a>b>c", end="a>b>c", start="a>b"),
-        cell(0.96, 1.0, order="a>b>c", end="a>b>c"),
+def test_the_loss_is_one_less_what_was_kept(make_scores, score_rows):
+    (one,) = gated(found(make_scores, score_rows, 0.8 * TAUGHT), 0.05)
+    assert (one.losses[0].value, one.losses[0].low, one.losses[0].high) == pytest.approx((0.2, 0.2, 0.2))
+
+
+def with_base(rows, base):
+    """The same margins on a base that prefers each chosen response by so much."""
+    for row, own in zip(rows, np.tile(base, len(rows) // len(base)), strict=True):
+        row["chosen_logp"] += own
+        row["base_chosen_logp"] += own
+    return rows
+
+
+def test_it_fails_where_what_the_base_could_do_is_lost_though_nothing_was_learned(make_scores, score_rows):
+    """The base ranks 391 of 400 pairs rightly; nothing is learned; then half of the pairs turn: 0.978 to 0.4975."""
+    base = np.where(np.arange(400) < 391, 1.0, -1.0)
+    idle = 0.1 * np.cos(np.pi * np.arange(400))  # mean 0
+    after = np.where(np.arange(400) < 192, -2.0, 0.0)
+    rows = with_base(score_rows({(1, 0): idle, (2, 0): after}), base)
+    findings = results(make_scores(rows), None, 0.3)
+    (cell,) = findings.cells
+    assert cell.verdict.verdict == "BELOW BASE"
+    against = cell.verdict.reasons.base
+    assert (against.ranking_accuracy_of_base, against.ranking_accuracy_after) == pytest.approx((0.9775, 0.4975))
+    (one,) = gated(findings, 0.05)
+    assert (one.outcome, one.reason) == ("failed", "lost more than 2% of the base's ranking accuracy")
+
+
+def test_only_the_end_of_an_order_since_the_objective_was_taught_is_gated(make_scores, score_rows):
+    margins = {(1, 0): TAUGHT, (2, 0): 0.5 * TAUGHT, (3, 0): 0.99 * TAUGHT}
+    findings = results(make_scores(score_rows(margins, order="a>b>c")), None, 0.3)
+    assert len(findings.cells) == 3
+    (one,) = gated(findings, 0.05)
+    assert one.outcome == "passed"
+
+
+@pytest.fixture
+def both(make_scores, score_rows):
+    rows = [
+        score_rows({(1, 0): TAUGHT, (2, 0): 0.5 * TAUGHT}),
+        score_rows({(1, 0): TAUGHT, (2, 0): TAUGHT}, objective="b", order="b>a"),
     ]
-    (found,) = gated(Some(cells=steps), 0.05)
-    assert found.outcome == "passed"
+    return results(make_scores(*rows), None, 0.3)
 
 
-def test_objective_and_order_choose():
-    cells = [cell(0.5, 0.6), cell(0.99, 1.0, objective="b", order="b>a", end="b>a")]
-    assert [found.objective for found in gated(Some(cells=cells), 0.05, objective="b")] == ["b"]
-    assert [found.objective for found in gated(Some(cells=cells), 0.05, order="a>b")] == ["a"]
+def test_objective_and_order_choose(both):
+    assert [one.objective for one in gated(both, 0.05, objective="b")] == ["b"]
+    assert [one.objective for one in gated(both, 0.05, order="a>b")] == ["a"]
 
 
 @pytest.mark.parametrize(
     ("where", "message"),
     [
-        ({"objective": "aa"}, r"^objective = 'aa': not in this run; expected one of 'a'. Did you mean 'a'\?"),
-        ({"order": "b>a"}, r"^order = 'b>a': not in this run; expected one of 'a>b'"),
+        ({"objective": "aa"}, r"^objective = 'aa': not in this run; expected one of 'a', 'b'. Did you mean 'a'\?"),
+        ({"order": "b>b"}, r"^order = 'b>b': not in this run; expected one of 'a>b', 'b>a'"),
+        ({"max_loss": 5}, r"^max_loss = 5 is no share; expected one from 0 to below 1, as 0.05. For 5% give 0.05."),
+        ({"max_accuracy_loss": -0.1}, r"^max_accuracy_loss = -0.1 is no share"),
     ],
 )
-def test_unknown_names_are_refused(where, message):
+def test_what_cannot_be_asked_is_refused(both, where, message):
     with pytest.raises(ConfigError, match=message):
-        gated(Some(cells=[cell(0.5, 0.6)]), 0.05, **where)
+        gated(both, **{"max_loss": 0.05} | where)
 
 
-def test_a_study_without_a_later_stage_has_nothing_to_gate():
+def test_a_study_without_a_later_stage_has_nothing_to_gate(make_scores, score_rows):
+    findings = results(make_scores(score_rows({(1, 0): TAUGHT}, order="a")), None, 0.3)
     with pytest.raises(ConfigError, match="no earlier objective was followed by a later stage"):
-        gated(Some(cells=[]), 0.05)
+        gated(findings, 0.05)

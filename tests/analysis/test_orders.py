@@ -119,8 +119,10 @@ def test_intervals_are_clustered_by_prompt(make_scores, score_rows, make_panel):
     )
     (record,) = compare([both])
     (seed,) = first_minus_last(record, "a")["seeds"]
-    # residuals by prompt: -1.5 - .5, .5, 1.5; three prompts
-    half = 4.302653 * math.sqrt((2**2 + 0.5**2 + 1.5**2) / 16 * 3 / 2)
+    # residuals by prompt: -1.5 - .5, .5, 1.5; CR2 divides their squares by 1/2, 3/4 and 3/4 .
+    # Satterthwaite: n^2 = 16; sum n_g^2 = 6; q = n_g^2 / those = 8, 4/3, 4/3
+    df = 16 / (6 + ((8 + 8 / 3) ** 2 - (64 + 32 / 9)) / 16)
+    half = stats.t.ppf(0.975, df) * math.sqrt((2**2 / 0.5 + (0.5**2 + 1.5**2) / 0.75) / 16)
     assert (seed["low"], seed["high"]) == pytest.approx((2.5 - half, 2.5 + half))
 
 

@@ -17,8 +17,11 @@ from seqdpo.analysis.recipes import (
     UNTESTED,
     Runs,
     draws_needed,
+    next_run,
     recipes,
+    seeds_needed,
     separation,
+    strongest,
 )
 from seqdpo.analysis.schema import to_json
 
@@ -54,6 +57,18 @@ def test_too_few_runs_test_nothing(runs):
     assert draws_needed(runs, found, 0.05) == FEWEST_CONTROLS
 
 
+def test_several_seeds_are_tested_on_their_excesses_by_hand():
+    """Real less mean of controls: 2.0, 3.0 and 2.5; mean 2.5, SD 0.5: t = 2.5 / (0.5 / sqrt(3)) = 8.66 at 2 df.
+
+    However many control stages each seed has: what a stage does differs from seed to seed.
+    """
+    found = separation(Runs([3.0, 3.0, 2.5], [[1.0, 0.5, 1.5], [0.0, 0.2, -0.2], [0.0]]))
+    assert (found.excess, found.df, found.basis) == (pytest.approx(2.5), 2, "control stages in every seed")
+    assert found.p == pytest.approx(2 * stats.t.sf(2.5 / (0.5 / math.sqrt(3)), 2))
+    # around their own means: squares 0.5, 0.08 and none, of 2 + 2 degrees of freedom
+    assert found.run_noise == pytest.approx(math.sqrt(0.58 / 4))
+
+
 def test_seeds_that_start_from_different_places_do_not_add_to_the_noise():
     """Each seed's runs are shifted by 10 times its number; only what differs within a seed counts."""
     plain = separation(Runs([3.0, 3.2], [[1.0, 1.1, 0.9], [1.0, 0.8, 1.3]]))
@@ -75,6 +90,55 @@ def test_draws_needed_by_hand():
     assert draws_needed(runs, found, 0.05) == FEWEST_CONTROLS
     assert draws_needed(runs, found._replace(excess=3.2), 0.05) == 5  # four: 3.56; five: 2.776 * sqrt(6/5) = 3.04
     assert draws_needed(runs, found._replace(excess=1.5), 0.05) is None  # below 1.96 even with any number
+
+
+def test_controls_that_are_there_are_not_asked_for_again():
+    """Four of them, and 3.2 SDs: five would do at 5%, by hand above."""
+    runs = Runs([3.2], [[-1.0, 1.0, -0.5, 0.5]])
+    found = separation(runs)._replace(excess=3.2, run_noise=1.0)
+    assert draws_needed(runs, found, 0.05) == 5
+    in_seeds = Runs([3.2, 0.0], [[-1.0, 1.0, -0.5, 0.5]] * 2)
+    assert draws_needed(in_seeds, separation(in_seeds), 0.05) is None
+
+
+def test_seeds_needed_by_hand():
+    """Excesses 1 and 3: mean 2, SD sqrt(2). Five seeds: 2.776 sqrt(2 / 5) = 1.756 < 2; four: 3.182 sqrt(2 / 4) > 2."""
+    runs = Runs([1.0, 3.0], [[0.0], [0.0]])
+    assert seeds_needed(runs, separation(runs), 0.05) == 5
+
+
+def test_where_the_next_run_is_expected_by_hand():
+    """One seed at 6, controls of SD 1 (2 df): 6 +- 4.303 sqrt(2). Seeds 1, 2, 3: 2 +- 4.303 sqrt(1 + 1/3)."""
+    one = Runs([6.0], [[1.0, 2.0, 3.0]])
+    assert next_run(one, separation(one), 0.95)[1] == pytest.approx(6 + 4.302653 * math.sqrt(2))
+    seeds = Runs([1.0, 2.0, 3.0], [[], [], []])
+    assert next_run(seeds, separation(seeds), 0.95)[0] == pytest.approx(2 - 4.302653 * math.sqrt(4 / 3))
+
+
+def test_a_seed_that_went_the_other_way_is_never_attributable(make_panel, make_scores, score_rows):
+    """Twelve seeds, eleven at -1 and one at +0.1: p is small, and the recipe does not do it each time."""
+    taught = np.linspace(1, 3, 40)
+    shifts = [-1.0 + 0.01 * seed for seed in range(11)] + [0.1]
+    rows = [score_rows({(1, 0): taught, (2, 0): taught + s, (2, 1): taught}, seed=i) for i, s in enumerate(shifts)]
+    found = to_json(recipes(cells(panels(make_scores(*rows))), 0.95))[0]["margin"]
+    assert found["p_holm"] < 0.001
+    assert (found["n_seeds"], found["n_seeds_alike"]) == (12, 11)
+    assert found["statement"] == NOT_SEPARABLE
+
+
+def test_over_several_stages_control_stages_are_not_advised(make_panel):
+    taught = np.linspace(1, 3, 40)
+    margins = {(k, 0): taught - 0.1 * k for k in (1, 2, 3)} | {(3, k): taught for k in (1, 2, 3, 4)}
+    _, _, whole = to_json(recipes(cells([make_panel(margins, order="a>b>c")]), 0.95))
+    assert (whole["margin"]["statement"], whole["margin"]["n_controls"]) == (UNTESTED, 0)
+    assert (whole["margin"]["draws_needed"], whole["margin"]["seeds_needed"]) == (None, 3)
+
+
+def test_of_several_quantities_the_one_that_stands_out_is_named(make_panel):
+    taught = np.array([1.0] * 11 + [-1.0] * 9)
+    margins = {(1, 0): taught, (2, 0): -taught} | {(2, k): taught + k / 10 for k in (1, 2, 3)}
+    (found,) = recipes(cells([make_panel(margins)]), 0.95)
+    assert strongest(found) in ("accuracy", "flips")  # no run noise there at all
 
 
 def panel_of(make_panel, real_shift, control_shifts, **where):
@@ -120,6 +184,14 @@ def test_p_values_are_adjusted_over_cells_and_quantities(make_panel):
     raw = [record["p"] for record in found]
     assert len(set(raw)) == 3  # each cell's margin, and the flips and accuracies in which no run differs
     assert [record["p_holm"] for record in found] == pytest.approx(multipletests(raw, method="holm")[1])
+
+
+def test_looks_share_the_risk(make_panel):
+    one, three = (
+        recipes(cells([panel_of(make_panel, -1.0, [0.1, 0.0, -0.1])]), 0.95, looks)[0]["margin"] for looks in (1, 3)
+    )
+    assert three.p == one.p
+    assert three.p_holm == pytest.approx(3 * one.p_holm)
 
 
 def test_seeds_of_one_recipe_share_a_statement(make_panel, make_scores, score_rows):

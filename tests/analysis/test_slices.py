@@ -183,6 +183,9 @@ def test_every_estimate_is_that_of_the_slice_s_own_pairs():
                 "retention": ratio(after, taught, clusters[rows]),
                 "difference_from_rest": difference(change, rows, ~rows, clusters),
             }
+            if mean(taught, clusters[rows]).interval(0.9)[0] <= 0:
+                assert record["retention"] is None
+                del expected["retention"]
             for name, estimate in expected.items():
                 assert record[name] == pytest.approx(to_json(estimate.record(0.9))), name
             assert record["p"] == pytest.approx(two_sided(expected["difference_from_rest"]))

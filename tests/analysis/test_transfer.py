@@ -266,10 +266,14 @@ def test_an_equal_loss_of_every_pair_is_known_exactly(make_panel):
 
 
 def test_intervals_are_of_the_paired_differences_and_clustered_by_prompt(make_panel):
-    """Losses 3, .5, 3, 7, 2: mean 3.1; by prompt the residuals are -2.7, -.1, 3.9, -1.1."""
+    """Losses 3, .5, 3, 7, 2: mean 3.1; by prompt the residuals are -2.7, -.1, 3.9, -1.1, the first of two pairs.
+
+    CR2 divides their squares by 1 less the prompt's share: 3/5 and three times 4/5.
+    """
     found = only_a(make_panel, confidence=0.9)
-    se = math.sqrt((2.7**2 + 0.1**2 + 3.9**2 + 1.1**2) / 5**2 * 4 / 3)
-    half = stats.t.ppf(0.95, 3) * se
+    se = math.sqrt((2.7**2 / 0.6 + (0.1**2 + 3.9**2 + 1.1**2) / 0.8) / 5**2)
+    q = [4 / 0.6, *[1 / 0.8] * 3]
+    half = stats.t.ppf(0.95, 25 / (7 + (sum(q) ** 2 - sum(one**2 for one in q)) / 25)) * se
     assert found["forgetting"] == pytest.approx({"value": 3.1, "low": 3.1 - half, "high": 3.1 + half})
     assert (found["n"], found["n_prompts"]) == (5, 4)
 
@@ -311,10 +315,13 @@ def test_prompts_that_objectives_share_widen_the_average(make_scores, score_rows
 
 
 def test_retention_is_the_ratio_of_mean_margins_by_hand(make_panel):
-    """Taught 4, 5, 6 (low bound 5 - 4.303 * .577 = 2.5), final 1, 2, 3: .4; linearised residuals -.12, 0, .12."""
+    """Taught 4, 5, 6 (low bound 5 - 4.303 * .577 = 2.5), final 1, 2, 3: .4.
+
+    Both have the variance 1/3 and move together. Fieller: (2 - 5 r)^2 = t^2 (1 - r)^2 / 3 with t = 4.302653.
+    """
     found = only_a(make_panel, [4.0, 5.0, 6.0], [1.0, 2.0, 3.0], prompts=None)["retention"]
-    half = 4.302653 * math.sqrt(2 * 0.12**2 / 9 * 3 / 2)
-    assert found == pytest.approx({"value": 0.4, "low": 0.4 - half, "high": 0.4 + half})
+    c = 4.302653 / math.sqrt(3)  # 2 - 5 r = c (1 - r) or -c (1 - r)
+    assert found == pytest.approx({"value": 0.4, "low": (2 - c) / (5 - c), "high": (2 + c) / (5 + c)})
 
 
 def test_there_is_no_retention_of_what_was_perhaps_not_learned(make_panel):

@@ -8,12 +8,24 @@ import pytest
 
 from seqdpo.analysis.changes import FLIPS
 from seqdpo.analysis.gate import Outcome
-from seqdpo.analysis.schema import Books, Opposition, RecipeStatement, Word, to_json
+from seqdpo.analysis.schema import Books, EndWord, LearnedWord, Opposition, RecipeStatement, Tag, Word, to_json
 from seqdpo.report import charts
 from seqdpo.report.charts.chart import CellChart, Chart, RunChart
 from seqdpo.report.page import page
 from seqdpo.report.payload import payload
-from seqdpo.report.words import BOOKS, FLIP_WORDS, GATE, OPPOSITION, RECIPES, TERMINAL, TONES, VERDICTS
+from seqdpo.report.words import (
+    AT_THE_END,
+    BOOKS,
+    FLIP_WORDS,
+    GATE,
+    LEARNED,
+    OPPOSITION,
+    RECIPES,
+    TAGS,
+    TERMINAL,
+    TONES,
+    VERDICTS,
+)
 from seqdpo.report.write import write_figures
 
 
@@ -22,6 +34,9 @@ from seqdpo.report.write import write_figures
     [
         (Word, VERDICTS),
         (RecipeStatement, RECIPES),
+        (Tag, TAGS),
+        (LearnedWord, LEARNED),
+        (EndWord, AT_THE_END),
         (Outcome, GATE),
         (Opposition, OPPOSITION),
         (Books, BOOKS),
@@ -49,7 +64,7 @@ def test_verdicts_that_look_alike_differ_in_their_icons():
 def test_every_word_is_in_the_documentation_of_verdicts_or_results(request):
     docs = request.config.rootpath / "docs"
     text = (docs / "verdicts.md").read_text() + (docs / "results.md").read_text()
-    assert [word for word in [*VERDICTS, *RECIPES, *FLIPS] if word not in text] == []
+    assert [word for word in [*VERDICTS, *TAGS, *LEARNED, *AT_THE_END, *RECIPES, *FLIPS] if word not in text] == []
 
 
 def test_a_run_without_anything_learned_has_figures_and_tables(make_run, tmp_path):

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 import pyarrow as pa
 
-from seqdpo.analysis.estimates import Clusters, Estimate, defined, mean
+from seqdpo.analysis.estimates import Clusters, Estimate, Measured, cr2_weights, defined, mean
 from seqdpo.analysis.margins import Column
 from seqdpo.analysis.panel import Panel
 from seqdpo.analysis.schema import Bounds, WorstObjective, extended
@@ -37,32 +37,34 @@ def average(values: Sequence[Column], clusters: Sequence[Clusters]) -> Estimate:
 
     The residuals of pairs that share a prompt are summed across objectives before they are squared. Without shared
     prompts the variance is therefore the sum of the objectives' variances / m^2; with all prompts shared, that of the
-    prompts' own averages. `n_prompts` is that of the objective with the fewest, so that the degrees of freedom are
-    never too many.
+    prompts' own averages. `n_prompts` is that of the objective with the fewest, the degrees of freedom those of the
+    objective with the fewest of them, so that they are never too many.
     """
     means = [mean(column, own) for column, own in zip(values, clusters, strict=True)]
     value = float(np.mean([one.value for one in means]))
     n, fewest = sum(one.n for one in means), min(one.n_prompts for one in means)
     if fewest < 2 or math.isnan(value):
         return Estimate(value, math.nan, n, fewest)
-    shares = [_share(column, one) / len(means) for column, one in zip(values, means, strict=True)]
+    shares = [_share(column, own, one) / len(means) for column, own, one in zip(values, clusters, means, strict=True)]
     sums = np.bincount(np.concatenate(clusters), weights=np.concatenate(shares))
-    return Estimate(value, math.sqrt(float(sums @ sums)), n, fewest)
+    df = min(one.df for one in means if one.df is not None)
+    return Estimate(value, math.sqrt(float(sums @ sums)), n, fewest, df)
 
 
-def _share(values: Column, found: Estimate) -> Column:
-    """What each pair adds to the error of its objective's mean; G/(G-1) as in `estimates.METHOD`."""
-    correction = math.sqrt(found.n_prompts / (found.n_prompts - 1))
-    return (values - found.value) * (correction / found.n)
+def _share(values: Column, clusters: Clusters, found: Estimate) -> Column:
+    """What each pair adds to the error of its objective's mean; CR2 as in `estimates.mean`."""
+    sizes = np.bincount(clusters).astype(np.float64)
+    share: Column = (values - found.value) * cr2_weights(sizes)[clusters] / found.n
+    return share
 
 
-def bounds(estimate: Estimate, confidence: float) -> Bounds:
+def bounds(estimate: Measured, confidence: float) -> Bounds:
     """For a record that says n and the confidence elsewhere."""
     low, high = estimate.interval(confidence)
     return Bounds(value=defined(estimate.value), low=defined(low), high=defined(high))
 
 
-def worst_objective(scores: Mapping[str, Estimate], confidence: float) -> WorstObjective | None:
+def worst_objective(scores: Mapping[str, Measured], confidence: float) -> WorstObjective | None:
     """The objective with the lowest score and that score; None where one of them is undefined.
 
     The interval is that objective's own: the lowest of several is biased downwards, which it does not know.

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from statsmodels.stats.contingency_tables import mcnemar
 
 from seqdpo.analysis.association import spearman, varies
-from seqdpo.analysis.estimates import Clusters, Estimate, defined, mean, ratio
+from seqdpo.analysis.estimates import Clusters, Estimate, Measured, defined, mean, ratio
 from seqdpo.analysis.margins import Column, PairScores, share_above_zero
 from seqdpo.analysis.schema import Change, Displacement, Flips, McNemar, Quadrants
 
@@ -158,7 +158,7 @@ def _quadrants(chosen_change: Column, rejected_change: Column) -> FlipCodes:
     return flips(chosen_change, rejected_change)
 
 
-def _chosen_share(changes: PairChanges, clusters: Clusters, confidence: float) -> Estimate:
+def _chosen_share(changes: PairChanges, clusters: Clusters, confidence: float) -> Measured:
     """Mean change of the chosen log-probability / mean change of the margin.
 
     Undefined where the interval of the latter includes 0 or there is none: a share of what may be nothing says nothing.

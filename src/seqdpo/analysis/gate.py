@@ -1,12 +1,25 @@
 """The gate: may a pipeline go on, or was an earlier objective degraded beyond what is allowed?"""
 
+from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 from seqdpo.analysis.pair_table import expect_one_of
-from seqdpo.analysis.schema import Cell, Findings
-from seqdpo.errors import ConfigError
+from seqdpo.analysis.schema import Bounds, Cell, Findings, Reasons
+from seqdpo.errors import ArgumentError, ConfigError
 
 Outcome = Literal["passed", "failed", "open"]
+GatedQuantity = Literal["margin", "accuracy", "ranking accuracy"]
+
+
+class Loss(NamedTuple):
+    """What was lost of one quantity; below 0 where it grew; None where it cannot be said."""
+
+    quantity: GatedQuantity
+    value: float | None
+    low: float | None
+    high: float | None
+    allowed: float
+    outcome: Outcome
 
 
 class Gated(NamedTuple):
@@ -16,9 +29,7 @@ class Gated(NamedTuple):
     order: str
     objective: str
     n: int
-    loss: float | None  # 1 - retention: share of the learned margin that is gone; below 0 where it grew
-    low: float | None
-    high: float | None
+    losses: tuple[Loss, ...]
     outcome: Outcome
     reason: str
 
@@ -29,15 +40,21 @@ def gated(
     objective: str | None = None,
     order: str | None = None,
     strict: bool = False,
+    max_accuracy_loss: float | None = None,
 ) -> list[Gated]:
-    """Every earlier objective at the end of its order, against the share of the learned margin that it may lose.
+    """Every earlier objective at the end of its order, against what it may lose.
 
-    `failed` where the whole interval of the loss lies above `max_loss`; `passed` where it lies below or at it; `open`
-    where it holds both, and where nothing was learned; with `strict` those are `failed`, too.
+    Looked at are the share of the learned margin, the accuracy, and the ranking accuracy below that of the base; where
+    nothing was learned the last alone. `max_accuracy_loss` is the study's `accuracy_tolerance` unless it is given.
+    `failed` where the whole interval of a loss lies above what is allowed; `passed` where all lie below or at it;
+    `open` otherwise; with `strict` those are `failed`, too.
 
     Raises: ConfigError if no objective was followed by a later stage; ArgumentError if none of this name, or in this
-        order, was.
+        order, was, or a loss is no share.
     """
+    _check_share("max_loss", max_loss)
+    accuracy = findings.method.tolerances.accuracy if max_accuracy_loss is None else max_accuracy_loss
+    _check_share("max_accuracy_loss", accuracy)
     final = [cell for cell in findings.cells if cell.from_ == cell.taught and cell.to == cell.order]
     if not final:
         raise ConfigError(
@@ -50,27 +67,64 @@ def gated(
     if order is not None:
         expect_one_of("order", order, sorted({cell.order for cell in final}))
         final = [cell for cell in final if cell.order == order]
-    return [_gated(cell, max_loss, strict) for cell in final]
+    return [_gated(cell, max_loss, accuracy, strict) for cell in final]
 
 
-def _gated(cell: Cell, max_loss: float, strict: bool) -> Gated:
-    kept = cell.verdict.retention
-    value, low, high = (None, None, None) if kept is None else map(_lost, (kept.value, kept.high, kept.low))
-    outcome, reason = _outcome(low, high, max_loss)
+def _check_share(name: str, value: float) -> None:
+    if not 0 <= value < 1:
+        hint = f" For {value:g}% give {value / 100:g}." if 1 <= value <= 100 else ""
+        raise ArgumentError([name], f" = {value:g} is no share; expected one from 0 to below 1, as 0.05.{hint}")
+
+
+def _gated(cell: Cell, max_loss: float, max_accuracy_loss: float, strict: bool) -> Gated:
+    losses = tuple(_losses(cell, max_loss, max_accuracy_loss))
+    outcome, reason = _outcome(losses)
     if strict and outcome == "open":
         outcome = "failed"
-    return Gated(cell.seed, cell.order, cell.objective, cell.n, value, low, high, outcome, reason)
+    return Gated(cell.seed, cell.order, cell.objective, cell.n, losses, outcome, reason)
 
 
-def _lost(kept: float | None) -> float | None:
-    return None if kept is None else 1 - kept
+def _losses(cell: Cell, max_loss: float, max_accuracy_loss: float) -> Iterator[Loss]:
+    reasons = cell.verdict.reasons
+    if isinstance(reasons, Reasons):
+        yield _loss("margin", reasons.retention, 1.0, max_loss)
+        yield _loss("accuracy", reasons.accuracy_change, 0.0, max_accuracy_loss)
+    yield _loss("ranking accuracy", reasons.base.ranking_accuracy_change, 0.0, max_accuracy_loss)
 
 
-def _outcome(low: float | None, high: float | None, max_loss: float) -> tuple[Outcome, str]:
-    if low is None or high is None:
-        return "open", "nothing was learned that could be lost, or the interval is undefined"
-    if low > max_loss:
-        return "failed", f"lost more than {max_loss:.0%} of the learned margin"
-    if high <= max_loss:
-        return "passed", f"a loss above {max_loss:.0%} is ruled out"
-    return "open", f"a loss above {max_loss:.0%} is neither shown nor ruled out"
+def _loss(quantity: GatedQuantity, found: Bounds, whole: float, allowed: float) -> Loss:
+    """`whole` less what was found: a share that was kept, or a change."""
+    value, high, low = (None if one is None else whole - one for one in (found.value, found.low, found.high))
+    outcome: Outcome = "open"
+    if low is not None and low > allowed:
+        outcome = "failed"
+    elif high is not None and high <= allowed:
+        outcome = "passed"
+    return Loss(quantity, value, low, high, allowed, outcome)
+
+
+def _outcome(losses: tuple[Loss, ...]) -> tuple[Outcome, str]:
+    """Failed by any quantity, passed by all; where something was learned, that the base is not undercut follows."""
+    failed = [loss for loss in losses if loss.outcome == "failed"]
+    if failed:
+        return "failed", "; ".join(f"lost more than {loss.allowed:.0%} {_of(loss)}" for loss in failed)
+    asked = [loss for loss in losses if _has_to_hold(loss, losses)]
+    if unsettled := [loss for loss in asked if loss.outcome == "open"]:
+        above = ", or ".join(f"above {loss.allowed:.0%} {_of(loss)}" for loss in unsettled)
+        return "open", f"a loss {above} is neither shown nor ruled out"
+    return (
+        "passed",
+        f"ruled out is a loss {', and one '.join(f'above {loss.allowed:.0%} {_of(loss)}' for loss in asked)}",
+    )
+
+
+def _has_to_hold(loss: Loss, losses: tuple[Loss, ...]) -> bool:
+    return loss.quantity != "ranking accuracy" or len(losses) == 1
+
+
+def _of(loss: Loss) -> str:
+    return {
+        "margin": "of the learned margin",
+        "accuracy": "of accuracy",
+        "ranking accuracy": "of the base's ranking accuracy",
+    }[loss.quantity]

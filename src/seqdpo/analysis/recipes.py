@@ -2,11 +2,11 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
-import statsmodels.api as sm
 from scipy import stats
 
 from seqdpo.analysis.cells import Cell
@@ -26,6 +26,11 @@ FEWEST_CONTROLS = 4
 #: Without control stages, seeds alone: fewer than three say next to nothing of their spread.
 FEWEST_SEEDS = 3
 MOST_CONTROLS = 100
+#: Control stages at which `--until-separable` looks; each look has an equal part of the risk (Bonferroni).
+LOOKS = (4, 8, 16)
+MOST_SEEDS = 30
+
+ONE_SEED = "one seed: the real stage is taken to vary from run to run as its control stages do; seeds would show it"
 
 #: The numbers of a run that are compared with those of its control stages: (n_pairs,) each, averaged over the pairs.
 QUANTITIES: dict[Quantity, Callable[[PairScores, PairScores], Column]] = {
@@ -50,58 +55,115 @@ class Separation(NamedTuple):
     df: int
     run_noise: float  # SD of one run around its seed's mean
     p: float  # two-sided
-    basis: RecipeBasis | None  # control stages, seeds, or None: nothing to compare with
+    basis: RecipeBasis | None  # None: nothing to compare with
 
 
 def separation(runs: Runs) -> Separation:
-    """Least squares of the runs' numbers on their seed and on being real: a two-sided t test of the latter.
+    """A two-sided t test of "the real stages are further runs like their control stages".
 
-    With one seed this is the prediction interval: is the real run a likely further draw of the control runs? With one
-    control stage for each of several seeds it is the paired t test. Without control stages, three or more seeds are
-    tested against no change.
+    With one seed that has control stages it is the prediction interval: is the real run a likely further draw of the
+    control runs? It takes the real stage to vary from run to run as those do. With more, each seed gives one number,
+    real less the mean of its control stages, and the test is over seeds: what a stage does differs from seed to seed,
+    which no number of control stages in one seed can show. Without control stages, FEWEST_SEEDS or more are tested
+    against no change.
     """
-    seeds = [s for s in range(len(runs.real)) if runs.controls[s]]
-    n_runs = sum(1 + len(runs.controls[s]) for s in seeds)
-    if seeds and n_runs - len(seeds) - 1 >= 1:
-        values = np.array([v for s in seeds for v in (runs.real[s], *runs.controls[s])])
-        is_real = [float(i == 0) for s in seeds for i in range(1 + len(runs.controls[s]))]
-        of_seed = [[float(t == s) for t in seeds] for s in seeds for _ in range(1 + len(runs.controls[s]))]
-        return _fit(values, np.column_stack([is_real, of_seed]), "control stages")
-    if not seeds and len(runs.real) >= FEWEST_SEEDS:
-        return _fit(np.array(runs.real), np.ones((len(runs.real), 1)), "seeds")
-    excess = float(np.mean([runs.real[s] - np.mean(runs.controls[s]) for s in seeds])) if seeds else math.nan
-    return Separation(excess, math.nan, 0, math.nan, math.nan, None)
+    with_controls = [s for s, controls in enumerate(runs.controls) if controls]
+    excesses = np.array([runs.real[s] - np.mean(runs.controls[s]) for s in with_controls])
+    if len(with_controls) > 1:
+        noise = _pooled_sd([runs.controls[s] for s in with_controls])
+        return _t_test(excesses, noise, "control stages in every seed")
+    if with_controls:
+        return _prediction(float(excesses[0]), runs.controls[with_controls[0]])
+    if len(runs.real) >= FEWEST_SEEDS:
+        return _t_test(np.array(runs.real), math.nan, "seeds")
+    return Separation(math.nan, math.nan, 0, math.nan, math.nan, None)
 
 
-def _fit(values: np.ndarray, design: np.ndarray, basis: RecipeBasis) -> Separation:
-    """`design` (n_runs, n_columns): its first column is the effect that is tested."""
-    fit = sm.OLS(values, design).fit()
-    excess, se, df = float(fit.params[0]), float(fit.bse[0]), int(fit.df_resid)
+def _prediction(excess: float, controls: Sequence[float]) -> Separation:
+    n, noise = len(controls), _pooled_sd([controls])
+    if n < 2 or math.isnan(noise):
+        return Separation(excess, math.nan, 0, math.nan, math.nan, None)
+    return _tested(excess, noise * math.sqrt(1 + 1 / n), n - 1, noise, "control stages")
+
+
+def _t_test(values: Column, noise: float, basis: RecipeBasis) -> Separation:
+    """Of the mean of the values, one a seed, against 0."""
+    spread, n = float(np.std(values, ddof=1)), len(values)
+    return _tested(float(values.mean()), spread / math.sqrt(n), n - 1, spread if math.isnan(noise) else noise, basis)
+
+
+def _tested(excess: float, se: float, df: int, noise: float, basis: RecipeBasis) -> Separation:
+    if math.isnan(excess) or math.isnan(se):
+        return Separation(math.nan, math.nan, 0, math.nan, math.nan, None)
     if not se > 1e-12 * max(1.0, abs(excess)):  # runs that do not differ at all
         return Separation(excess, 0.0, df, 0.0, float(abs(excess) <= 1e-12), basis)
-    return Separation(excess, se, df, math.sqrt(float(fit.mse_resid)), float(fit.pvalues[0]), basis)
+    return Separation(excess, se, df, noise, float(2 * stats.t.sf(abs(excess) / se, df)), basis)
+
+
+def _pooled_sd(groups: Sequence[Sequence[float]]) -> float:
+    """SD around the groups' own means; NaN where no group has two."""
+    squares = sum(float(np.sum((np.array(group) - np.mean(group)) ** 2)) for group in groups)
+    df = sum(len(group) - 1 for group in groups)
+    return math.sqrt(squares / df) if df else math.nan
 
 
 def draws_needed(runs: Runs, found: Separation, level: float) -> int | None:
-    """Control stages a seed at which this excess, with this run noise, would stand out at the two-sided level.
+    """Control stages, more than there are, at which this excess of one seed would stand out at the two-sided level.
 
-    FEWEST_CONTROLS where nothing was tested; None where MOST_CONTROLS would not be enough.
+    FEWEST_CONTROLS where nothing was tested; None where MOST_CONTROLS would not be enough, and with several seeds,
+    where more of those are what counts.
     """
     if found.basis is None:
         return FEWEST_CONTROLS
-    n_seeds = len(runs.real)
-    for n_controls in range(2, MOST_CONTROLS + 1):
-        reach = stats.t.isf(level / 2, n_seeds * n_controls - 1) * found.run_noise
-        if abs(found.excess) > reach * math.sqrt((1 + 1 / n_controls) / n_seeds):
-            return max(n_controls, FEWEST_CONTROLS)
+    if found.basis != "control stages":
+        return None
+    for n_controls in range(max(FEWEST_CONTROLS, 1 + max(map(len, runs.controls))), MOST_CONTROLS + 1):
+        reach = stats.t.isf(level / 2, n_controls - 1) * found.run_noise
+        if abs(found.excess) > reach * math.sqrt(1 + 1 / n_controls):
+            return n_controls
     return None
 
 
-def recipes(cells: Sequence[Cell], confidence: float) -> list[dict[Quantity, OfRecipe]]:
+def seeds_needed(runs: Runs, found: Separation, level: float) -> int | None:
+    """Seeds, each with control stages as now, at which this excess would stand out; None where MOST_SEEDS would not."""
+    if found.basis is None:
+        return FEWEST_SEEDS
+    spread = found.se * (math.sqrt(found.df + 1) if found.basis != "control stages" else 1.0)  # of one seed's excess
+    for n_seeds in range(max(FEWEST_SEEDS, 1 + len(runs.real)), MOST_SEEDS + 1):
+        if abs(found.excess) > stats.t.isf(level / 2, n_seeds - 1) * spread / math.sqrt(n_seeds):
+            return n_seeds
+    return None
+
+
+def next_run(runs: Runs, found: Separation, confidence: float) -> tuple[float, float]:
+    """Where the change of another run of the recipe is to be expected: the prediction interval; NaN where unknown.
+
+    With one seed it is around that run, whose own noise counts as well, by the SD of the control stages.
+    """
+    n = len(runs.real)
+    if n > 1:
+        spread, df, times = float(np.std(runs.real, ddof=1)), n - 1, math.sqrt(1 + 1 / n)
+    else:
+        spread, df, times = found.run_noise, found.df, math.sqrt(2)
+    reach = float(stats.t.ppf((1 + confidence) / 2, df)) * spread * times if df else math.nan
+    centre = float(np.mean(runs.real))
+    return centre - reach, centre + reach
+
+
+def seeds_alike(runs: Runs, found: Separation) -> int | None:
+    """In how many seeds the excess has the sign of their mean; None with one seed, or nothing to compare with."""
+    if len(runs.real) < 2 or found.basis is None:
+        return None
+    excesses = [real - (np.mean(own) if own else 0.0) for real, own in zip(runs.real, runs.controls, strict=True)]
+    return sum(bool(excess * found.excess > 0) for excess in excesses)
+
+
+def recipes(cells: Sequence[Cell], confidence: float, looks: int = 1) -> list[dict[Quantity, OfRecipe]]:
     """For each cell, over its seeds, what can be said of the recipe: one record a quantity of QUANTITIES.
 
     Cells that differ in the seed alone get the same record. The p values are Holm-adjusted over cells and quantities:
-    the verdict picks the quantity that is read, so all of them share the risk. NaN margins leave a cell UNTESTED.
+    the verdict picks the quantity that is read, so all of them share the risk, and with several `looks` (at growing
+    numbers of control stages) each has its part of it. NaN margins leave a cell UNTESTED.
     """
     grouped: dict[_Recipe, list[Cell]] = defaultdict(list)
     for cell in cells:
@@ -109,11 +171,14 @@ def recipes(cells: Sequence[Cell], confidence: float) -> list[dict[Quantity, OfR
     runs = {(recipe, name): _runs(alike, name) for recipe, alike in grouped.items() for name in QUANTITIES}
     separations = {key: separation(these) for key, these in runs.items()}
     adjusted = holm([defined(found.p) for found in separations.values()])
-    n_tested = sum(p is not None for p in adjusted)
+    adjusted = [None if p is None else min(1.0, looks * p) for p in adjusted]
+    n_tested = looks * sum(p is not None for p in adjusted)
     records = {
         key: _record(runs[key], found, p_holm, confidence, n_tested)
         for (key, found), p_holm in zip(separations.items(), adjusted, strict=True)
     }
+    # control stages begin at the checkpoint before theirs: over several stages there are none
+    records = {key: replace(of, draws_needed=None) if key[0].several else of for key, of in records.items()}
     return [{name: records[_recipe(cell), name] for name in QUANTITIES} for cell in cells]
 
 
@@ -125,6 +190,11 @@ class _Recipe(NamedTuple):
     order: str
     start: int
     end: int
+
+    @property
+    def several(self) -> bool:
+        """Whether it spans several stages."""
+        return self.end - self.start > 1
 
 
 def _recipe(cell: Cell) -> _Recipe:
@@ -141,8 +211,14 @@ def _runs(cells: Sequence[Cell], quantity: Quantity) -> Runs:
 
 def _record(runs: Runs, found: Separation, p_holm: float | None, confidence: float, n_tested: int) -> OfRecipe:
     level = 1 - confidence
-    statement = UNTESTED if p_holm is None else ATTRIBUTABLE if p_holm <= level else NOT_SEPARABLE
+    alike = seeds_alike(runs, found)
+    statement = UNTESTED
+    if p_holm is not None:
+        # a seed that went the other way is no noise around an effect of the recipe
+        statement = ATTRIBUTABLE if p_holm <= level and alike in (None, len(runs.real)) else NOT_SEPARABLE
     reach = float(stats.t.isf(level / 2, found.df)) * found.se if found.df else math.nan
+    low, high = next_run(runs, found, confidence)
+    is_open, asked = statement != ATTRIBUTABLE, level / max(n_tested, 1)
     return OfRecipe(
         statement=statement,
         basis=found.basis,
@@ -153,7 +229,17 @@ def _record(runs: Runs, found: Separation, p_holm: float | None, confidence: flo
         p=defined(found.p),
         p_holm=p_holm,
         run_noise=defined(found.run_noise),
+        next_run_low=defined(low),
+        next_run_high=defined(high),
         n_seeds=len(runs.real),
+        n_seeds_alike=alike,
         n_controls=sum(len(controls) for controls in runs.controls),
-        draws_needed=None if statement == ATTRIBUTABLE else draws_needed(runs, found, level / max(n_tested, 1)),
+        draws_needed=draws_needed(runs, found, asked) if is_open else None,
+        seeds_needed=seeds_needed(runs, found, asked) if is_open else None,
+        assumes=ONE_SEED if found.basis == "control stages" else None,
     )
+
+
+def strongest(recipe: Mapping[Quantity, OfRecipe]) -> Quantity:
+    """The quantity that stands out most from the runs: the lowest p."""
+    return min(recipe, key=lambda name: math.inf if (p := recipe[name].p) is None else p)

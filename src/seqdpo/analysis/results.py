@@ -3,21 +3,25 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 
 from seqdpo.analysis import estimates, schema
+from seqdpo.analysis.advice import next_step
 from seqdpo.analysis.cells import Cell, cells
 from seqdpo.analysis.changes import change_record
 from seqdpo.analysis.gradients import gradient_records
 from seqdpo.analysis.kl_and_path import kl_and_path_records
+from seqdpo.analysis.learned import learned_records
 from seqdpo.analysis.length import length_change_record, length_record
 from seqdpo.analysis.movement import movement_records
 from seqdpo.analysis.orders import order_records
 from seqdpo.analysis.panel import Panel, panels
 from seqdpo.analysis.quartiles import independent_runs, quartile_record
-from seqdpo.analysis.recipes import recipes
+from seqdpo.analysis.recipes import recipes, strongest
 from seqdpo.analysis.schema import Findings, Tolerances
 from seqdpo.analysis.score_matrix import score_matrix
+from seqdpo.analysis.shares import SHARE_METHOD
 from seqdpo.analysis.slices import slice_records
 from seqdpo.analysis.transfer import transfer_records
 from seqdpo.analysis.verdicts import verdicts
@@ -48,18 +52,26 @@ def results(
     Raises: DataError as `seqdpo.analysis.panel.panels`, and for mechanism tables of other scores.
     """
     side_by_side, confidence = panels(scores, pairs), tolerances.confidence
+    learned, at_the_end = learned_records(side_by_side, tolerances)
+    orders = tuple(order_records(side_by_side, beta, confidence))
+    of_mechanism = None
+    if mechanism is not None:
+        of_mechanism = mechanism_record(mechanism, side_by_side, _loss_keys(study or {}, beta), confidence)
+    known = Known(orders, of_mechanism.kl_and_path if of_mechanism else (), (study or {}).get("kind") == "audit")
     return Findings(
         schema_version=schema.SCHEMA_VERSION,
         study=dict(study or {}),
-        method=schema.Method(intervals=estimates.METHOD, ties="one half", undefined="null", tolerances=tolerances),
-        cells=tuple(cell_records(cells(side_by_side), tolerances)),
+        method=schema.Method(
+            intervals=f"{estimates.METHOD}; {SHARE_METHOD}", ties="one half", undefined="null", tolerances=tolerances
+        ),
+        cells=tuple(cell_records(cells(side_by_side), tolerances, known)),
+        learned=tuple(learned),
+        at_the_end=tuple(at_the_end),
         score_matrix=tuple(score_matrix(side_by_side, beta, confidence)),
         transfer=tuple(transfer_records(side_by_side, beta, confidence)),
-        orders=tuple(order_records(side_by_side, beta, confidence)),
+        orders=orders,
         length=tuple(_lengths(side_by_side, confidence)),
-        mechanism=None
-        if mechanism is None
-        else mechanism_record(mechanism, side_by_side, _loss_keys(study or {}, beta), confidence),
+        mechanism=of_mechanism,
     )
 
 
@@ -82,17 +94,35 @@ def _loss_keys(study: Mapping[str, Any], beta: float) -> LossKeys:
     return LossKeys(**{name: study[name] for name in LossKeys.model_fields if name in study} | {"beta": beta})
 
 
-def cell_records(of: Sequence[Cell], tolerances: Tolerances) -> list[schema.Cell]:
+class Known(NamedTuple):
+    """What else is known when it is said what to do next."""
+
+    orders: Sequence[schema.Orders] = ()
+    paths: Sequence[schema.KlAndPath] = ()
+    is_audit: bool = False
+
+
+def cell_records(of: Sequence[Cell], tolerances: Tolerances, known: Known = Known()) -> list[schema.Cell]:  # noqa: B008
     """One record for each cell: its verdict, what can be said of the recipe, and the tables behind them."""
-    judged = zip(of, verdicts(of, tolerances), recipes(of, tolerances.confidence), strict=True)
-    return [
-        _cell_record(cell, verdict, schema.Recipe(quantity=verdict.decided_by, **recipe), tolerances.confidence)
-        for cell, verdict, recipe in judged
-    ]
+    judged = zip(of, verdicts(of, tolerances), recipes(of, tolerances.confidence, tolerances.looks), strict=True)
+    return [_cell_record(cell, verdict, recipe, known, tolerances.confidence) for cell, verdict, recipe in judged]
 
 
-def _cell_record(cell: Cell, verdict: schema.Verdict, recipe: schema.Recipe, confidence: float) -> schema.Cell:
+def _cell_record(
+    cell: Cell,
+    verdict: schema.Verdict,
+    of_quantities: Mapping[schema.Quantity, schema.OfRecipe],
+    known: Known,
+    confidence: float,
+) -> schema.Cell:
     clusters = cell.panel.clusters
+    leading = None if verdict.verdict == "UNDEFINED" else strongest(of_quantities)
+    recipe = schema.Recipe(
+        quantity=leading,
+        margin=of_quantities["margin"],
+        accuracy=of_quantities["accuracy"],
+        flips=of_quantities["flips"],
+    )
     return schema.Cell(
         seed=cell.seed,
         order=cell.order,
@@ -102,8 +132,11 @@ def _cell_record(cell: Cell, verdict: schema.Verdict, recipe: schema.Recipe, con
         from_=cell.name(cell.start),
         to=cell.name(cell.end),
         n=len(clusters),
+        n_prompts=len(np.unique(clusters)),
+        n_effective=estimates.effective_prompts(clusters),
         verdict=verdict,
         recipe=recipe,
+        next=next_step(cell, verdict, recipe, known.orders, known.paths, known.is_audit),
         change=change_record(cell.before, cell.after, clusters, confidence),
         quartiles=quartile_record(cell, independent_runs(cell), confidence),
         length=length_change_record(cell.before, cell.after, clusters, confidence),

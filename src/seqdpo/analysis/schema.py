@@ -17,15 +17,22 @@ from seqdpo.files import REMEDY
 from seqdpo.study.checkpoints import Checkpoint
 from seqdpo.wording import brief
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 Word: TypeAlias = Literal[
-    "DEGRADED", "STABLE", "REDISTRIBUTED", "POSITIVE TRANSFER", "MIXED", "INCONCLUSIVE", "UNDEFINED"
+    "DEGRADED", "STABLE", "REDISTRIBUTED", "POSITIVE TRANSFER", "MIXED", "BELOW BASE", "INCONCLUSIVE", "UNDEFINED"
 ]
+#: DEGRADED by its margin: how much is left. STABLE: whether the accuracy was shown to hold, too.
+Degree: TypeAlias = Literal["partial", "lost", "extent open", "margin only"]
+#: What is true beside the verdict.
+Tag: TypeAlias = Literal["redistributed", "scale only", "below base"]
 Class: TypeAlias = Literal["fell", "held", "rose", "unresolved"]
 Excess: TypeAlias = Literal["found", "ruled out", "open", "untested"]
 Quantity: TypeAlias = Literal["margin", "accuracy", "flips"]
-RecipeBasis: TypeAlias = Literal["control stages", "seeds"]
+DecidedBy: TypeAlias = Literal["margin", "accuracy", "flips", "scale", "scatter", "base"]
+RecipeBasis: TypeAlias = Literal["control stages", "control stages in every seed", "seeds"]
+LearnedWord: TypeAlias = Literal["LEARNED", "NOT LEARNED", "INCONCLUSIVE"]
+EndWord: TypeAlias = Literal["PRESENT", "ABSENT", "BELOW BASE", "INCONCLUSIVE"]
 RecipeStatement: TypeAlias = Literal["ATTRIBUTABLE", "NOT SEPARABLE FROM RUN NOISE", "UNTESTED"]
 Opposition: TypeAlias = Literal["opposed", "aligned", "unresolved"]
 Books: TypeAlias = Literal["confirmed", "contradicted", "unresolved"]
@@ -112,7 +119,7 @@ class Judged(Interval):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExcessFlips(Interval):
-    """Share of pairs that flipped beyond those that flipped in the control stages."""
+    """Share of pairs that flipped beyond those that flipped in the control stages; the class is that of flips alone."""
 
     tolerance: float
     class_: Excess
@@ -159,6 +166,59 @@ class WorstObjective(Record):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AgainstBase(Record):
+    """What the policy itself prefers beside what the base did: nothing has to have been learned for that."""
+
+    ranking_accuracy_of_base: float | None
+    ranking_accuracy_when_taught: float | None
+    ranking_accuracy_after: float | None
+    ranking_accuracy_change: Judged
+    margin_of_base: Interval
+    margin_change: Judged | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ControlMovement(Record):
+    """What training on these pairs does by itself: the mean change over the control stages."""
+
+    n_controls: int
+    margin_change: float
+    share_of_gain: float
+    accuracy_change: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Component(Bounds):
+    """A part of the change: over the pairs, beside its mean over the control stages, and its p against those."""
+
+    in_controls: float | None
+    run_noise: float | None
+    p: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape(Record):
+    """margin after = shift + scale x margin in the control stages + scatter."""
+
+    confidence: float
+    n_controls: int
+    shift: Component
+    scale: Component
+    scatter: Component
+    trimmed_change: Interval
+    share_fell: Tested
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Elsewhere(Record):
+    """The verdict at other tolerances and in other measures."""
+
+    measure: str
+    tolerance: float
+    verdict: Word
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Reasons(Record):
     """What a verdict rests on."""
 
@@ -171,23 +231,30 @@ class Reasons(Record):
     accuracy_after: float
     accuracy_change: Judged
     excess_flips: ExcessFlips | None
+    base: AgainstBase
+    controls: ControlMovement | None
+    shape: Shape
+    multiverse: tuple[Elsewhere, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NothingLearned(Record):
-    """Why there is no verdict."""
+    """Why there is no verdict on what was learned."""
 
     gain: Interval
     accuracy_when_taught: Interval
+    base: AgainstBase
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict(Record):
     verdict: Word
-    degree: Literal["partial", "lost"] | None
-    decided_by: Quantity | None
+    degree: Degree | None
+    decided_by: DecidedBy | None
     redistribution: Excess
+    tags: tuple[Tag, ...]
     n_needed: int | None
+    prompts_needed: int | None
     level: float | None
     reasons: Reasons | NothingLearned
     scope: str
@@ -195,13 +262,46 @@ class Verdict(Record):
 
     @property
     def words(self) -> str:
-        """`DEGRADED, partial`."""
-        return self.verdict + (f", {self.degree}" if self.degree else "")
+        """`DEGRADED, partial`; `DEGRADED, accuracy` where the margin did not move."""
+        of_accuracy = self.decided_by == "accuracy" and self.verdict in ("DEGRADED", "POSITIVE TRANSFER")
+        degree = "accuracy" if of_accuracy else self.degree
+        return self.verdict + (f", {degree}" if degree else "")
 
     @property
     def retention(self) -> Interval | None:
-        """The share of the learned margin that is left; None of UNDEFINED."""
+        """The share of the learned margin that is left; None where nothing was learned."""
         return self.reasons.retention if isinstance(self.reasons, Reasons) else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Learned(Record):
+    """Did a stage teach its own objective?"""
+
+    seed: int
+    checkpoint: str
+    objective: str
+    split: str
+    word: LearnedWord
+    margin: Interval
+    gain: Interval
+    accuracy: Interval
+    accuracy_before: float | None
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AtTheEnd(Record):
+    """An objective under the last checkpoint of an order."""
+
+    seed: int
+    order: str
+    objective: str
+    split: str
+    word: EndWord
+    margin: Interval
+    accuracy: Interval
+    ranking_accuracy_of_base: float | None
+    ranking_accuracy: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -217,9 +317,14 @@ class OfRecipe(Record):
     p: float | None
     p_holm: float | None
     run_noise: float | None
+    next_run_low: float | None
+    next_run_high: float | None
     n_seeds: int
+    n_seeds_alike: int | None
     n_controls: int
     draws_needed: int | None
+    seeds_needed: int | None
+    assumes: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -231,7 +336,7 @@ class Recipe(Record):
 
     @property
     def read(self) -> OfRecipe | None:
-        """That of the quantity which decided the verdict."""
+        """That of `quantity`, which stands out most."""
         found: OfRecipe | None = None if self.quantity is None else getattr(self, self.quantity)
         return found
 
@@ -444,8 +549,11 @@ class Cell(Record):
     from_: str
     to: str
     n: int
+    n_prompts: int
+    n_effective: float
     verdict: Verdict
     recipe: Recipe
+    next: str
     change: Change
     quartiles: Quartiles
     length: LengthOfChange
@@ -804,6 +912,7 @@ class Tolerances(Record):
     accuracy: float = 0.02
     flips: float = 0.02  # share of the pairs that flip beyond those that flip in the control stages
     confidence: float = 0.95  # 1 - confidence is the risk of a wrong claim over all cells together
+    looks: int = 1  # at how many numbers of control stages the recipe may be tested; each has its part of that risk
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -824,6 +933,8 @@ class Findings(Record):
     study: Mapping[str, Any]  # keys of the study as they are
     method: Method
     cells: tuple[Cell, ...]
+    learned: tuple[Learned, ...]
+    at_the_end: tuple[AtTheEnd, ...]
     score_matrix: tuple[Score, ...]
     transfer: tuple[Transfer, ...]
     orders: tuple[Orders, ...]

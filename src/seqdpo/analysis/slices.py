@@ -12,7 +12,7 @@ from scipy import stats
 
 from seqdpo.analysis.cells import Cell
 from seqdpo.analysis.changes import FLIPS, flips
-from seqdpo.analysis.estimates import Clusters, Estimate, defined, two_sided
+from seqdpo.analysis.estimates import Clusters, Estimate, Ratio, defined, satterthwaite_df, two_sided
 from seqdpo.analysis.margins import Column, share_above_zero
 from seqdpo.analysis.panel import Indices
 from seqdpo.analysis.quartiles import QUARTILES, quartiles
@@ -90,15 +90,16 @@ def _records(slices: _Slicing, parts: "_Parts", prompts: "_Prompts", values: _Va
     estimates = {
         "margin_change": parts.means(changes),
         "accuracy_change": parts.means(parts.sums(values.accuracy_change)),
-        "retention": _retentions(parts, values, confidence),
         "difference_from_rest": parts.differences(changes, prompts),
     }
+    retentions = _retentions(parts, values, confidence)
     totals = {name: np.bincount(slices.codes, weights=getattr(values, name)) for name in _TOTALS}
     return [
         _record(
             slices.column,
             label,
             {name: of_slices[i] for name, of_slices in estimates.items()},
+            retentions[i],
             {name: float(of_slices[i]) for name, of_slices in totals.items()},
             confidence,
         )
@@ -107,7 +108,12 @@ def _records(slices: _Slicing, parts: "_Parts", prompts: "_Prompts", values: _Va
 
 
 def _record(
-    column: str, value: str, estimates: dict[str, Estimate], totals: dict[str, float], confidence: float
+    column: str,
+    value: str,
+    estimates: dict[str, Estimate],
+    retention: Ratio,
+    totals: dict[str, float],
+    confidence: float,
 ) -> Slice:
     change, difference = estimates["margin_change"], estimates["difference_from_rest"]
     found = {name: estimate.record(confidence) for name, estimate in estimates.items()}
@@ -124,7 +130,7 @@ def _record(
         accuracy_change=found["accuracy_change"],
         lost=_count(totals["lost"]),
         regained=_count(totals["regained"]),
-        retention=None if math.isnan(estimates["retention"].value) else found["retention"],
+        retention=None if math.isnan(retention.value) else retention.record(confidence),
         difference_from_rest=found["difference_from_rest"],
         p=two_sided(difference) if difference.n_prompts >= FEWEST_PROMPTS else None,
         q=None,
@@ -135,7 +141,7 @@ def _count(total: float) -> int | None:
     return None if math.isnan(total) else int(total)
 
 
-def _retentions(parts: "_Parts", values: _Values, confidence: float) -> list[Estimate]:
+def _retentions(parts: "_Parts", values: _Values, confidence: float) -> list[Ratio]:
     """Mean margin after / when taught; undefined where the latter is not above 0 with confidence."""
     taught = parts.sums(values.taught)
     learned = [estimate.interval(confidence)[0] > 0 for estimate in parts.means(taught)]
@@ -299,20 +305,31 @@ class _Parts:
     def means(self, sums: Column) -> list[Estimate]:
         """Of the values that these are the sums of, as `estimates.mean` of each slice's pairs."""
         means = self.total(sums) / self.slice_n
-        return self._estimates(means, sums - means[self.slice] * self.n)
+        pulls = self._pulls_of_mean(sums, means)
+        columns = (means, np.sqrt(self.total(pulls**2)), self.slice_n, self.slice_prompts, self._df())
+        return [Estimate(v, se, int(n), int(g), df) for v, se, n, g, df in zip(*map(_listed, columns), strict=True)]
 
-    def ratios(self, numerators: Column, denominators: Column) -> list[Estimate]:
+    def ratios(self, numerators: Column, denominators: Column) -> list[Ratio]:
         """As `estimates.ratio` of each slice's pairs; both are sums (n_parts,)."""
-        bottoms = self.total(denominators)
-        bottoms[bottoms == 0] = math.nan
-        ratios = self.total(numerators) / bottoms
-        scale = (self.slice_n / bottoms)[self.slice]
-        return self._estimates(ratios, (numerators - ratios[self.slice] * denominators) * scale)
+        tops, bottoms = (self.total(sums) / self.slice_n for sums in (numerators, denominators))
+        of_tops, of_bottoms = self._pulls_of_mean(numerators, tops), self._pulls_of_mean(denominators, bottoms)
+        products = (of_tops**2, of_bottoms**2, of_tops * of_bottoms)
+        moments = map(self.total, products)
+        columns = (self.slice_n.astype(int), self.slice_prompts.astype(int), tops, bottoms, *moments, self._df())
+        ratios = tops / np.where(bottoms == 0, math.nan, bottoms)
+        return [Ratio(*numbers) for numbers in zip(ratios.tolist(), *map(_listed, columns), strict=True)]
 
-    def _estimates(self, values: Column, residuals: Column) -> list[Estimate]:
-        """`values` (n_slices,), and the residuals (n_parts,) of the pairs around them."""
-        variances = self.total(residuals**2) / self.slice_n**2
-        return _estimates(values, variances, self.slice_n, self.slice_prompts)
+    def _pulls_of_mean(self, sums: Column, means: Column) -> Column:
+        """What each part adds to the error of its slice's mean, CR2: (n_parts,); NaN of a slice of one prompt."""
+        left = 1 - self.n / self.slice_n[self.slice]  # 0 where the slice is of one prompt
+        pulls: Column = (sums - means[self.slice] * self.n) / self.slice_n[self.slice]
+        return pulls / np.sqrt(np.where(left > 0, left, math.nan))
+
+    def _df(self) -> Column:
+        """Satterthwaite's, of each slice: (n_slices,)."""
+        left = 1 - self.n / self.slice_n[self.slice]
+        q = self.n**2 / np.where(left > 0, left, math.nan)
+        return satterthwaite_df(self.total(self.n**2), self.total(q), self.total(q**2), self.slice_n)
 
     def differences(self, sums: Column, prompts: "_Prompts") -> list[Estimate]:
         """The mean of each slice less that of all other pairs, as `quartiles.difference`.
@@ -350,6 +367,12 @@ class _Prompts(NamedTuple):
     def squares(self, means: Column) -> Column:
         """(n_means,) sum over prompts of the squared sum of change - centre - mean."""
         return self.sums @ self.sums - 2 * means * (self.sums @ self.n) + means**2 * (self.n @ self.n)
+
+
+def _listed(column: Column) -> list[float]:
+    """Plain numbers."""
+    numbers: list[float] = column.tolist()
+    return numbers
 
 
 def _prompts(change: Column, clusters: Clusters) -> _Prompts:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from seqdpo.analysis.averages import average, bounds, by_split, joint_clusters, worst_objective
-from seqdpo.analysis.estimates import Clusters, Estimate, defined, mean, ratio
+from seqdpo.analysis.estimates import Clusters, Measured, Ratio, defined, mean, ratio
 from seqdpo.analysis.margins import Column, measure
 from seqdpo.analysis.panel import At, Panel
 from seqdpo.analysis.schema import Average, Bounds, Transfer, TransferOfObjective, WorstObjective, extended
@@ -173,7 +173,7 @@ def _objective_record(
     )
 
 
-def _retention(matrix: _PairMatrix, stage: int | None, confidence: float) -> Estimate | None:
+def _retention(matrix: _PairMatrix, stage: int | None, confidence: float) -> Ratio | None:
     """R[T, j] / R[j, j] of the margin, which is 0 at the base; None where nothing is sure to have been learned."""
     if matrix.of.measure != "margin" or not stage or stage == len(matrix.trained):
         return None
@@ -184,5 +184,5 @@ def _retention(matrix: _PairMatrix, stage: int | None, confidence: float) -> Est
     return ratio(final, taught, clusters)
 
 
-def _bounds(estimate: Estimate | None, confidence: float) -> Bounds | None:
+def _bounds(estimate: Measured | None, confidence: float) -> Bounds | None:
     return None if estimate is None or defined(estimate.value) is None else bounds(estimate, confidence)

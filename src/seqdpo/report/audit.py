@@ -10,16 +10,6 @@ Record = Mapping[str, Any]
 IMPORTS = ("import torch", "from peft import PeftModel", "from transformers import AutoModelForCausalLM")
 
 
-def how_to_test(study: Record, controls: str) -> str:
-    """What would tell a change from run noise; `controls` as a study asks for so many control stages."""
-    if study.get("kind") == "audit":
-        return (
-            f"an audit has no control stages: train the stages again with seqdpo run and {controls} to tell it from "
-            "run noise"
-        )
-    return f"run again with {controls} to tell it from run noise"
-
-
 def checkpoint_facts(manifest: Record) -> dict[str, str]:
     """Label and text of each checkpoint; none of a study's run, which trained its own."""
     return {f"checkpoint {one['checkpoint']}": _sentence(one) for one in manifest.get("checkpoints", [])}

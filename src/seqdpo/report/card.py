@@ -11,6 +11,7 @@ from seqdpo.report.audit import loading_lines
 from seqdpo.report.base_model import on_the_hub
 from seqdpo.report.finished import Run
 from seqdpo.report.page import how_measured
+from seqdpo.report.recipe_line import recipe_line
 from seqdpo.study.checkpoints import Checkpoint, Node
 from seqdpo.wording import visible
 
@@ -20,7 +21,7 @@ def card(run: Run) -> str:
     environment = Environment(
         loader=PackageLoader("seqdpo.report"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"plain": plain, "score": _score}
+    environment.filters |= {"plain": plain, "score": _score, "recipe_line": recipe_line}
     final = [row for row in run.findings.score_matrix if not row.placebo and row.split == "eval"]
     return environment.get_template("card.md.jinja").render(
         run=run,

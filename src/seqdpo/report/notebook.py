@@ -18,11 +18,11 @@ def verdicts_html(name: str, findings: Findings) -> str:
             cell.objective,
             cell.to,
             cell.seed,
-            f"{VERDICTS[cell.verdict.verdict].icon} {cell.verdict.words}",
+            " + ".join([f"{VERDICTS[cell.verdict.verdict].icon} {cell.verdict.words}", *cell.verdict.tags]),
             "–" if cell.verdict.retention is None else interval(cell.verdict.retention, ".0%"),
             interval(cell.change.margin_change),
             interval(cell.change.accuracy_change, "+.3f"),
-            "–" if cell.recipe.read is None else cell.recipe.read.statement,
+            "–" if cell.recipe.read is None else f"{cell.recipe.read.statement} ({cell.recipe.quantity})",
             f"{cell.n:,}",
         )
         for cell in findings.cells

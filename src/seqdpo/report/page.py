@@ -5,27 +5,27 @@ from itertools import groupby
 from typing import Any, NamedTuple
 
 from seqdpo.analysis.generations import answered_pairs, count_answers
-from seqdpo.analysis.recipes import ATTRIBUTABLE
 from seqdpo.analysis.schema import (
     Bounds,
     Cell,
     FinalAccuracy,
     FirstMinusLast,
-    OfRecipe,
     OrderEnd,
     Orders,
+    Reasons,
     Score,
     Tolerances,
-    Verdict,
+    Word,
     WorstObjective,
 )
 from seqdpo.report import base_model
-from seqdpo.report.audit import checkpoint_facts, how_to_test
+from seqdpo.report.audit import checkpoint_facts
 from seqdpo.report.finished import Run
 from seqdpo.report.html import html
 from seqdpo.report.mechanism_sentences import mechanism_sentences
 from seqdpo.report.payload import payload
-from seqdpo.report.words import FLIP_WORDS, VERDICTS, VerdictWord
+from seqdpo.report.recipe_line import recipe_line
+from seqdpo.report.words import AT_THE_END, FLIP_WORDS, LEARNED, TAGS, VERDICTS, VerdictWord
 from seqdpo.study.checkpoints import BASE
 
 #: Texts of these settings are there to be read at once; others may be harmful.
@@ -43,7 +43,10 @@ def page(run: Run) -> str:
         blurred=may_harm(run.study),
         run=run,
         findings=findings,
-        verdicts=[_shown_verdict(i, cell, findings.study) for i, cell in enumerate(findings.cells)],
+        learned=[(one, LEARNED[one.word]) for one in findings.learned],
+        at_the_end=[(one, AT_THE_END[one.word]) for one in findings.at_the_end],
+        tags=TAGS,
+        verdicts=[_shown_verdict(i, cell) for i, cell in enumerate(findings.cells)],
         orders=[_shown_orders(one, one.final_accuracy) for one in findings.orders if one.final_accuracy],
         matrices=_matrices(findings.score_matrix),
         method=how_measured(run),
@@ -65,28 +68,16 @@ class _ShownVerdict(NamedTuple):
     number: int
     cell: Cell
     look: VerdictWord
-    recipe: OfRecipe | None
-    advice: list[str]
+    recipe: str
+    multiverse: list[tuple[str, list[tuple[float, Word, VerdictWord]]]]  # by measure: tolerance, word and its look
 
 
-def _shown_verdict(number: int, cell: Cell, study: Mapping[str, Any]) -> _ShownVerdict:
-    recipe = cell.recipe.read
-    return _ShownVerdict(number, cell, VERDICTS[cell.verdict.verdict], recipe, _advice(cell.verdict, recipe, study))
-
-
-def _advice(verdict: Verdict, recipe: OfRecipe | None, study: Mapping[str, Any]) -> list[str]:
-    """What to do next, where something is open."""
-    found = []
-    if verdict.verdict == "INCONCLUSIVE":
-        found.append(
-            f"Score about {verdict.n_needed:,} held-out pairs to settle it (max_eval_pairs)."
-            if verdict.n_needed
-            else "More pairs would not settle it; train more control stages or seeds."
-        )
-    if recipe is not None and recipe.statement != ATTRIBUTABLE and recipe.draws_needed:
-        how = how_to_test(study, f"placebo: {recipe.draws_needed}")
-        found.append(f"{how[0].upper()}{how[1:]}.")
-    return found
+def _shown_verdict(number: int, cell: Cell) -> _ShownVerdict:
+    reasons, strip = cell.verdict.reasons, []
+    if isinstance(reasons, Reasons):
+        for measure, group in groupby(reasons.multiverse, key=lambda one: one.measure):
+            strip.append((measure, [(one.tolerance, one.verdict, VERDICTS[one.verdict]) for one in group]))
+    return _ShownVerdict(number, cell, VERDICTS[cell.verdict.verdict], recipe_line(cell.recipe), strip)
 
 
 class _Winner(NamedTuple):

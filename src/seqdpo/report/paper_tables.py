@@ -43,13 +43,14 @@ def verdict_rows(cells: Sequence[Cell]) -> list[dict[str, Any]]:
             "from": cell.from_,
             "to": cell.to,
             "seed": cell.seed,
-            "verdict": " ".join(filter(None, (cell.verdict.verdict, cell.verdict.degree))),
+            "verdict": " ".join([cell.verdict.words.replace(",", ""), *(f"({tag})" for tag in cell.verdict.tags)]),
             **_bounds("margin kept", cell.verdict.retention),
             **_bounds("margin change", cell.change.margin_change),
             **_bounds("accuracy change", cell.change.accuracy_change),
             "lost": cell.change.flips.lost,
             "regained": cell.change.flips.regained,
             "recipe": cell.recipe.read.statement if cell.recipe.read else None,
+            "recipe of": cell.recipe.quantity,
             "n": cell.n,
         }
         for cell in cells

@@ -1,22 +1,26 @@
 """What `run`, `demo` and `gate` print of the findings: verdicts and score matrices. Everything fits 80 columns."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import groupby
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from seqdpo.analysis.gate import Gated
+from seqdpo.analysis.gate import Gated, Loss
+from seqdpo.analysis.recipes import ATTRIBUTABLE
 from seqdpo.analysis.schema import Bounds, Cell, Findings, Score
-from seqdpo.report.audit import how_to_test
 from seqdpo.report.numbers import interval
-from seqdpo.report.words import GATE, RECIPES, TERMINAL, VERDICTS
-from seqdpo.study.checkpoints import BASE, Checkpoint
+from seqdpo.report.recipe_line import recipe_line
+from seqdpo.report.words import AT_THE_END, GATE, LEARNED, RECIPES, TERMINAL, VERDICTS
+from seqdpo.study.checkpoints import BASE, Checkpoint, order_name, parse_order
 
 #: With more cells than this their sentences fill the screen; results.json has them all.
 MOST_SENTENCES = 4
+ABOUT_VERDICTS = (
+    "margin kept: mean margin after over that when taught; the verdict is on this checkpoint, the recipe column on "
+    "whether control stages and seeds give such a change by themselves."
+)
 #: More control stages than this are shown as one row, their mean.
 MOST_CONTROLS = 2
 
@@ -30,17 +34,43 @@ def print_results(console: Console, findings: Findings) -> None:
         style="dim",
         highlight=False,
     )
+    console.print("", learned_table(findings))
     if findings.cells:
-        print_verdicts(console, findings.cells, findings.study)
+        print_verdicts(console, findings.cells)
 
 
-def print_verdicts(console: Console, cells: Sequence[Cell], study: Mapping[str, Any]) -> None:
+def print_verdicts(console: Console, cells: Sequence[Cell]) -> None:
     console.print("", verdict_table(cells), "")
     if len(cells) <= MOST_SENTENCES:
         for cell in cells:
-            console.print(f"- {cell.verdict.sentence}", highlight=False, markup=False)
-    for note in _notes(cells, study):
-        console.print(note, style="dim", highlight=False, markup=False)
+            lines = (cell.verdict.sentence, recipe_line(cell.recipe), f"Next: {cell.next}")
+            console.print("- " + "\n  ".join(filter(None, lines)), highlight=False, markup=False)
+    else:
+        for cell in cells:
+            console.print(f"- {cell.objective} {_after(cell)}: {cell.next}", highlight=False, markup=False)
+    console.print(ABOUT_VERDICTS, style="dim", highlight=False, markup=False)
+
+
+def learned_table(findings: Findings) -> Table:
+    """A row for each order and objective: whether its stage taught it, and what is there at the end."""
+    learned = {(one.seed, one.checkpoint, one.objective, one.split): one.word for one in findings.learned}
+    several = len({one.seed for one in findings.at_the_end}) > 1
+    table = Table(title="What was learned", title_justify="left", title_style="bold", box=None, pad_edge=False)
+    if several:
+        table.add_column("seed", justify="right")
+    table.add_column("order", overflow="ellipsis", no_wrap=True, max_width=22)
+    table.add_column("objective", overflow="ellipsis", no_wrap=True, max_width=12)
+    for name in ("by its stage", "at the end", "right at the end"):
+        table.add_column(name, no_wrap=True)
+    for one in findings.at_the_end:
+        path = parse_order(one.order)
+        stage = order_name(path[: path.index(one.objective) + 1]) if one.objective in path else None
+        word = learned.get((one.seed, str(stage), one.objective, one.split))
+        by_stage = Text("–") if word is None else Text(word, style=TERMINAL[LEARNED[word].tone])
+        at_the_end = Text(one.word, style=TERMINAL[AT_THE_END[one.word].tone])
+        seed = [str(one.seed)] if several else []
+        table.add_row(*seed, Text(one.order), Text(one.objective), by_stage, at_the_end, _percent(one.accuracy))
+    return table
 
 
 def verdict_table(cells: Sequence[Cell]) -> Table:
@@ -51,15 +81,24 @@ def verdict_table(cells: Sequence[Cell]) -> Table:
         table.add_column("seed", justify="right")
     for name, width in (("objective", 12), ("after", 11 if several_seeds else 17)):
         table.add_column(name, overflow="ellipsis", no_wrap=True, max_width=width)
-    rows = [(_percent(cell.verdict.retention), cell.verdict.words, _recipe(cell)) for cell in cells]
+    rows = [(_percent(cell.verdict.retention), _words(cell), _recipe(cell)) for cell in cells]
     for name, column in zip(("margin kept", "verdict", "recipe"), zip(*rows, strict=True), strict=True):
         # these never give way to long names
-        table.add_column(name, no_wrap=True, min_width=max(map(len, (name, *column))))
+        table.add_column(name, no_wrap=True, min_width=max(map(len, (name, *_lines(column)))))
     for cell, (kept, words, recipe) in zip(cells, rows, strict=True):
         seed = [str(cell.seed)] if several_seeds else []
         coloured = Text(words, style=TERMINAL[VERDICTS[cell.verdict.verdict].tone])
         table.add_row(*seed, Text(cell.objective), Text(_after(cell)), Text(kept), coloured, recipe)
     return table
+
+
+def _words(cell: Cell) -> str:
+    """The verdict, and on lines of their own what qualifies it and what is true beside it."""
+    return "\n  ".join([*cell.verdict.words.split(", "), *cell.verdict.tags])
+
+
+def _lines(texts: Sequence[str]) -> list[str]:
+    return [line for text in texts for line in text.split("\n")]
 
 
 def score_table(scores: Sequence[Score], title: str) -> Table:
@@ -106,16 +145,18 @@ def print_gate(console: Console, gated: Sequence[Gated]) -> None:
     """A line for each objective that was gated, and why."""
     for one in gated:
         colour = TERMINAL[GATE[one.outcome]]
-        where = f" {one.objective} at the end of {one.order} (seed {one.seed}, n={one.n}):"
-        console.print(Text(one.outcome, style=colour) + Text(f"{where}{_lost(one)} {one.reason}", style="default"))
+        where = f" {one.objective} at the end of {one.order} (seed {one.seed}, n={one.n}): {one.reason}."
+        looked_at = "; ".join(_lost(loss) for loss in one.losses)
+        console.print(Text(one.outcome, style=colour) + Text(f"{where} {looked_at}.", style="default"))
 
 
-def _lost(one: Gated) -> str:
-    if one.loss is None or one.low is None or one.high is None:
-        return ""
-    if one.loss < 0:
-        return f" gained {-one.loss:.0%} [{-one.high:.0%}, {-one.low:.0%}]:"
-    return f" lost {one.loss:.0%} [{one.low:.0%}, {one.high:.0%}]:"
+def _lost(one: Loss) -> str:
+    """`margin lost 12% [8%, 16%]`."""
+    if one.value is None or one.low is None or one.high is None:
+        return f"{one.quantity} undefined"
+    if one.value < 0:
+        return f"{one.quantity} gained {-one.value:.1%} [{-one.high:.1%}, {-one.low:.1%}]"
+    return f"{one.quantity} lost {one.value:.1%} [{one.low:.1%}, {one.high:.1%}]"
 
 
 def _after(cell: Cell) -> str:
@@ -124,22 +165,12 @@ def _after(cell: Cell) -> str:
 
 
 def _recipe(cell: Cell) -> str:
-    return "–" if cell.recipe.read is None else RECIPES[cell.recipe.read.statement].short
-
-
-def _notes(cells: Sequence[Cell], study: Mapping[str, Any]) -> list[str]:
-    """What the table's words mean, and what to run where something was not tested."""
-    notes = [
-        "margin kept: mean margin after over that when taught; the verdict is on this checkpoint, the recipe column on "
-        "whether control stages and seeds give such a change by themselves."
-    ]
-    read = [cell.recipe.read for cell in cells if cell.recipe.read]
-    for statement, word in RECIPES.items():
-        draws = [recipe.draws_needed for recipe in read if recipe.statement == statement]
-        if any(draws):
-            most = max(filter(None, draws))
-            notes.append(f"{word.short}: {how_to_test(study, f'--placebo {most}')}.")
-    return notes
+    """What stands out most, with its name where another quantity decided the verdict."""
+    recipe, read = cell.recipe, cell.recipe.read
+    if read is None:
+        return "–"
+    named = read.statement == ATTRIBUTABLE and recipe.quantity != cell.verdict.decided_by
+    return RECIPES[read.statement].short + (f"\n  {recipe.quantity}" if named else "")
 
 
 def _mean(estimates: Sequence[Bounds], form: str) -> str:

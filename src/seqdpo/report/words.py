@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple, TypeAlias, get_args
 
 from seqdpo.analysis.changes import FLIPS
 from seqdpo.analysis.gate import Outcome
-from seqdpo.analysis.schema import Books, Opposition, RecipeStatement, Word
+from seqdpo.analysis.schema import Books, EndWord, LearnedWord, Opposition, RecipeStatement, Tag, Word
 
 #: What a word says of the earlier objective; page.css has a class for each.
 Tone: TypeAlias = Literal["bad", "good", "mixed", "open"]
@@ -24,12 +24,44 @@ class VerdictWord(NamedTuple):
 
 VERDICTS: dict[Word, VerdictWord] = {
     "DEGRADED": VerdictWord("bad", "▼", "the mean margin, or the accuracy, fell by more than the tolerance"),
+    "BELOW BASE": VerdictWord("bad", "⤓", "what the base could do is lost, though nothing was learned on top of it"),
     "MIXED": VerdictWord("mixed", "◆", "margin and accuracy moved in opposite directions"),
-    "REDISTRIBUTED": VerdictWord("mixed", "⇅", "the mean margin held, but more pairs flipped than in control stages"),
-    "STABLE": VerdictWord("good", "＝", "any change is within the tolerance"),
+    "REDISTRIBUTED": VerdictWord("mixed", "⇅", "the mean margin held, but pairs changed places beyond control stages"),
+    "STABLE": VerdictWord(
+        "good", "＝", "any change is within the tolerance; margin only: of the accuracy that is open"
+    ),
     "POSITIVE TRANSFER": VerdictWord("good", "▲", "the mean margin, or the accuracy, rose by more than the tolerance"),
     "INCONCLUSIVE": VerdictWord("open", "?", "these pairs cannot tell"),
     "UNDEFINED": VerdictWord("open", "–", "nothing was learned that could be lost"),
+}
+
+
+#: Beside a verdict.
+TAGS: dict[Tag, str] = {
+    "redistributed": "pairs changed places, beyond the control stages",
+    "scale only": "all margins were multiplied by one number; nothing else shows",
+    "below base": "the policy prefers fewer chosen responses than the base did",
+}
+
+
+class StateWord(NamedTuple):
+    tone: Tone
+    icon: str
+    meaning: str
+
+
+#: Of a stage and its own objective.
+LEARNED: dict[LearnedWord, StateWord] = {
+    "LEARNED": StateWord("good", "✓", "the mean margin is above 0, and more than half of the pairs are right"),
+    "NOT LEARNED": StateWord("bad", "✗", "the mean margin is below 0, or no more than half of the pairs are right"),
+    "INCONCLUSIVE": StateWord("open", "?", "these pairs cannot tell"),
+}
+#: Of an objective under the last checkpoint of an order.
+AT_THE_END: dict[EndWord, StateWord] = {
+    "PRESENT": StateWord("good", "✓", "the mean margin is above 0, and more than half of the pairs are right"),
+    "ABSENT": StateWord("bad", "✗", "the mean margin is below 0, or no more than half of the pairs are right"),
+    "BELOW BASE": StateWord("bad", "⤓", "the policy ranks fewer pairs rightly than the base did"),
+    "INCONCLUSIVE": StateWord("open", "?", "these pairs cannot tell"),
 }
 
 

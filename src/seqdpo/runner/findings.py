@@ -92,7 +92,7 @@ def stages_table(folder: RunFolder, keys: TreeKeys, name: str) -> pa.Table:
 
 
 def tolerances(keys: VerdictKeys) -> Tolerances:
-    return Tolerances(keys.margin_tolerance, keys.accuracy_tolerance, keys.flip_tolerance, keys.confidence)
+    return Tolerances(keys.margin_tolerance, keys.accuracy_tolerance, keys.flip_tolerance, keys.confidence, keys.looks)
 
 
 def _check_all_done(folder: RunFolder, keys: TreeKeys) -> None:

@@ -30,7 +30,8 @@ class StagePlan:
     steps: int
     tokens: int  # that pass through the model, a pair's prompt once
     seconds: float
-    mechanism_seconds: float  # of these, for gradients, KL, forecast and path
+    scoring_seconds: float  # of these, for the evaluation pairs
+    mechanism_seconds: float  # and for gradients, KL, forecast and path
     notes: list[str]  # what will not be measured, and control stages whose labels pull
 
 
@@ -50,6 +51,10 @@ class Plan:
     @property
     def mechanism_seconds(self) -> float:
         return sum(stage.mechanism_seconds for stage in self.stages)
+
+    @property
+    def scoring_seconds(self) -> float:
+        return sum(stage.scoring_seconds for stage in self.stages)
 
     @property
     def placebo_seconds(self) -> float:
@@ -79,8 +84,10 @@ def _stage_plan(
     tokens = round(mean * (work.trained + work.scored))
     # 2 FLOPs for each parameter and token of a forward pass
     seconds_a_unit = 2 * parameters.total * mean / (rate * ASSUMED_EFFICIENCY)
-    of_all, of_mechanism = (seconds_a_unit * one.units(keys) for one in (work, mechanism))
-    return StagePlan(node, work, steps, tokens, of_all, of_mechanism, notes)
+    of_all, of_scores, of_mechanism = (
+        seconds_a_unit * one.units(keys) for one in (work, Work(0, len(held_out)), mechanism)
+    )
+    return StagePlan(node, work, steps, tokens, of_all, of_scores, of_mechanism, notes)
 
 
 def _tokens_per_pair(pairs: list[PreparedPair]) -> float:

@@ -4,11 +4,11 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from seqdpo.study.keys import InputKeys, VerdictKeys
+from seqdpo.study.keys import DesignKeys
 from seqdpo.study.objectives import Name
 
 
-class Study(VerdictKeys, InputKeys):
+class Study(DesignKeys):
     """Everything that shapes a study's results, and where they go."""
 
     output_dir: Name = Field(description="the run folder")

@@ -364,6 +364,13 @@ class VerdictKeys(Keys):
     confidence: float = Field(
         default=0.95, ge=0.8, lt=1, description="1 - confidence: risk of a wrong claim, all cells"
     )
+    looks: int = Field(
+        default=1, ge=1, le=10, description="numbers of control stages at which recipes are tested; they share the risk"
+    )
+
+
+class DesignKeys(VerdictKeys, InputKeys):
+    """What decides what a study can show."""
 
 
 def _check_order(number: int, order: list[str], names: list[str]) -> None:

@@ -40,9 +40,13 @@ SECTIONS: dict[type[Keys], str] = {
 }
 
 
+#: What a study needs to show as much as it may; a key's own default is what is least.
+STANDARD = {"placebo": 4}
+
+
 def study_template(setting: str) -> str:
     """A study file of a named setting: every key with its value and a comment."""
-    values = {**SETTINGS[setting].defaults, "setting": setting, "output_dir": f"runs/{setting}"}
+    values = {**STANDARD, **SETTINGS[setting].defaults, "setting": setting, "output_dir": f"runs/{setting}"}
     lines = [f"# {setting}: {SETTINGS[setting].relation}", "# Look first: seqdpo plan THIS_FILE"]
     written: set[str] = set()
     for group, heading in SECTIONS.items():
