@@ -61,12 +61,12 @@ MOVEMENT_SCHEMA = pa.schema(
         ("weight_norm", pa.float64()),  # of the base's weight
         ("share_of_update", pa.float64()),  # of the squared norm of all modules' updates
         ("cosine", pa.float64()),  # of the update and the previous delta W
-        ("cosine_null_sd", pa.float64()),  # SD of that of a random update
         ("parallel_norm", pa.float64()),  # part of the update along the previous delta W
         ("perpendicular_norm", pa.float64()),
         ("stable_rank", pa.float64()),  # squared norm over squared largest singular value
         *(
-            (f"{side}_{name}{null}", pa.float64())  # left: outputs, right: inputs; _null: that of random directions
+            # left: outputs, right: inputs; null where it is 1 by algebra; _null: that of random directions
+            (f"{side}_{name}{null}", pa.float64())
             for side in ("left", "right")
             for name in ("overlap", "largest_cosine", "energy_overlap")
             for null in ("", "_null")

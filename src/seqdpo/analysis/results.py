@@ -73,7 +73,7 @@ def mechanism_record(
     evaluated = [panel for panel in of if panel.split == "eval"]
     return schema.Mechanism(
         gradients=tuple(gradient_records(tables.gradients, evaluated, keys, confidence)),
-        movement=tuple(movement_records(tables.movement)),
+        movement=tuple(movement_records(tables.movement, confidence)),
         kl_and_path=tuple(kl_and_path_records(tables.kl_and_path, evaluated, confidence)),
     )
 

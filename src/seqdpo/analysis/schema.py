@@ -17,7 +17,7 @@ from seqdpo.files import REMEDY
 from seqdpo.study.checkpoints import Checkpoint
 from seqdpo.wording import brief
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 Word: TypeAlias = Literal[
     "DEGRADED", "STABLE", "REDISTRIBUTED", "POSITIVE TRANSFER", "MIXED", "INCONCLUSIVE", "UNDEFINED"
@@ -130,6 +130,18 @@ class PointInterval(Bounds):
 
     confidence: float
     n_points: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BeyondControls(Record):
+    """A number of the real run less the mean of its control stages, as one further draw of theirs: t, k - 1 df."""
+
+    excess: float
+    low: float
+    high: float
+    confidence: float
+    p: float | None
+    n_controls: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -698,11 +710,12 @@ class Movement(Record):
     new_norm: float | None
     weight_norm: float | None
     cosine: float | None
-    cosine_null_sd: float | None
     parallel_norm: float | None
     perpendicular_norm: float | None
     relative_update: float | None
     relative_to_weights: float | None
+    cosine_beyond_controls: BeyondControls | None
+    update_norm_beyond_controls: BeyondControls | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
