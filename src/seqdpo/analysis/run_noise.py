@@ -1,4 +1,4 @@
-"""Is a number of a run a likely further draw of its control runs? They hold the noise that no interval over pairs knows.
+"""Is a number of a run a likely further draw of its control runs? They hold noise that no interval over pairs knows.
 
 Control stages start from the same checkpoint and train on the same pairs, with labels that say nothing new: what they
 differ by among each other is the noise of a run. Of a study without an effect the real stage is one more of them.

@@ -27,7 +27,8 @@ Excess: TypeAlias = Literal["found", "ruled out", "open", "untested"]
 Quantity: TypeAlias = Literal["margin", "accuracy", "flips"]
 RecipeBasis: TypeAlias = Literal["control stages", "seeds"]
 RecipeStatement: TypeAlias = Literal["ATTRIBUTABLE", "NOT SEPARABLE FROM RUN NOISE", "UNTESTED"]
-Opposition: TypeAlias = Literal["opposed", "aligned", "unresolved"]
+Opposition: TypeAlias = Literal["opposed", "near-orthogonal", "aligned", "unresolved"]
+Side: TypeAlias = Literal["below 0", "above 0", "open"]
 Books: TypeAlias = Literal["confirmed", "contradicted", "unresolved"]
 PathStatement: TypeAlias = Literal["first-order", "curved", "unresolved"]
 QuartileBasis: TypeAlias = Literal["cross_fitted", "excess_over_placebo"]
@@ -126,10 +127,11 @@ class Tested(Interval):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PointInterval(Bounds):
-    """A number over the points of a stage."""
+    """A number over the points of a stage, whose error is that over blocks of pairs."""
 
     confidence: float
     n_points: int
+    n_blocks: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -680,14 +682,19 @@ class Gradients(Record):
     seed: int
     from_: str
     to: str
+    placebo: int
     objective: str
     n_points: int
+    n_blocks: int
     pairs_per_batch: int
     raw_cosine: float | None
     reliability: Reliability
     cosine: PointInterval
     point_cosine: PointInterval
+    beyond_control: PointInterval | None
+    near_orthogonal: float
     statement: Opposition
+    side: Side
     share_below_zero: float
     preconditioned_dot: PointInterval
     account: Account

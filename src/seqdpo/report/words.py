@@ -65,11 +65,12 @@ assert tuple(FLIP_WORDS) == FLIPS
 
 GATE: dict[Outcome, Tone] = {"passed": "good", "failed": "bad", "open": "mixed"}
 
-#: What the gradients of two objectives do.
+#: What the gradients of two objectives do; near 0 is a cosine within a bound that the sentence states.
 OPPOSITION: dict[Opposition, str] = {
     "opposed": "the gradients of the two objectives oppose each other",
+    "near-orthogonal": "the gradients of the two objectives are near-orthogonal",
     "aligned": "the gradients of the two objectives point the same way",
-    "unresolved": "these batches cannot tell whether the gradients oppose each other",
+    "unresolved": "these batches cannot tell whether the gradients are near-orthogonal",
 }
 #: Whether the steps account for what happened.
 BOOKS: dict[Books, str] = {

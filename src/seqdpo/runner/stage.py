@@ -57,7 +57,8 @@ def train(bench: Bench, node: Node) -> None:
     parent, given = bench.folder.adapter(node.parent), (bench.preferences, bench.keys)
     with folder_written_whole(bench.folder.stage(node)) as path:
         pairs = stage_pairs(bench, node)
-        halves = trace_halves(node, *given, bench.held_out_logps)
+        labels = np.random.default_rng([stage_seed(node), 2])
+        halves = trace_halves(node, *given, bench.held_out_logps, labels)
         with trainable_policy(bench.base, bench.keys, parent, stage_seed(node)) as policy:
             trace = gradient_trace(policy, node, halves, *given, bench.on_gradient)
             hooks = [] if trace is None else [trace]
