@@ -21,7 +21,7 @@ from seqdpo.study.config import Study
 from seqdpo.study.settings import LAB
 from seqdpo.tables import PATH, SCORES_SCHEMA
 
-N_PAIRS, EVAL_PAIRS = 120, 40
+N_PAIRS, EVAL_PAIRS = 120, 64
 
 
 class SilentBoard:
@@ -91,7 +91,7 @@ def test_every_checkpoint_of_every_order_scores_every_pair_of_every_objective(fi
     folder, _ = finished
     scores = pq.read_table(folder.scores)
     assert scores.schema.equals(SCORES_SCHEMA)
-    # two orders, each the base, stage 1, stage 2 and its control; two objectives of 40 pairs
+    # two orders, each the base, stage 1, stage 2 and its control; two objectives of EVAL_PAIRS pairs
     assert scores.num_rows == 2 * 4 * 2 * EVAL_PAIRS
     assert {(cell["order"], cell["checkpoint"]) for cell in cells(folder)} == {
         ("first>second", "base"),

@@ -101,7 +101,7 @@ def change_record(before: PairScores, after: PairScores, clusters: Clusters, con
         d_z=_effect_size(changes.margin_change),
         spearman_margin_before_after=spearman(before.margin, after.margin),
         flips=flips,
-        mcnemar=_mcnemar_record(flips),
+        mcnemar=_mcnemar_record(flips, repeated=len(np.unique(clusters)) < len(clusters)),
         displacement=_displacement_record(changes, clusters, confidence),
     )
 
@@ -118,15 +118,17 @@ def _effect_size(change: Column) -> float | None:
     return defined(float(np.mean(change) / np.std(change, ddof=1))) if varies(change) else None
 
 
-def _mcnemar_record(flips: Flips) -> McNemar:
+def _mcnemar_record(flips: Flips, repeated: bool) -> McNemar:
     """Are as many pairs lost as regained? Two-sided p; exact below FEWEST_FOR_CHI_SQUARE such pairs.
 
-    It ignores clusters: where pairs share prompts, its p is too small, and the interval of `net_flip_rate` holds.
-    Tied pairs are left out.
+    It takes pairs as independent: where prompts are `repeated` there is no p, and the interval of `net_flip_rate`
+    holds. Tied pairs are left out.
     """
     if flips.lost is None or flips.regained is None:
         return McNemar(n=None, p=None, exact=None)
     n = flips.lost + flips.regained
+    if repeated:
+        return McNemar(n=n, p=None, exact=None)
     exact = n < FEWEST_FOR_CHI_SQUARE
     test = mcnemar([[flips.kept, flips.lost], [flips.regained, flips.never]], exact=exact)
     return McNemar(n=n, p=float(test.pvalue), exact=exact)

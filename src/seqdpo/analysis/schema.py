@@ -121,20 +121,6 @@ class ExcessFlips(Interval):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Tested(Interval):
-    p: float | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PointInterval(Bounds):
-    """A number over the points of a stage, whose error is that over blocks of pairs."""
-
-    confidence: float
-    n_points: int
-    n_blocks: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class BeyondControls(Record):
     """A number of the real run less the mean of its control stages, as one further draw of theirs: t, k - 1 df."""
 
@@ -144,6 +130,23 @@ class BeyondControls(Record):
     confidence: float
     p: float | None
     n_controls: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contrast(Interval):
+    """A difference of two groups of pairs: `p` over the pairs, and beside the same difference in control stages."""
+
+    p: float | None
+    beyond_controls: BeyondControls | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PointInterval(Bounds):
+    """A number over the points of a stage, whose error is that over blocks of pairs."""
+
+    confidence: float
+    n_points: int
+    n_blocks: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -336,6 +339,8 @@ class CrossFittedQuartile(Record):
     lost: int
     regained: int
     p_holm: float | None
+    beyond_controls: BeyondControls | None
+    run_p_holm: float | None
 
     @property
     def tested(self) -> Interval:
@@ -357,6 +362,8 @@ class ExcessQuartile(Record):
     lost_in_controls: float
     regained_in_controls: float
     p_holm: float | None
+    beyond_controls: BeyondControls | None
+    run_p_holm: float | None
 
     @property
     def tested(self) -> Interval:
@@ -374,13 +381,13 @@ class BiasedTable(Record):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CrossFittedTable(Record):
     rows: tuple[CrossFittedQuartile, ...]
-    q4_minus_q1: Tested
+    q4_minus_q1: Contrast
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExcessTable(Record):
     rows: tuple[ExcessQuartile, ...]
-    q4_minus_q1: Tested
+    q4_minus_q1: Contrast
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -391,6 +398,8 @@ class Slopes(Record):
     correlation_between_seeds: float | None
     corrected: Interval | None
     excess_over_placebo: Interval | None
+    excess_corrected: Interval | None
+    beyond_controls: BeyondControls | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -441,8 +450,7 @@ class Slice(Record):
     lost: int | None
     regained: int | None
     retention: Interval | None
-    difference_from_rest: Interval
-    p: float | None
+    difference_from_rest: Contrast
     q: float | None
 
 
@@ -743,7 +751,6 @@ class Forecast(Record):
     confidence: float
     n: int
     n_prompts: int
-    predicted_change: Interval
     actual_change: Interval
 
 

@@ -16,7 +16,8 @@ from seqdpo.analysis.estimates import Clusters, Estimate, defined, two_sided
 from seqdpo.analysis.margins import Column, share_above_zero
 from seqdpo.analysis.panel import Indices
 from seqdpo.analysis.quartiles import QUARTILES, quartiles
-from seqdpo.analysis.schema import Slice
+from seqdpo.analysis.run_noise import beyond_controls
+from seqdpo.analysis.schema import Contrast, Slice, extended
 from seqdpo.tables import SLICE_PREFIX
 
 MOST_VALUES = 20  # of a column, the most frequent ones; all others share a slice
@@ -35,7 +36,7 @@ class _Slicing(NamedTuple):
 
 
 class _Values(NamedTuple):
-    """What is averaged or counted in a slice; every field (n_pairs,)."""
+    """What is averaged or counted in a slice; every field (n_pairs,), and one for each control stage of the last."""
 
     taught: Column  # margin when taught
     margin_before: Column
@@ -46,6 +47,7 @@ class _Values(NamedTuple):
     accuracy_change: Column
     lost: Column
     regained: Column
+    change_in_controls: Sequence[Column]
 
 
 _TOTALS = ("margin_before", "margin_after", "accuracy_before", "accuracy_after", "lost", "regained")
@@ -81,6 +83,7 @@ def _values(cell: Cell) -> _Values:
         accuracy_change=accuracy_after - accuracy_before,
         lost=lost,
         regained=regained,
+        change_in_controls=[control.margin - before for control in cell.controls],
     )
 
 
@@ -94,12 +97,14 @@ def _records(slices: _Slicing, parts: "_Parts", prompts: "_Prompts", values: _Va
         "difference_from_rest": parts.differences(changes, prompts),
     }
     totals = {name: np.bincount(slices.codes, weights=getattr(values, name)) for name in _TOTALS}
+    gaps = [parts.gaps(parts.sums(change)) for change in values.change_in_controls]
     return [
         _record(
             slices.column,
             label,
             {name: of_slices[i] for name, of_slices in estimates.items()},
             {name: float(of_slices[i]) for name, of_slices in totals.items()},
+            [float(of_slices[i]) for of_slices in gaps],
             confidence,
         )
         for i, label in enumerate(slices.labels)
@@ -107,8 +112,14 @@ def _records(slices: _Slicing, parts: "_Parts", prompts: "_Prompts", values: _Va
 
 
 def _record(
-    column: str, value: str, estimates: dict[str, Estimate], totals: dict[str, float], confidence: float
+    column: str,
+    value: str,
+    estimates: dict[str, Estimate],
+    totals: dict[str, float],
+    in_controls: list[float],
+    confidence: float,
 ) -> Slice:
+    """`in_controls` is the difference from the rest in each control stage."""
     change, difference = estimates["margin_change"], estimates["difference_from_rest"]
     found = {name: estimate.record(confidence) for name, estimate in estimates.items()}
     return Slice(
@@ -125,8 +136,12 @@ def _record(
         lost=_count(totals["lost"]),
         regained=_count(totals["regained"]),
         retention=None if math.isnan(estimates["retention"].value) else found["retention"],
-        difference_from_rest=found["difference_from_rest"],
-        p=two_sided(difference) if difference.n_prompts >= FEWEST_PROMPTS else None,
+        difference_from_rest=extended(
+            found["difference_from_rest"],
+            Contrast,
+            p=two_sided(difference) if difference.n_prompts >= FEWEST_PROMPTS else None,
+            beyond_controls=beyond_controls(difference.value, in_controls, confidence),
+        ),
         q=None,
     )
 
@@ -147,9 +162,19 @@ def _with_q(records: Sequence[Slice]) -> list[Slice]:
 
     Source: Benjamini and Hochberg 1995, Journal of the Royal Statistical Society B 57:289.
     """
-    tested = [record.p for record in records if record.p is not None]
+    p_values = [_p(record.difference_from_rest) for record in records]
+    tested = [p for p in p_values if p is not None]
     adjusted = iter(stats.false_discovery_control(tested).tolist() if tested else [])
-    return [record if record.p is None else replace(record, q=next(adjusted)) for record in records]
+    q_values = [None if p is None else next(adjusted) for p in p_values]
+    return [replace(record, q=q) for record, q in zip(records, q_values, strict=True)]
+
+
+def _p(contrast: Contrast) -> float | None:
+    """Of "the slice changed like the rest, but for the noise of its pairs or of the run": the larger of the two."""
+    beyond = contrast.beyond_controls
+    if contrast.p is None or beyond is None or beyond.p is None:
+        return None
+    return max(contrast.p, beyond.p)
 
 
 def _most_lost_first(record: Slice) -> tuple[float, str, str]:
@@ -313,6 +338,12 @@ class _Parts:
         """`values` (n_slices,), and the residuals (n_parts,) of the pairs around them."""
         variances = self.total(residuals**2) / self.slice_n**2
         return _estimates(values, variances, self.slice_n, self.slice_prompts)
+
+    def gaps(self, sums: Column) -> Column:
+        """(n_slices,) the mean of each slice less that of all other pairs, of the values that these are the sums of."""
+        inside = self.total(sums)
+        gaps: Column = inside / self.slice_n - (sums.sum() - inside) / (self.slice_n.sum() - self.slice_n)
+        return gaps
 
     def differences(self, sums: Column, prompts: "_Prompts") -> list[Estimate]:
         """The mean of each slice less that of all other pairs, as `quartiles.difference`.
