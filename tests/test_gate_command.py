@@ -71,7 +71,7 @@ def test_a_loss_at_the_limit_is_open_and_fails_only_a_strict_gate(tmp_path, gate
         (lambda root: None, ["--objective", "helpfull"], "Did you mean 'helpful'?"),
         (lambda root: (root / "results.json").unlink(), [], "results.json: no such file"),
         (lambda root: (root / "results.json").write_text("{"), [], "results.json: cannot be read"),
-        (lambda root: (root / "results.json").write_text('{"schema_version": 1}'), [], "expected 4"),
+        (lambda root: (root / "results.json").write_text('{"schema_version": 1}'), [], "expected 5"),
         (lambda root: (root / "scores.parquet").unlink(), [], "the run is not finished"),
     ],
 )
@@ -112,7 +112,7 @@ def test_results_are_json_without_nan_and_keep_their_keys(tmp_path):
     root = write_finished(tmp_path / "run", kept=0.7)
     found = json.loads((root / "results.json").read_text())
     assert set(found) == {
-        "schema_version", "study", "method", "cells", "score_matrix", "transfer", "orders", "length",
+        "schema_version", "study", "method", "cells", "score_matrix", "transfer", "orders", "length", "other_measures",
         "mechanism",
     }  # fmt: skip
     (cell,) = found["cells"]

@@ -9,6 +9,7 @@ from seqdpo.analysis import estimates, schema
 from seqdpo.analysis.cells import Cell, cells
 from seqdpo.analysis.changes import change_record
 from seqdpo.analysis.gradients import gradient_records
+from seqdpo.analysis.in_measure import other_measures
 from seqdpo.analysis.kl_and_path import kl_and_path_records
 from seqdpo.analysis.length import length_change_record, length_record
 from seqdpo.analysis.movement import movement_records
@@ -57,6 +58,7 @@ def results(
         transfer=tuple(transfer_records(side_by_side, beta, confidence)),
         orders=tuple(order_records(side_by_side, beta, confidence)),
         length=tuple(_lengths(side_by_side, confidence)),
+        other_measures=tuple(other_measures(side_by_side, lambda of: cell_records(of, tolerances), beta, confidence)),
         mechanism=None
         if mechanism is None
         else mechanism_record(mechanism, side_by_side, _loss_keys(study or {}, beta), confidence),
@@ -94,6 +96,7 @@ def cell_records(of: Sequence[Cell], tolerances: Tolerances) -> list[schema.Cell
 def _cell_record(cell: Cell, verdict: schema.Verdict, recipe: schema.Recipe, confidence: float) -> schema.Cell:
     clusters = cell.panel.clusters
     return schema.Cell(
+        measure=cell.panel.measure,
         seed=cell.seed,
         order=cell.order,
         objective=cell.objective,

@@ -5,14 +5,14 @@ of the fields. Undefined numbers are None. A new key needs a new SCHEMA_VERSION.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from seqdpo.errors import DataError
+from seqdpo.errors import ArgumentError, DataError
 from seqdpo.files import REMEDY
 from seqdpo.study.checkpoints import Checkpoint
 from seqdpo.wording import brief
@@ -31,6 +31,8 @@ Opposition: TypeAlias = Literal["opposed", "near-orthogonal", "aligned", "unreso
 Side: TypeAlias = Literal["below 0", "above 0", "open"]
 Books: TypeAlias = Literal["confirmed", "contradicted", "unresolved"]
 PathStatement: TypeAlias = Literal["first-order", "curved", "unresolved"]
+#: What changes, flips, quartiles, slices and verdicts are made of; margin decides.
+PairMeasure: TypeAlias = Literal["margin", "ln_margin", "ln_margin_base_corrected"]
 QuartileBasis: TypeAlias = Literal["cross_fitted", "excess_over_placebo"]
 
 R = TypeVar("R", bound="Record")
@@ -458,6 +460,7 @@ class Slice(Record):
 class Cell(Record):
     """What later stages did to an earlier objective between two checkpoints."""
 
+    measure: PairMeasure
     seed: int
     order: str
     objective: str
@@ -844,6 +847,15 @@ class Method(Record):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OfMeasure(Record):
+    """The cells and orders in another measure than the margin."""
+
+    measure: PairMeasure
+    cells: tuple[Cell, ...]
+    orders: tuple[Orders, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Findings(Record):
     """The content of results.json."""
 
@@ -855,7 +867,20 @@ class Findings(Record):
     transfer: tuple[Transfer, ...]
     orders: tuple[Orders, ...]
     length: tuple[Length, ...]
+    other_measures: tuple[OfMeasure, ...]
     mechanism: Mechanism | None
+
+    def in_measure(self, measure: PairMeasure) -> "Findings":
+        """The same with cells and orders in a measure: `margin`, `ln_margin` or `ln_margin_base_corrected`.
+
+        Raises: ArgumentError for any other.
+        """
+        if measure == "margin":
+            return self
+        of = {one.measure: one for one in self.other_measures}
+        if measure not in of:
+            raise ArgumentError(["measure"], f" = {measure!r}: expected one of margin, {', '.join(of)}.")
+        return replace(self, cells=of[measure].cells, orders=of[measure].orders)
 
     def __repr__(self) -> str:
         """Short: in full it fills screens."""

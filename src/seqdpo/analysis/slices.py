@@ -38,7 +38,8 @@ class _Slicing(NamedTuple):
 class _Values(NamedTuple):
     """What is averaged or counted in a slice; every field (n_pairs,), and one for each control stage of the last."""
 
-    taught: Column  # margin when taught
+    taught: Column  # what of the margin was learned when taught,
+    left: Column  # and is left
     margin_before: Column
     margin_after: Column
     margin_change: Column
@@ -74,7 +75,8 @@ def _values(cell: Cell) -> _Values:
     flip = flips(before, after)
     lost, regained = (np.where(flip < 0, math.nan, flip == FLIPS.index(word)) for word in ("lost", "regained"))
     return _Values(
-        taught=cell.when_taught.margin,
+        taught=cell.when_taught.learned,
+        left=cell.after.learned,
         margin_before=before,
         margin_after=after,
         margin_change=after - before,
@@ -154,7 +156,7 @@ def _retentions(parts: "_Parts", values: _Values, confidence: float) -> list[Est
     """Mean margin after / when taught; undefined where the latter is not above 0 with confidence."""
     taught = parts.sums(values.taught)
     learned = [estimate.interval(confidence)[0] > 0 for estimate in parts.means(taught)]
-    return parts.ratios(parts.sums(values.margin_after), np.where(np.array(learned)[parts.slice], taught, math.nan))
+    return parts.ratios(parts.sums(values.left), np.where(np.array(learned)[parts.slice], taught, math.nan))
 
 
 def _with_q(records: Sequence[Slice]) -> list[Slice]:

@@ -106,7 +106,7 @@ class Evidence:
 def evidence(cell: Cell, tolerances: Tolerances) -> Evidence:
     """The estimates of a cell; all of its pairs, clustered by prompt."""
     clusters = cell.panel.clusters
-    before, after, taught = cell.before.margin, cell.after.margin, cell.when_taught.margin
+    before, after, taught = cell.before.margin, cell.after.margin, cell.when_taught.learned
     accuracy_change = cell.after.accuracy - cell.before.accuracy
     return Evidence(
         cell=cell,
@@ -115,7 +115,7 @@ def evidence(cell: Cell, tolerances: Tolerances) -> Evidence:
         # the tolerance is a share of a mean over the same pairs, so that its own uncertainty is in the test
         margin=_change(after - before, tolerances.margin * taught, cell),
         accuracy=_change(accuracy_change, np.full(len(before), tolerances.accuracy), cell),
-        retention=ratio(after, taught, clusters),
+        retention=ratio(cell.after.learned, taught, clusters),
         excess_flips=_excess_flips(before, after, cell.controls, cell),
     )
 
