@@ -284,6 +284,21 @@ def analyse(
 
 
 @app.command()
+def rescore(
+    run: RunArgument,
+    max_eval_pairs: Annotated[int, typer.Option(min=1, help="Held-out pairs of each objective, as in the study file.")],
+) -> None:
+    """Score more held-out pairs under the checkpoints that are there, and look again; trains nothing."""
+    from seqdpo.runner.board import board_for
+    from seqdpo.runner.rescore import rescore as rescore_run
+
+    with _ended_well(run):
+        with board_for(console) as board:
+            rescore_run(run, max_eval_pairs, board)
+        _show_findings(run)
+
+
+@app.command()
 def merge(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The run folder that the others' stages go into.")],
     others: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Runs of the same study, made elsewhere.")],

@@ -21,10 +21,11 @@ from seqdpo.report.finished import Run, read_run
 from seqdpo.report.write import write_report
 from seqdpo.runner.bench import Bench, make_bench
 from seqdpo.runner.board import Board, Task, board_for
-from seqdpo.runner.continuation import check_continuation
+from seqdpo.runner.continuation import check_continuation, never_less, stored_study
 from seqdpo.runner.design import design_notes
 from seqdpo.runner.environment import environment
 from seqdpo.runner.executors import here
+from seqdpo.runner.extension import extend, extension
 from seqdpo.runner.findings import write_findings
 from seqdpo.runner.folder import LOG, RunFolder, check_output_dir
 from seqdpo.runner.inputs import read_preferences, with_model_path
@@ -68,12 +69,14 @@ def run_study(study: Study, board: Board) -> RunFolder:
     """
     folder = RunFolder(Path(study.output_dir))
     check_output_dir(folder.root)
+    study = never_less(folder, study)
     check_continuation(folder, study, {})  # what can be told before the data and the model are read
     inputs = _read_inputs(study, board)
     check_continuation(folder, study, inputs.identity)
     bench = None if folder.root.is_dir() else _bench(inputs, folder, board)
     with folder.locked():
         check_continuation(folder, study, inputs.identity)
+        bench = _extended(folder, inputs, bench, board)
         left = _unfinished(folder, inputs, board.message)
         if left and bench is None:
             bench = _bench(inputs, folder, board)
@@ -103,6 +106,7 @@ def check_study(study: Study, say: Callable[[str], None]) -> Checked:
     problems = Problems()
     with problems.collected():
         check_output_dir(Path(study.output_dir))
+        study = never_less(RunFolder(Path(study.output_dir)), study)
         check_continuation(RunFolder(Path(study.output_dir)), study, {})
     with problems.collected():
         study = with_model_path(study, say)
@@ -137,6 +141,26 @@ def _bench(inputs: Inputs, folder: RunFolder, board: Board) -> Bench:
     study = inputs.study
     trained = study.trained_objectives()
     return make_bench(study, folder, inputs.preferences, trained, inputs.identity, board.advance, board.message)
+
+
+def _extended(folder: RunFolder, inputs: Inputs, bench: Bench | None, board: Board) -> Bench | None:
+    """The bench, where it took one to score more pairs under the checkpoints of an earlier run."""
+    earlier = stored_study(folder)
+    more = None
+    if isinstance(earlier, Study):
+        more = extension(folder, earlier, inputs.preferences, inputs.identity)
+    if more is None:
+        return bench
+    bench = bench or _bench(inputs, folder, board)
+    n_pairs = sum(more.n_pairs.values())
+    what = f"{n_pairs:,} more held-out pairs under {len(more.nodes)} checkpoints"
+    board.begin([Task(what, n_pairs * len(more.nodes))])
+    board.start(what)
+    with logged(folder, board):
+        extend(bench, more)
+    board.finish("scored; nothing was trained again")
+    board.end()  # another table of tasks may follow
+    return bench
 
 
 def _unfinished(folder: RunFolder, inputs: Inputs, say: Callable[[str], None]) -> list[Node | None]:
