@@ -1,7 +1,8 @@
 """Do the gradients tell the truth that was planted? `python benchmarks/gradient_truth.py [--runs runs/gradient-truth]`.
 
-Three parts, with real trainings of the lab's model, about forty minutes on two cores; a second call reads the runs that
-are there:
+Four parts, three of them with real trainings of the lab's model, about forty minutes on two cores; a second call reads
+the runs that are there:
+    words     near-orthogonal, opposed, aligned: how often each is said of planted cosines, by simulation (a minute)
     cosine    two small batches against the full data, at checkpoints that stand still, over the planted angle
     account   the first-order account of lab-conflict and lab-compatible against what happened, over ten seeds
     forecast  how well one gradient ranked the changes of held-out pairs, real stages beside control stages
@@ -12,7 +13,7 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -24,13 +25,15 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from workload import training_pairs
 
-from seqdpo.analysis.gradients import corrected_cosine, trace_of
-from seqdpo.measure.gradients import GradientTrace, Halves, TraceSize
+from seqdpo.analysis.gradients import NEAR_ORTHOGONAL, Trace, corrected_cosine, opposition, trace_of
+from seqdpo.analysis.points import average
+from seqdpo.measure.gradients import MOST_BLOCKS, GradientTrace, Halves, TraceSize
 from seqdpo.policy.adapters import trainable_policy
 from seqdpo.policy.engine import choose_engine
 from seqdpo.policy.load import load_model
 from seqdpo.preferences.prepare import PreparedPair
 from seqdpo.preferences.tokens import PairTokens
+from seqdpo.report.words import OPPOSITION
 from seqdpo.runner.board import board_for
 from seqdpo.runner.folder import RunFolder
 from seqdpo.runner.inputs import read_preferences, with_model_path
@@ -43,7 +46,9 @@ from seqdpo.training.stage import mean_vector, train_stage
 ANGLES = (0, 45, 90, 135, 180)
 #: Pairs of the first objective that the policy has learned from when the gradients are taken, and how fast it learned.
 LEARNED = ((0, 1e-3), (640, 1e-4))
-SIZE = TraceSize(n_points=20, n_pairs=48)
+SIZE = TraceSize(n_points=20, n_pairs=48, n_blocks=MOST_BLOCKS)
+#: Of the simulated words: the cosines that are planted, the draws, and the dimensions of a gradient.
+PLANTED, SIMULATED, DIMENSIONS = (0.0, 0.02, 0.05, 0.1, 0.15, 0.3, 0.8, 1.0), 2000, 300
 DRAWS = 2
 STILL = 1e-12  # a learning rate that moves nothing
 SEEDS = tuple(range(10))
@@ -62,14 +67,67 @@ STUDIES = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=Path, default=Path("runs/gradient-truth"))
-    parser.add_argument("--only", choices=["cosine", "runs"])
+    parser.add_argument("--only", choices=["words", "cosine", "runs"])
     arguments = parser.parse_args()
-    if arguments.only != "runs":
+    if arguments.only in (None, "words"):
+        words()
+    if arguments.only in (None, "cosine"):
         cosine()
-    if arguments.only != "cosine":
+    if arguments.only in (None, "runs"):
         folders = [_run(account_study(name, arguments.runs)) for name in STUDIES]
         account(folders)
         forecast(folders)
+
+
+def words() -> None:
+    """20 points on 8 blocks of pairs: what is said, and how often the interval holds the planted cosine."""
+    rows = []
+    for reliability in (0.05, 0.2, 0.6):
+        for planted in PLANTED:
+            found = [_statement(planted, reliability, np.random.default_rng(draw)) for draw in range(SIMULATED)]
+            said = [one.statement for one in found]
+            shares = {word: said.count(word) / SIMULATED for word in OPPOSITION}
+            covered = [one.low - 1e-9 <= planted <= one.high + 1e-9 for one in found]
+            rows.append(
+                {"reliability": reliability, "cosine": planted, "coverage": float(np.mean(covered)), **shares}
+                | {"side of 0 told": float(np.mean([one.side for one in found]))}
+            )
+    report(
+        "gradient_words",
+        rows,
+        f"{SIMULATED:,} draws each, two unit signals in {DIMENSIONS} dimensions and noise by reliability; 20 points "
+        f"that read {MOST_BLOCKS} blocks of pairs in turn. Words at the 5% level each, bound {NEAR_ORTHOGONAL:g}; "
+        "interval at 95%.",
+    )
+
+
+class _Said(NamedTuple):
+    statement: str
+    low: float
+    high: float
+    side: bool
+
+
+def _statement(planted: float, reliability: float, generator: np.random.Generator) -> _Said:
+    current, earlier = np.zeros((2, DIMENSIONS))
+    current[0], earlier[:2] = 1, (planted, np.sqrt(1 - planted**2))
+    size = np.sqrt((1 / reliability - 1) / DIMENSIONS)
+    shape = (MOST_BLOCKS, DIMENSIONS)
+    c1, c2, e1, e2 = (of + size * generator.normal(size=shape) for of in (current, current, earlier, earlier))
+    blocks = np.arange(SIZE.n_points) % MOST_BLOCKS
+
+    def at_points(*products: np.ndarray) -> np.ndarray:
+        return np.mean([product.sum(axis=1) for product in products], axis=0)[blocks, None]
+
+    none = np.zeros((SIZE.n_points, 1))
+    trace = Trace(
+        list(range(SIZE.n_points)), SIZE.n_pairs, [("(all)", None)], blocks,
+        at_points((c1 + c2) * (e1 + e2) / 4), at_points(c1**2, c2**2), at_points(c1 * c2),
+        at_points(e1**2, e2**2), at_points(e1 * e2), none, none,
+    )  # fmt: skip
+    found = corrected_cosine(trace)
+    side = average(trace.raw_cosines, blocks).interval(0, 0.95)
+    return _Said(opposition(found.interval(0, 0.9)), *found.interval(0, 0.95), not side[0] <= 0 <= side[1])
 
 
 def cosine() -> None:
@@ -164,7 +222,8 @@ def small_batches(
 
 def _halves(pairs: TrainingPairs, generator: np.random.Generator) -> Halves:
     order = generator.permutation(len(pairs.tokens)).tolist()
-    return Halves(pairs, order[::2], order[1::2])
+    blocks = [order[k :: 2 * MOST_BLOCKS] for k in range(2 * MOST_BLOCKS)]
+    return Halves(pairs, blocks[::2], blocks[1::2])
 
 
 def account_study(name: str, runs: Path) -> Study:
@@ -186,7 +245,7 @@ def _mechanism(folder: RunFolder) -> dict[str, Any]:
 def account(folders: Sequence[RunFolder]) -> None:
     rows = []
     for folder in folders:
-        records = _mechanism(folder)["gradients"]
+        records = [record for record in _mechanism(folder)["gradients"] if not record["placebo"]]
         for stage in dict.fromkeys(record["to"] for record in records):
             own = [record for record in records if record["to"] == stage]
             accounts = [record["account"] for record in own]

@@ -125,7 +125,7 @@ def test_results_are_json_without_nan_and_keep_their_keys(tmp_path):
     found = json.loads((root / "results.json").read_text())
     assert set(found) == {
         "schema_version", "study", "method", "cells", "learned", "at_the_end", "score_matrix", "transfer", "orders",
-        "length", "mechanism",
+        "length", "other_measures", "mechanism",
     }  # fmt: skip
     (cell,) = found["cells"]
     assert [cell[key] for key in ("seed", "order", "objective", "taught", "from", "to", "n")] == [

@@ -102,6 +102,25 @@ def test_no_pair_is_an_answer(seqdpo, finished):
         assert (code, output.count("\n")) == (0, int(form == "csv"))  # a header
 
 
+def test_another_measure_takes_the_margins_place(seqdpo, finished, listed):
+    """Of a margin m the length-normalised one is (3/4 m - 10) / 5 - (-m/4 - 10) / 4 = .2125 m + .5: 1 to -1 is .7125 to
+    .2875, a pair that stays right; against the base it is .2125 m, and the pair is lost."""
+    [lost] = [row for row in listed("--measure", "ln_margin") if row["pair_id"] == "c0ffee0000000002"]
+    assert (lost["measure"], lost["flip"]) == ("ln_margin", "kept")
+    assert [lost[name] for name in ("margin_before", "margin_after", "change")] == pytest.approx(
+        [0.7125, 0.2875, -0.425]
+    )
+    [lost] = [row for row in listed("--measure", "ln_margin_base_corrected") if row["flip"] == "lost"]
+    assert (lost["pair_id"], lost["change"]) == ("c0ffee0000000002", pytest.approx(-0.425))
+    _, output, _ = seqdpo("pairs", finished, "--objective", "helpful", "--measure", "ln_margin")
+    assert output.splitlines()[0] == "helpful, from helpful to helpful>harmless (seed 0), in ln_margin"
+    assert "mean change -0.15 nats a token" in " ".join(output.split())  # -.6875 * .2125
+    _, output, _ = seqdpo(
+        "pairs", finished, "--objective", "helpful", "--measure", "ln_margin", "--pair", "c0ffee0000000002"
+    )
+    assert "helpful>harmless +0.29 -2.15 -2.44" in " ".join(output.split())  # -10.75 / 5 and -9.75 / 4
+
+
 def test_rows_by_hand(listed):
     lost = listed()[0]
     # of a margin m the chosen side has 3/4 and the rejected one -1/4; 5 and 4 tokens
@@ -109,6 +128,7 @@ def test_rows_by_hand(listed):
         "pair_id": "c0ffee0000000002",
         "seed": 0,
         "objective": "helpful",
+        "measure": "margin",
         "split": "eval",
         "from": "helpful",
         "to": LAST,

@@ -63,6 +63,19 @@ def test_a_page_elsewhere_writes_over_no_other_file_and_the_card_goes_where_it_i
     assert (tmp_path / "card.md").read_text(encoding="utf-8").startswith("---\n")
 
 
+def test_a_page_in_another_measure_stands_beside_the_page(run, report):
+    code, output, _ = report(run, "--measure", "ln_margin")
+    assert code == 0
+    assert output.count("Wrote") == 1
+    text = (run / "report-ln_margin.html").read_text(encoding="utf-8")
+    assert "This page is in ln_margin" in text
+    assert not (run / "report.html").exists()
+    report(run)
+    text = (run / "report.html").read_text(encoding="utf-8")
+    assert "This page is in" not in text
+    assert text.count('<th scope="col">ln_margin</th>') == 1  # one click away
+
+
 def test_the_same_run_gives_the_same_bytes(run, report, tmp_path):
     report(run, "--output", tmp_path / "a.html")
     report(run, "--output", tmp_path / "b.html")

@@ -78,6 +78,10 @@ AuditArguments = Annotated[
 ]
 Sort = Literal["change", "margin"]
 Flip = Literal["kept", "lost", "regained", "never"]
+MeasureOption = Annotated[
+    Literal["margin", "ln_margin", "ln_margin_base_corrected"],
+    typer.Option(help="What a pair is measured by; findings are decided on the margin."),
+]
 PairsFormat = Literal["table", "jsonl", "csv", "parquet"]
 ROWS_ON_SCREEN = 20
 MOST_FILES_NAMED = 4
@@ -338,6 +342,7 @@ def pairs(
     ] = None,
     form: Annotated[PairsFormat | None, typer.Option("--format", help="Else as --output is named, or a table.")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="A file for them, written whole.")] = None,
+    measure: MeasureOption = "margin",
 ) -> None:
     """List what happened to each pair of an objective between two checkpoints, the most lost first."""
     from seqdpo.analysis.pair_query import PairQuery, trajectory
@@ -348,7 +353,7 @@ def pairs(
 
     file_form = file_format(form, output)
     limit = limit or (None if file_form else ROWS_ON_SCREEN)
-    query = PairQuery(objective, start, end, order, seed, pair, tuple(where or ()), flips, sort, limit)
+    query = PairQuery(objective, start, end, order, seed, pair, tuple(where or ()), flips, sort, limit, measure)
     found = read_run(run).find_pairs(query)
     if output is not None and file_form:
         write_rows(found.rows, file_form, output)
@@ -392,9 +397,14 @@ def generate(
 @app.command()
 def analyse(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder: the output_dir of a study.")],
+    as_in_study: Annotated[
+        bool, typer.Option("--as-in-study", help="Print the quartile tables of arXiv 2606.19744, in its own measure.")
+    ] = False,
 ) -> None:
     """Derive tables, results.json and the report again from a run's own files; loads no model."""
     from seqdpo.layout import check_run_folder
+    from seqdpo.report.finished import read_run
+    from seqdpo.report.print_as_in_study import print_as_in_study
     from seqdpo.runner.findings import write_findings
     from seqdpo.runner.folder import RunFolder
 
@@ -403,7 +413,25 @@ def analyse(
     with folder.locked():
         write_findings(folder)
         folder.log("analysed")
+    if as_in_study:
+        print_as_in_study(console, read_run(run).findings)
+        return
     _show_findings(run)
+
+
+@app.command()
+def rescore(
+    run: RunArgument,
+    max_eval_pairs: Annotated[int, typer.Option(min=1, help="Held-out pairs of each objective, as in the study file.")],
+) -> None:
+    """Score more held-out pairs under the checkpoints that are there, and look again; trains nothing."""
+    from seqdpo.runner.board import board_for
+    from seqdpo.runner.rescore import rescore as rescore_run
+
+    with _ended_well(run):
+        with board_for(console) as board:
+            rescore_run(run, max_eval_pairs, board)
+        _show_findings(run)
 
 
 @app.command()
@@ -432,13 +460,14 @@ def report(
     figures: Annotated[
         Path | None, typer.Option(metavar="DIR", help="A folder for figures (SVG, PNG, PDF), tables (CSV, LaTeX).")
     ] = None,
+    measure: MeasureOption = "margin",
 ) -> None:
     """Write the findings as one HTML page, down to the single pair, and the adapters' card, report.md, beside it."""
     from seqdpo.report.finished import read_run
     from seqdpo.report.write import write_figures, write_report
 
     source = read_run(run)
-    written = write_report(source, output, card)
+    written = write_report(source, output, card, measure)
     if figures is not None:
         with console.status("drawing figures"):
             written += write_figures(source, figures)

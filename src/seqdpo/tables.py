@@ -61,12 +61,12 @@ MOVEMENT_SCHEMA = pa.schema(
         ("weight_norm", pa.float64()),  # of the base's weight
         ("share_of_update", pa.float64()),  # of the squared norm of all modules' updates
         ("cosine", pa.float64()),  # of the update and the previous delta W
-        ("cosine_null_sd", pa.float64()),  # SD of that of a random update
         ("parallel_norm", pa.float64()),  # part of the update along the previous delta W
         ("perpendicular_norm", pa.float64()),
         ("stable_rank", pa.float64()),  # squared norm over squared largest singular value
         *(
-            (f"{side}_{name}{null}", pa.float64())  # left: outputs, right: inputs; _null: that of random directions
+            # left: outputs, right: inputs; null where it is 1 by algebra; _null: that of random directions
+            (f"{side}_{name}{null}", pa.float64())
             for side in ("left", "right")
             for name in ("overlap", "largest_cosine", "energy_overlap")
             for null in ("", "_null")
@@ -76,6 +76,7 @@ MOVEMENT_SCHEMA = pa.schema(
 
 #: gradients.parquet: the gradients of the current and of an earlier objective at points of a later stage, each on two
 #: disjoint held-out batches ("halves"): c1, c2 and e1, e2, with means c, e. Squared norms are means over the halves.
+#: In a control stage the current objective's labels are drawn, as those it trains on.
 #: The run's table has NODE_COLUMNS before these; docs/mechanism.md has the rest.
 GRADIENTS_SCHEMA = pa.schema(
     [
@@ -84,6 +85,7 @@ GRADIENTS_SCHEMA = pa.schema(
         ("module", pa.string()),  # its name in the base model; (layer): all of a layer; (all): the whole adapter
         ("layer", pa.int32()),
         ("n_pairs", pa.int32()),  # of one half
+        ("block", pa.int32()),  # points of different blocks read different pairs, of all objectives; null: not known
         ("dot", pa.float64()),  # <c, e>
         ("current_squared_norm", pa.float64()),
         ("current_split_dot", pa.float64()),  # <c1, c2>

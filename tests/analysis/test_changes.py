@@ -176,6 +176,12 @@ def test_mcnemar_sees_nothing_where_nothing_flipped():
     assert counted(0, 0) == {"n": 0, "p": 1.0, "exact": True}
 
 
+def test_mcnemar_has_no_p_where_prompts_repeat():
+    """It would take two pairs of a prompt for two; the interval of the net flip rate does not."""
+    scores = of_margins([1.0, 1.0, 1.0, 1.0], [-1.0, -1.0, 1.0, 1.0])[:2]
+    assert record(*scores, np.array([0, 0, 1, 2]))["mcnemar"] == {"n": 2, "p": None, "exact": None}
+
+
 # --- sizes of change ---
 
 

@@ -17,8 +17,11 @@ from seqdpo.analysis.schema import to_json
 from seqdpo.analysis.slices import slice_records
 
 
-def make_cell(before, after, columns, prompts=None, taught=None, lengths=None):
-    """Pairs that were taught by stage 1 and stood at `before` ahead of the last stage; all lengths the same."""
+def make_cell(before, after, columns, prompts=None, taught=None, lengths=None, controls=None):
+    """Pairs that were taught by stage 1 and stood at `before` ahead of the last stage; all lengths the same.
+
+    Without `controls` there are four that next to nothing happened in, so that the noise of the pairs alone decides.
+    """
     stages = [before, after] if taught is None else [taught, before, after]
     n = len(before)
     one = np.ones(n)
@@ -28,6 +31,9 @@ def make_cell(before, after, columns, prompts=None, taught=None, lengths=None):
         return PairScores(np.asarray(margin, dtype=float), one - 1, one - 1, one - 1, chosen, rejected)
 
     checkpoints = {At(0, "a>b>c", i + 1): scores(margin) for i, margin in enumerate(stages)}
+    if controls is None:
+        controls = before + 1e-9 * np.random.default_rng(9).normal(size=(4, n))
+    checkpoints |= {At(0, "a>b>c", len(stages), i + 1): scores(margin) for i, margin in enumerate(controls)}
     ids = pa.array([f"pair{i}" for i in range(n)])
     clusters = np.arange(n) if prompts is None else np.unique(prompts, return_inverse=True)[1]
     metadata = pa.table({"pair_id": ids, **columns})
@@ -187,8 +193,9 @@ def test_every_estimate_is_that_of_the_slice_s_own_pairs():
                 assert record["retention"] is None
                 del expected["retention"]
             for name, estimate in expected.items():
-                assert record[name] == pytest.approx(to_json(estimate.record(0.9))), name
-            assert record["p"] == pytest.approx(two_sided(expected["difference_from_rest"]))
+                found = {key: record[name][key] for key in ("value", "low", "high", "confidence", "n", "n_prompts")}
+                assert found == pytest.approx(to_json(estimate.record(0.9))), name
+            assert record["difference_from_rest"]["p"] == pytest.approx(two_sided(expected["difference_from_rest"]))
 
 
 def test_difference_from_the_rest_equals_least_squares():
@@ -227,7 +234,7 @@ def test_undefined_pair_leaves_its_slices_and_all_comparisons_undefined():
     assert tea["margin_after"] is tea["margin_change"]["value"] is tea["accuracy_after"] is tea["lost"] is None
     assert (pots["margin_after"], pots["lost"]) == (8.5, 0)
     for record in found.values():
-        assert record["difference_from_rest"]["value"] is record["p"] is record["q"] is None
+        assert record["difference_from_rest"]["value"] is record["difference_from_rest"]["p"] is record["q"] is None
 
 
 def test_the_most_lost_come_first_and_the_undefined_last():
@@ -251,18 +258,18 @@ def test_few_prompts_make_no_test_and_take_no_part_in_the_adjustment():
     records = records_of(make_cell(np.zeros(n), generator.normal(size=n), columns, prompts))
     rare = by_value(records, "slice_rare")
     assert (rare["rare"]["n"], rare["rare"]["n_prompts"]) == (8, 4)
-    assert rare["rare"]["p"] is rare["rare"]["q"] is rare["common"]["p"] is rare["common"]["q"] is None
+    assert [(one["difference_from_rest"]["p"], one["q"]) for one in rare.values()] == [(None, None)] * 2
     assert rare["rare"]["difference_from_rest"]["low"] is not None
     tested = list(by_value(records, "slice_topic").values())
     # Benjamini and Hochberg by hand: the i-th smallest of four times 4 / i, never above the one after
-    tested.sort(key=lambda record: record["p"])
-    p = [record["p"] * 4 / (i + 1) for i, record in enumerate(tested)]
+    tested.sort(key=lambda record: record["difference_from_rest"]["p"])
+    p = [record["difference_from_rest"]["p"] * 4 / (i + 1) for i, record in enumerate(tested)]
     assert [record["q"] for record in tested] == pytest.approx([min(p[i:]) for i in range(4)])
 
 
 def test_all_columns_share_one_adjustment():
     records = records_of(random_cell())
-    p, q = ([record[name] for record in records] for name in ("p", "q"))
+    p, q = [record["difference_from_rest"]["p"] for record in records], [record["q"] for record in records]
     assert len({record["column"] for record in records}) == 3
     assert q == pytest.approx(stats.false_discovery_control(p).tolist())
 
@@ -281,6 +288,30 @@ def test_a_slice_that_lost_is_found_and_the_others_are_not_lost_with_it():
     assert all(record["q"] > 0.05 or record["difference_from_rest"]["value"] > 0 for record in others)
 
 
+def test_a_slice_that_control_stages_move_as_far_is_none():
+    """Tea falls 2 beside the rest, far beyond the noise of its pairs; in the controls it falls 1, rises 1 and falls 2.
+
+    Differences in the controls -1, 1, -2: mean -2/3, SD sqrt(7/3); the real one is 4/3 below, t = -.756 at 2 df,
+    p = .529. Without a second control stage there is no q at all.
+    """
+    topics = {"slice_topic": ["tea", "pots"] * 50}
+    noise = 0.01 * np.tile([1.0, 1.0, -1.0, -1.0], 25)
+
+    def fell(by):
+        return noise - by * np.tile([1.0, 0.0], 50)
+
+    def found(controls):
+        cell = make_cell(np.zeros(100), fell(2), topics, controls=controls)
+        return by_value(records_of(cell), "slice_topic")["tea"]
+
+    tea = found([fell(1), fell(-1), fell(2)])
+    beyond = tea["difference_from_rest"]["beyond_controls"]
+    assert tea["difference_from_rest"]["p"] < 1e-50
+    assert (beyond["excess"], beyond["n_controls"]) == (pytest.approx(-4 / 3), 3)
+    assert (tea["q"], beyond["p"]) == pytest.approx((0.5286, 0.5286), abs=1e-4)
+    assert found([fell(1)])["q"] is found([])["q"] is None
+
+
 def test_small_slices_are_not_called_lost_more_often_than_they_should():
     """Slices of five prompts in 2,000 without any change: p below 0.001 in about 1 in 1,000 of them.
 
@@ -293,7 +324,7 @@ def test_small_slices_are_not_called_lost_more_often_than_they_should():
         codes = np.concatenate([np.repeat(np.arange(10), 5), np.full(1950, 10)])
         names = {"slice_topic": pa.array([f"t{i:02}" for i in range(11)]).take(pa.array(codes))}
         records = records_of(make_cell(np.zeros(2000), generator.normal(size=2000), names))
-        few += sum(record["p"] < 0.001 for record in records if record["n"] == 5)
+        few += sum(record["difference_from_rest"]["p"] < 0.001 for record in records if record["n"] == 5)
     assert few <= 13
 
 
@@ -303,6 +334,7 @@ def test_small_slices_are_not_called_lost_more_often_than_they_should():
 def test_the_order_of_the_rows_does_not_matter():
     rows = np.random.default_rng(4).permutation(80)
     for one, other in zip(records_of(random_cell()), records_of(random_cell(rows=rows)), strict=True):
+        one["difference_from_rest"].pop("beyond_controls"), other["difference_from_rest"].pop("beyond_controls")
         for key, value in one.items():
             assert other[key] == (value if isinstance(value, str) else pytest.approx(value)), key
 

@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from seqdpo.measure.gradients import GradientTrace, Halves, TraceSize, trace_size
+from seqdpo.measure.gradients import GradientTrace, Halves, TraceSize, blocks_of, trace_size
 from seqdpo.policy.adapters import trainable_policy
+from seqdpo.preferences.pairs import Message, Pair
+from seqdpo.preferences.prepare import PreparedPair
 from seqdpo.training.pairs import TrainingPairs
 from seqdpo.training.stage import train_stage
 
@@ -45,7 +47,7 @@ def make_pairs(random_pairs):
 @pytest.fixture
 def halves(make_pairs):
     def make(seed):
-        return Halves(make_pairs(N, seed), range(0, N, 2), range(1, N, 2))
+        return Halves(make_pairs(N, seed), [range(0, N, 2)], [range(1, N, 2)])
 
     return make
 
@@ -78,19 +80,21 @@ def oracle(policy, pairs, indices, beta) -> dict[str, Tensor]:
 
 
 def test_every_number_equals_one_backward_per_pair(tiny_model, make_study, make_pairs, halves):
-    """Two steps, a point before each: batches of four of a half's six pairs, which go round: 0-3, then 4, 5, 0, 1."""
+    """Two steps, a point before each: batches of four of a block's six pairs, which go round: 0-3, then 4, 5, 0, 1."""
     study = make_study(per_device_train_batch_size=4, beta=0.3)
     current, earlier = halves(2), halves(3)
     with moved_policy(tiny_model, study) as policy:
-        trace = GradientTrace(policy, current, {"helpful": earlier}, study, TraceSize(2, 4), n_steps=2)
+        trace = GradientTrace(policy, current, {"helpful": earlier}, study, TraceSize(2, 4, 1), n_steps=2)
         train_stage(policy, make_pairs(8, 4), study, 0, lambda step: None, [trace])
     table = trace.table.to_pylist()
     with moved_policy(tiny_model, study) as policy:  # the state at the first point
         c = [
-            oracle(policy, current.pairs, [half[i] for i in range(4)], 0.3) for half in (current.first, current.second)
+            oracle(policy, current.pairs, [block[i] for i in range(4)], 0.3)
+            for [block] in (current.first, current.second)
         ]
         e = [
-            oracle(policy, earlier.pairs, [half[i] for i in range(4)], 0.3) for half in (earlier.first, earlier.second)
+            oracle(policy, earlier.pairs, [block[i] for i in range(4)], 0.3)
+            for [block] in (earlier.first, earlier.second)
         ]
     rows = {row["module"]: row for row in table if row["step"] == 0 and row["module"] != "(layer)"}
     assert set(rows) == {*c[0], "(all)"}
@@ -114,7 +118,7 @@ def test_every_number_equals_one_backward_per_pair(tiny_model, make_study, make_
 def test_layers_and_the_whole_are_sums_of_modules(tiny_model, make_study, make_pairs, halves):
     study = make_study(per_device_train_batch_size=4)
     with moved_policy(tiny_model, study) as policy:
-        trace = GradientTrace(policy, halves(2), {"helpful": halves(3)}, study, TraceSize(3, 4), n_steps=3)
+        trace = GradientTrace(policy, halves(2), {"helpful": halves(3)}, study, TraceSize(3, 4, 1), n_steps=3)
         train_stage(policy, make_pairs(12, 4), study, 0, lambda step: None, [trace])
     for step in (0, 1, 2):
         rows = [row for row in trace.table.to_pylist() if row["step"] == step]
@@ -134,7 +138,7 @@ def test_the_account_of_each_step_is_the_gradient_times_what_the_step_did(tiny_m
     earlier = halves(3)
     states = []
     with moved_policy(tiny_model, study) as policy:
-        trace = GradientTrace(policy, halves(2), {"helpful": earlier}, study, TraceSize(3, 6), n_steps=3)
+        trace = GradientTrace(policy, halves(2), {"helpful": earlier}, study, TraceSize(3, 6, 1), n_steps=3)
         states.append({name: p.detach().clone() for name, p in parameters(policy).items()})
 
         def keep(step):
@@ -168,7 +172,7 @@ def test_the_midpoint_account_closes_on_what_really_happened(tiny_model, make_st
 
     with moved_policy(tiny_model, study) as policy:
         before = mean_loss(policy)
-        trace = GradientTrace(policy, halves(2), {"helpful": earlier}, study, TraceSize(6, 6), n_steps=12)
+        trace = GradientTrace(policy, halves(2), {"helpful": earlier}, study, TraceSize(6, 6, 1), n_steps=12)
         train_stage(policy, make_pairs(48, 4), study, 0, lambda step: None, [trace])
         change = mean_loss(policy) - before
     rows = [row for row in trace.table.to_pylist() if row["module"] == "(all)"]
@@ -183,7 +187,7 @@ def test_preconditioned_dot_divides_by_adams_own_scale(tiny_model, make_study, m
     """adam_epsilon so large that v does not count: the dot over epsilon."""
     study = make_study(per_device_train_batch_size=4, adam_epsilon=1e6)
     with moved_policy(tiny_model, study) as policy:
-        trace = GradientTrace(policy, halves(2), {"helpful": halves(3)}, study, TraceSize(3, 4), n_steps=3)
+        trace = GradientTrace(policy, halves(2), {"helpful": halves(3)}, study, TraceSize(3, 4, 1), n_steps=3)
         train_stage(policy, make_pairs(12, 4), study, 0, lambda step: None, [trace])
     for row in trace.table.to_pylist():
         if row["step"]:
@@ -200,7 +204,7 @@ def test_a_traced_stage_is_the_untraced_one_bit_for_bit(keys, tiny_model, make_s
             steps = train_stage(policy, make_pairs(12, 4), study, 0, lambda step: None, hooks)
             return {name: p.detach().clone() for name, p in parameters(policy).items()}, steps.drop(["seconds"])
 
-    (plain, plain_steps), (traced, traced_steps) = trained(None), trained(TraceSize(3, 4))
+    (plain, plain_steps), (traced, traced_steps) = trained(None), trained(TraceSize(3, 4, 1))
     assert all(torch.equal(plain[name], traced[name]) for name in plain)
     assert traced_steps.equals(plain_steps)
 
@@ -217,7 +221,7 @@ def test_memory_is_two_vectors_and_one_for_each_earlier_objective(
         shape = next(p.shape for name, p in parameters(policy).items() if "down_proj.lora_A" in name)
         n_alike = sum(p.shape == shape for p in parameters(policy).values())
         held_out = {f"o{k}": halves(3 + k) for k in range(n_earlier)}
-        trace = GradientTrace(policy, halves(2), held_out, study, TraceSize(3, 4), n_steps=3)
+        trace = GradientTrace(policy, halves(2), held_out, study, TraceSize(3, 4, 1), n_steps=3)
         plain_gradient = trace._gradient
 
         def counted(*arguments):
@@ -233,16 +237,51 @@ def test_memory_is_two_vectors_and_one_for_each_earlier_objective(
     assert max(alive) - 4 <= 2 + n_earlier
 
 
+def test_points_take_their_pairs_from_blocks_in_turn(tiny_model, make_study, make_pairs):
+    """Two blocks of three pairs in each half, batches of two: blocks 0, 1, 0, 1; the second turn goes on where the
+    first ended, with pairs 2 and 0 of the block."""
+    study = make_study(per_device_train_batch_size=3)
+    halves = Halves(make_pairs(N, 2), [[0, 1, 2], [3, 4, 5]], [[6, 7, 8], [9, 10, 11]])
+    read = []
+    with moved_policy(tiny_model, study) as policy:
+        trace = GradientTrace(policy, halves, {"helpful": halves}, study, TraceSize(4, 2, 2), n_steps=4)
+        plain = trace._current.pairs.take
+
+        class Pairs(type(halves.pairs)):
+            def take(self, indices):
+                read.append(list(indices))
+                return plain(indices)
+
+        trace._current = halves._replace(pairs=Pairs(*halves.pairs))
+        train_stage(policy, make_pairs(12, 4), study, 0, lambda step: None, [trace])
+    assert read == [[0, 1], [6, 7], [3, 4], [9, 10], [2, 0], [8, 6], [5, 3], [11, 9]]
+    assert [row["block"] for row in trace.table.to_pylist() if row["module"] == "(all)"] == [0, 1, 0, 1]
+
+
+def test_a_block_shares_no_prompt_with_another():
+    """Prompts with 5, 3, 3, 1, 1 and 1 pairs in three blocks: the largest first, each to the smallest block so far."""
+    prompts = [name for name, n in (("a", 1), ("b", 3), ("c", 5), ("d", 1), ("e", 3), ("f", 1)) for _ in range(n)]
+    prepared = [PreparedPair(Pair((Message("user", name),), f"yes {i}", "no"), None) for i, name in enumerate(prompts)]
+    blocks = blocks_of(range(len(prompts)), prepared, 3)
+    assert [[prompts[i] for i in block] for block in blocks] == [list("ccccc"), list("bbbaf"), list("eeed")]
+
+
 def test_size_of_the_trace_keeps_to_its_budget(make_study):
     """A budget of 60 pairs forward and backward; one earlier objective, so four batches a point."""
     study = make_study(gradient_trace_points=20)
-    assert trace_size(study, 60, 75, 1, 100) == TraceSize(3, 5)  # 60 // 16 = 3 points, 60 // 12 = 5 pairs
-    assert trace_size(study, 4300, 5375, 1, 500) == TraceSize(20, 53)  # 4300 // 80
-    assert trace_size(study, 4300, 5375, 1, 30) == TraceSize(20, 30)  # no more than a half has
-    assert trace_size(study, 4300, 5, 1, 500) == TraceSize(5, 215)  # no more points than steps
-    assert trace_size(study, 40, 50, 1, 100) == TraceSize(0, 0)  # 40 // 16 = 2 points have no spread
-    assert trace_size(study, 4300, 5375, 1, 3) == TraceSize(0, 0)
-    assert trace_size(make_study(gradient_trace_points=0), 4300, 5375, 1, 500) == TraceSize(0, 0)
+
+    def size(budget, n_steps, half, study=study):
+        return trace_size(study, budget, n_steps, 1, lambda n_blocks: half // n_blocks)
+
+    assert size(60, 75, 100) == TraceSize(3, 5, 3)  # 60 // 16 = 3 points, 60 // 12 = 5 pairs
+    assert size(4300, 5375, 500) == TraceSize(20, 53, 8)  # 4300 // 80
+    assert size(4300, 5375, 160) == TraceSize(20, 20, 8)  # no more than an eighth of a half
+    assert size(4300, 5375, 30) == TraceSize(20, 4, 7)  # eight blocks would have three pairs
+    assert size(4300, 5, 500) == TraceSize(5, 100, 5)  # no more points than steps, nor blocks than points
+    assert size(40, 50, 100) == TraceSize(0, 0, 0)  # 40 // 16 = 2 points have no spread
+    assert size(4300, 5375, 11) == TraceSize(0, 0, 0)  # three blocks would have three pairs
+    assert size(4300, 5375, 500, make_study(gradient_trace_points=0)) == TraceSize(0, 0, 0)
     for budget in (10, 60, 500):
         for n_earlier in (1, 2, 3):
-            assert trace_size(study, budget, 100, n_earlier, 1000).gradient_pairs(n_earlier) <= budget
+            found = trace_size(study, budget, 100, n_earlier, lambda n_blocks: 1000 // n_blocks)
+            assert found.gradient_pairs(n_earlier) <= budget

@@ -88,8 +88,11 @@ def mechanism_tables() -> MechanismTables:
         "earlier_split_dot": 0.5,
         "update_dot": 0.2,
     }
-    gradients = [node | point | {"step": k, "from_step": k, "to_step": k + 1, "dot": -0.4 - 0.1 * k} for k in range(3)]
-    whole = {"update_norm": 2.0, "previous_norm": 4.0, "cosine": -0.25, "cosine_null_sd": 0.01, "new_norm": 4.0}
+    gradients = [
+        node | point | {"step": k, "block": k, "from_step": k, "to_step": k + 1, "dot": -0.4 - 0.1 * k}
+        for k in range(3)
+    ]
+    whole = {"update_norm": 2.0, "previous_norm": 4.0, "cosine": -0.25, "new_norm": 4.0}
     modules = [
         whole | {"module": "(all)"},
         whole | {"module": "model.layers.0.q_proj", "layer": 0, "kind": "q_proj", "share_of_update": 1.0},

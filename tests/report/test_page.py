@@ -115,14 +115,16 @@ def test_charts_hold_the_numbers_of_results(make_run):
     assert [p["value"] for p in trace if p["what"] == "one batch"] == [p.raw_cosine for p in record.trace]
     assert f"{record.cosine.value:.2f}" in mechanism["gradients-helpful-helpful-harmless-seed0"]["caption"]
     (moved,) = mechanism["movement-helpful-harmless-seed0"]["data"]["modules"]
-    assert (moved["cosine"], moved["nulls"]) == (-0.25, -25)
+    assert (moved["cosine"], moved["controls"]) == (-0.25, None)
 
 
 def test_mechanism_is_told_in_a_sentence_with_its_nulls(make_run):
-    """Cosines -0.2, -0.25, -0.3: mean -0.25, SE 0.05 / sqrt 3, times t(2) = 4.303: 0.124 on each side."""
+    """Cosines -0.2, -0.25, -0.3: mean -0.25, SE 0.05 / sqrt 3, times t(2) = 4.303: 0.124 on each side; twice as much
+    where the batches' halves share half of their squared norms."""
     text = Elements(page(make_run())).text
-    assert "oppose each other (cosine -0.25 [-0.37, -0.13], null 0)" in text
-    assert "the update has cosine -0.25 with the earlier adapter; a random one has 0 with SD 0.0100" in text
+    assert "oppose each other (cosine -0.50 [-0.75, -0.25], bound ±0.1;" in text
+    assert "with the noise of its batches -0.25 [-0.37, -0.13], below 0)" in text
+    assert "the update has cosine -0.25 with the earlier adapter; with two control stages" in text
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from seqdpo.study.config import Study
 from seqdpo.study.settings import LAB
 from seqdpo.tables import PATH, SCORES_SCHEMA
 
-N_PAIRS, EVAL_PAIRS = 120, 40
+N_PAIRS, EVAL_PAIRS = 120, 64
 
 
 class SilentBoard:
@@ -91,7 +91,7 @@ def test_every_checkpoint_of_every_order_scores_every_pair_of_every_objective(fi
     folder, _ = finished
     scores = pq.read_table(folder.scores)
     assert scores.schema.equals(SCORES_SCHEMA)
-    # two orders, each the base, stage 1, stage 2 and its control; two objectives of 40 pairs
+    # two orders, each the base, stage 1, stage 2 and its control; two objectives of EVAL_PAIRS pairs
     assert scores.num_rows == 2 * 4 * 2 * EVAL_PAIRS
     assert {(cell["order"], cell["checkpoint"]) for cell in cells(folder)} == {
         ("first>second", "base"),
@@ -443,8 +443,11 @@ def test_the_direction_of_the_planted_angle_shows_in_the_earlier_objective(tmp_p
     assert (change < -1) if setting == "lab-conflict" else (change > 0)
 
 
+TRACED = ((0, ""), (1, "~placebo1"))
+
+
 def test_mechanism_of_every_stage(finished):
-    """Gradients of real later stages only, KL and forecast of every stage, the path of real ones."""
+    """Gradients of later stages and of one control stage beside each, KL and forecast of all, the path of real ones."""
     folder = finished[0]
     function = pq.read_table(folder.kl_and_path).to_pylist()
     stages = {(row["checkpoint"], row["placebo"]) for row in pq.read_table(folder.movement).to_pylist()}
@@ -461,7 +464,7 @@ def test_mechanism_of_every_stage(finished):
         assert row["path_chosen_logp"][PATH.index(0.0)] == scores[row["parent"], row["pair_id"]]
         assert row["path_chosen_logp"][PATH.index(1.0)] == scores[row["checkpoint"], row["pair_id"]]
     traced = {(row["checkpoint"], row["placebo"]) for row in pq.read_table(folder.gradients).to_pylist()}
-    assert traced == {("first>second", 0), ("second>first", 0)}
+    assert traced == {(f"{name}{control}", k) for name in ("first>second", "second>first") for k, control in TRACED}
     found = json.loads(folder.results.read_text())["mechanism"]
     assert {(one["to"], one["placebo"]) for one in found["kl_and_path"]} == stages
     assert len(found["movement"]) == len(stages)
@@ -473,10 +476,12 @@ def test_a_study_with_another_loss_that_weighs_tokens(tmp_path):
     folder, _ = run(tmp_path / "run", **keys)
     found = json.loads(folder.results.read_text())
     assert found["study"]["loss_type"] == "ipo"
-    (record,) = found["mechanism"]["gradients"]
-    assert record["account"]["predicted"]["value"] is not None
-    assert record["account"]["actual"]["value"] is None
-    assert record["account"]["statement"] == "unresolved"
+    real, control = found["mechanism"]["gradients"]
+    assert (real["placebo"], control["placebo"]) == (0, 1)
+    for record in (real, control):
+        assert record["account"]["predicted"]["value"] is not None
+        assert record["account"]["actual"]["value"] is None
+        assert record["account"]["statement"] == "unresolved"
     notes = [json.loads(path.read_text())["notes"] for path in sorted(folder.root.glob("stages/seed*/node.json"))]
     assert [bool(of) for of in notes] == [False, True, False]  # first, its placebo of second, second
     # the loss of the first step: policy is reference, so log-ratios are 0 and the loss (0 - 1 / (2 beta))^2

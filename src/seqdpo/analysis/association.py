@@ -52,6 +52,22 @@ def fit_line(y: Column, x: Column, clusters: Clusters) -> Line:
     )
 
 
+def slope_by_instrument(y: Column, x: Column, instrument: Column, clusters: Clusters, confidence: float) -> Estimate:
+    """The slope of y on what x and the instrument have in common; all (n_pairs,), standard error clustered by prompt.
+
+    cov(y, z) / cov(x, z): noise of x that z does not share drops out, whether y holds it or not. Undefined where the
+    covariance of x and z is not above 0 with confidence. Source: Durbin 1954, Review of the International Statistical
+    Institute 22:23; the error is that of two-stage least squares.
+    """
+    centred = instrument - np.mean(instrument)
+    shared = mean(centred * (x - np.mean(x)), clusters)
+    if not shared.interval(confidence)[0] > 0:
+        return mean(np.full(len(y), math.nan), clusters)
+    weights = centred / shared.value
+    slope = float(np.mean(weights * y))
+    return _from_pulls(slope, weights * (y - np.mean(y) - slope * (x - np.mean(x))), clusters)
+
+
 def _from_pulls(value: float, pulls: Column, clusters: Clusters) -> Estimate:
     """The estimate whose error is the mean of the pairs' pulls on it: they have mean 0, and a clustered SE like any."""
     return replace(mean(pulls, clusters), value=value)

@@ -37,7 +37,8 @@ FEWEST_FOR_CHI_SQUARE = 25
 class PairChanges(NamedTuple):
     """Later minus earlier for each pair; every field (n_pairs,), NaN where undefined."""
 
-    margin_change: Column  # nats
+    margin_change: Column  # nats; of another measure than the margin in its unit
+    chosen_side_change: Column  # the part of it that is the chosen response's
     ln_margin_change: Column  # nats a token
     chosen_change: Column  # of the log-probability of the chosen response, nats
     rejected_change: Column
@@ -52,6 +53,7 @@ def pair_changes(before: PairScores, after: PairScores) -> PairChanges:
     rejected_change = after.rejected_logp - before.rejected_logp
     return PairChanges(
         margin_change=after.margin - before.margin,
+        chosen_side_change=after.chosen_side - before.chosen_side,
         ln_margin_change=after.ln_margin - before.ln_margin,
         chosen_change=chosen_change,
         rejected_change=rejected_change,
@@ -101,7 +103,7 @@ def change_record(before: PairScores, after: PairScores, clusters: Clusters, con
         d_z=_effect_size(changes.margin_change),
         spearman_margin_before_after=spearman(before.margin, after.margin),
         flips=flips,
-        mcnemar=_mcnemar_record(flips),
+        mcnemar=_mcnemar_record(flips, repeated=len(np.unique(clusters)) < len(clusters)),
         displacement=_displacement_record(changes, clusters, confidence),
     )
 
@@ -110,7 +112,7 @@ def all_or_nothing(*checkpoints: PairScores) -> tuple[PairScores, ...]:
     """The scores as they are; all of them NaN if any is, so that no two numbers of a record are of different pairs."""
     if not any(np.isnan(column).any() for scores in checkpoints for column in scores):
         return checkpoints
-    return tuple(PairScores(*(np.full_like(column, math.nan) for column in scores)) for scores in checkpoints)
+    return tuple(type(scores)(*(np.full_like(column, math.nan) for column in scores)) for scores in checkpoints)
 
 
 def _effect_size(change: Column) -> float | None:
@@ -118,15 +120,17 @@ def _effect_size(change: Column) -> float | None:
     return defined(float(np.mean(change) / np.std(change, ddof=1))) if varies(change) else None
 
 
-def _mcnemar_record(flips: Flips) -> McNemar:
+def _mcnemar_record(flips: Flips, repeated: bool) -> McNemar:
     """Are as many pairs lost as regained? Two-sided p; exact below FEWEST_FOR_CHI_SQUARE such pairs.
 
-    It ignores clusters: where pairs share prompts, its p is too small, and the interval of `net_flip_rate` holds.
-    Tied pairs are left out.
+    It takes pairs as independent: where prompts are `repeated` there is no p, and the interval of `net_flip_rate`
+    holds. Tied pairs are left out.
     """
     if flips.lost is None or flips.regained is None:
         return McNemar(n=None, p=None, exact=None)
     n = flips.lost + flips.regained
+    if repeated:
+        return McNemar(n=n, p=None, exact=None)
     exact = n < FEWEST_FOR_CHI_SQUARE
     test = mcnemar([[flips.kept, flips.lost], [flips.regained, flips.never]], exact=exact)
     return McNemar(n=n, p=float(test.pvalue), exact=exact)
@@ -159,14 +163,14 @@ def _quadrants(chosen_change: Column, rejected_change: Column) -> FlipCodes:
 
 
 def _chosen_share(changes: PairChanges, clusters: Clusters, confidence: float) -> Measured:
-    """Mean change of the chosen log-probability / mean change of the margin.
+    """Mean change of the chosen side / mean change of the margin.
 
     Undefined where the interval of the latter includes 0 or there is none: a share of what may be nothing says nothing.
     """
     margin_change = mean(changes.margin_change, clusters)
     low, high = margin_change.interval(confidence)
     if low > 0 or high < 0:
-        return ratio(changes.chosen_change, changes.margin_change, clusters)
+        return ratio(changes.chosen_side_change, changes.margin_change, clusters)
     return Estimate(math.nan, math.nan, margin_change.n, margin_change.n_prompts)
 
 

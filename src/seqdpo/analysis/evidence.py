@@ -74,7 +74,8 @@ class Evidence:
 def evidence(cell: Cell, tolerances: Tolerances) -> Evidence:
     """The estimates of a cell; all of its pairs, clustered by prompt."""
     clusters = cell.panel.clusters
-    before, after, taught = cell.before.margin, cell.after.margin, cell.when_taught.margin
+    before, after = cell.before.margin, cell.after.margin
+    taught, left = cell.when_taught.learned, cell.after.learned
     tolerance = tolerances.margin * taught
     excess = _excess_flips(cell)
     return Evidence(
@@ -84,9 +85,9 @@ def evidence(cell: Cell, tolerances: Tolerances) -> Evidence:
         # the tolerance is a share of a mean over the same pairs, so that its own uncertainty is in the test
         margin=margin_change(after - before, tolerance, cell),
         accuracy=accuracy_change(cell.after.accuracy - cell.before.accuracy, tolerances.accuracy, cell),
-        after=mean(after, clusters),
-        after_beyond_tolerance=mean(after - tolerance, clusters),
-        retention=ratio(after, taught, clusters),
+        after=mean(left, clusters),
+        after_beyond_tolerance=mean(left - tolerance, clusters),
+        retention=ratio(left, taught, clusters),
         flips=None if excess is None else excess_of_flips(excess, tolerances.flips, cell),
         shape=decomposition(cell),
         base=_of_base(cell, tolerances),

@@ -1,12 +1,13 @@
 """From the gradients at the points of a stage to what can be said of opposition: docs/mechanism.md has every key.
 
 A cosine of two noisy gradients is the true one times sqrt(reliability * reliability), so "near zero" is what noise
-alone reads. The corrected cosine divides by what two disjoint batches share. Whether there is opposition at all is
-asked of the uncorrected cosines, point by point, which do not divide by noise.
+alone reads. The corrected cosine divides by what two disjoint batches share: it alone can show that gradients are
+near-orthogonal, or that they are not. Which side of 0 it lies on is asked of the uncorrected cosines, point by point,
+which do not divide by noise.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -18,7 +19,7 @@ from seqdpo.analysis.estimates import Estimate, defined, mean
 from seqdpo.analysis.margins import Column, PairScores
 from seqdpo.analysis.nodes import NodeKey, checkpoint_scores, tables_of
 from seqdpo.analysis.panel import Panel
-from seqdpo.analysis.points import PointEstimate, Points
+from seqdpo.analysis.points import Blocks, Cosine, PointEstimate, Points
 from seqdpo.analysis.schema import (
     Account,
     Books,
@@ -28,6 +29,7 @@ from seqdpo.analysis.schema import (
     Opposition,
     PointInterval,
     Reliability,
+    Side,
     TracePoint,
 )
 from seqdpo.errors import DataError
@@ -37,6 +39,8 @@ from seqdpo.study.losses import NUMPY, loss_of, rewards
 
 #: The rows of the whole adapter, and of all modules of a layer.
 ALL, LAYER = "(all)", "(layer)"
+#: A cosine within +-this is near 0: at most 1% of the squared norm of either gradient lies along the other.
+NEAR_ORTHOGONAL = 0.1
 SCOPE = (
     "this stage, at the points that were measured; the loss of pairs that the policy is sure of has next to no gradient"
 )
@@ -48,6 +52,7 @@ class Trace(NamedTuple):
     steps: list[int]
     n_pairs: int  # of one half
     groups: list[tuple[str, int | None]]  # module and layer; the whole adapter first
+    blocks: Blocks  # (n_points,) whose pairs each point read
     dot: Points
     current_squared_norm: Points
     current_split_dot: Points
@@ -62,23 +67,30 @@ class Trace(NamedTuple):
         return _cosine(self.dot, self.current_squared_norm, self.earlier_squared_norm)
 
 
+#: The fields of a trace that are columns of the table.
+_COLUMNS = Trace._fields[4:]
+
+
 def gradient_records(
     gradients: pa.Table, panels: Sequence[Panel], keys: LossKeys, confidence: float
 ) -> list[Gradients]:
-    """One record for each later stage and earlier objective of gradients.parquet.
+    """One record for each later stage and earlier objective of gradients.parquet, control stages among them.
 
     `panels` are those of the evaluation split; `keys` are of the loss that the stages minimised.
 
     Raises: DataError if a point lacks a module, or the scores lack a checkpoint.
     """
-    records = []
-    for node, table in tables_of(gradients):
-        for panel in panels:
-            own = table.filter(pc.field("objective") == panel.objective)
-            if own.num_rows:
-                actual = loss_change(node, panel, keys)
-                records.append(_record(node, panel.objective, trace_of(own), actual, confidence))
-    return records
+    traces = {
+        (node, panel.objective): trace_of(own)
+        for node, table in tables_of(gradients)
+        for panel in panels
+        if (own := table.filter(pc.field("objective") == panel.objective)).num_rows
+    }
+    of = {panel.objective: panel for panel in panels}
+    return [
+        _record(node, name, trace, _control_of(node, name, traces), loss_change(node, of[name], keys), confidence)
+        for (node, name), trace in traces.items()
+    ]
 
 
 def trace_of(table: pa.Table) -> Trace:
@@ -96,8 +108,15 @@ def trace_of(table: pa.Table) -> Trace:
             f"gradients: {rows.num_rows} rows for {len(steps)} points; expected the same modules at each, {ALL} first. "
             "Use the table as the run wrote it."
         )
-    columns = [rows[name].to_numpy().reshape(len(steps), len(groups)) for name in Trace._fields[3:]]
-    return Trace(steps, int(rows["n_pairs"][0].as_py()), groups, *columns)
+    columns = [rows[name].to_numpy().reshape(len(steps), len(groups)) for name in _COLUMNS]
+    return Trace(steps, int(rows["n_pairs"][0].as_py()), groups, _blocks(rows, len(groups)), *columns)
+
+
+def _blocks(rows: pa.Table, n_groups: int) -> Blocks:
+    named = rows["block"]
+    if named.null_count:
+        return points.UNKNOWN
+    return np.unique(named.to_numpy()[::n_groups], return_inverse=True)[1]
 
 
 def loss_change(node: NodeKey, panel: Panel, keys: LossKeys) -> Estimate:
@@ -114,30 +133,52 @@ def loss_change(node: NodeKey, panel: Panel, keys: LossKeys) -> Estimate:
     return mean(after - before, panel.clusters)
 
 
-def corrected_cosine(trace: Trace) -> PointEstimate:
+def corrected_cosine(trace: Trace) -> Cosine:
     """The cosine of the gradients without the noise of the batches, for each group."""
-    return points.jackknife(_cosine, trace.dot, trace.current_split_dot, trace.earlier_split_dot)
+    return points.cosine(_norm, trace.blocks, trace.dot, trace.current_split_dot, trace.earlier_split_dot)
 
 
-def _record(node: NodeKey, objective: str, trace: Trace, actual: Estimate, confidence: float) -> Gradients:
-    at_points = _average_of_defined(trace.raw_cosines[:, :1])
+def _control_of(node: NodeKey, objective: str, traces: Mapping[tuple[NodeKey, str], Trace]) -> Trace | None:
+    """The trace of a real stage's control stage, at the same points and on the same pairs of the earlier objective."""
+    own = traces[node, objective]
+    alike = (
+        trace
+        for (other, name), trace in traces.items()
+        if name == objective and other.placebo and not node.placebo and other.beside(node)
+    )
+    return next((one for one in alike if one.steps == own.steps and np.array_equal(one.blocks, own.blocks)), None)
+
+
+def _record(
+    node: NodeKey, objective: str, trace: Trace, control: Trace | None, actual: Estimate, confidence: float
+) -> Gradients:
+    raw = trace.raw_cosines[:, :1]
+    at_points = _average_of_defined(raw, trace.blocks)
+    cosine = corrected_cosine(trace)
     whole, *groups = _groups(trace, confidence)
     named = list(zip(trace.groups[1:], groups, strict=True))
     return Gradients(
         seed=node.seed,
         from_=node.parent,
         to=node.checkpoint,
+        placebo=node.placebo,
         objective=objective,
         n_points=len(trace.steps),
+        n_blocks=at_points.n_blocks,
         pairs_per_batch=trace.n_pairs,
         raw_cosine=whole.raw_cosine,
         reliability=whole.reliability,
         cosine=whole.cosine,
         point_cosine=at_points.record(0, confidence),
-        statement=_opposition(at_points.interval(0, confidence)),
+        beyond_control=None
+        if control is None
+        else _average_of_defined(raw - control.raw_cosines[:, :1], trace.blocks).record(0, confidence),
+        near_orthogonal=NEAR_ORTHOGONAL,
+        statement=opposition(cosine.interval(0, 2 * confidence - 1)),
+        side=_side(at_points.interval(0, confidence)),
         share_below_zero=float(np.mean(trace.dot[:, 0] < 0)),
-        preconditioned_dot=_average_of_defined(trace.preconditioned_dot[:, :1]).record(0, confidence),
-        account=_account(points.total(trace.update_dot[:, :1]), actual, confidence),
+        preconditioned_dot=_average_of_defined(trace.preconditioned_dot[:, :1], trace.blocks).record(0, confidence),
+        account=_account(points.total(trace.update_dot[:, :1], trace.blocks), actual, confidence),
         trace=_by_point(trace),
         layers=tuple(LayerGradients(layer=layer, **of._asdict()) for (name, layer), of in named if name == LAYER),
         modules=tuple(ModuleGradients(module=name, **of._asdict()) for (name, _), of in named if name != LAYER),
@@ -157,7 +198,7 @@ class _Group(NamedTuple):
 def _groups(trace: Trace, confidence: float) -> list[_Group]:
     """The whole stage, for each module, layer, and the adapter."""
     cosine = corrected_cosine(trace)
-    sums = [getattr(trace, name).sum(axis=0) for name in Trace._fields[3:]]
+    sums = [getattr(trace, name).sum(axis=0) for name in _COLUMNS]
     dot, current, current_split, earlier, earlier_split, _, update = sums
     raw = _cosine(dot, current, earlier)
     return [
@@ -178,26 +219,37 @@ def _account(predicted: PointEstimate, actual: Estimate, confidence: float) -> A
         predicted=predicted.record(0, confidence),
         actual=actual.record(confidence),
         share=defined(float(predicted.value[0]) / actual.value) if settled else None,
-        statement=_books(_opposition(promised), _opposition(came)),
+        statement=_books(_side(promised), _side(came)),
     )
 
 
-def _books(promised: Opposition, came: Opposition) -> Books:
-    if "unresolved" in (promised, came):
+def _books(promised: Side, came: Side) -> Books:
+    if "open" in (promised, came):
         return "unresolved"
     return "confirmed" if promised == came else "contradicted"
 
 
-def _opposition(interval: tuple[float, float]) -> Opposition:
-    """Which side of 0 an interval lies on: a cosine below 0 opposes."""
+def opposition(interval: tuple[float, float]) -> Opposition:
+    """What the corrected cosine's interval shows beside +-NEAR_ORTHOGONAL; of the confidence that agrees with one-sided
+    tests at the level."""
+    low, high = interval
+    if high < -NEAR_ORTHOGONAL:
+        return "opposed"
+    if low > NEAR_ORTHOGONAL:
+        return "aligned"
+    return "near-orthogonal" if low > -NEAR_ORTHOGONAL and high < NEAR_ORTHOGONAL else "unresolved"
+
+
+def _side(interval: tuple[float, float]) -> Side:
+    """Which side of 0 an interval lies on."""
     low, high = interval
     if high < 0:
-        return "opposed"
-    return "aligned" if low > 0 else "unresolved"
+        return "below 0"
+    return "above 0" if low > 0 else "open"
 
 
 def _by_point(trace: Trace) -> tuple[TracePoint, ...]:
-    corrected = _cosine(trace.dot, trace.current_split_dot, trace.earlier_split_dot)[:, 0]
+    corrected = np.clip(_cosine(trace.dot, trace.current_split_dot, trace.earlier_split_dot)[:, 0], -1, 1)
     raw = trace.raw_cosines[:, 0]
     return tuple(
         TracePoint(
@@ -221,9 +273,18 @@ def _cosine(dot: Points, one: Points, other: Points) -> Points:
     return cosine
 
 
-def _average_of_defined(values: Points) -> PointEstimate:
+def _norm(one: Points, other: Points) -> Points:
+    """sqrt(one * other), 0 unless both are above 0."""
+    norm: Points = np.sqrt(np.maximum(one, 0) * np.maximum(other, 0))
+    return norm
+
+
+def _average_of_defined(values: Points, blocks: Blocks) -> PointEstimate:
     """Before Adam's first step there is no scale, and a gradient of 0 has no direction."""
-    return points.average(values[np.isfinite(values).all(axis=1)])
+    there = np.isfinite(values).all(axis=1)
+    if not len(blocks):
+        return points.average(values[there], blocks)
+    return points.average(values[there], np.unique(blocks[there], return_inverse=True)[1])
 
 
 def _share(part: float, whole: float) -> float | None:

@@ -85,7 +85,6 @@ def forecast_record(pairs: Measured, confidence: float) -> Forecast | None:
         confidence=confidence,
         n=len(came),
         n_prompts=n_prompts,
-        predicted_change=mean(promised, pairs.clusters).record(confidence),
         actual_change=mean(came, pairs.clusters).record(confidence),
     )
 

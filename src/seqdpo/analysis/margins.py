@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from seqdpo.analysis.schema import PairMeasure
 from seqdpo.errors import DataError
 
 Column: TypeAlias = NDArray[np.float64]
@@ -24,6 +25,20 @@ class PairScores(NamedTuple):
     base_rejected_logp: Column
     chosen_tokens: Column
     rejected_tokens: Column
+
+    @property
+    def chosen_side(self) -> Column:
+        """What the margin takes from the chosen response: chosen side - rejected side = margin."""
+        return self.chosen_logp - self.base_chosen_logp
+
+    @property
+    def rejected_side(self) -> Column:
+        return self.rejected_logp - self.base_rejected_logp
+
+    @property
+    def learned(self) -> Column:
+        """The margin less that of the base, which is 0."""
+        return self.margin
 
     @property
     def margin(self) -> Column:
@@ -50,6 +65,54 @@ class PairScores(NamedTuple):
         """The same on the policy's own log-probabilities."""
         return share_above_zero(self.chosen_logp - self.rejected_logp)
 
+
+class InLnMargin(PairScores):
+    """The same scores for whoever looks at the length-normalised margin of the policy, as the study did."""
+
+    __slots__ = ()
+
+    @property
+    def margin(self) -> Column:
+        return self.ln_margin
+
+    @property
+    def chosen_side(self) -> Column:
+        return self.chosen_logp / self.chosen_tokens
+
+    @property
+    def rejected_side(self) -> Column:
+        return self.rejected_logp / self.rejected_tokens
+
+    @property
+    def learned(self) -> Column:
+        """What the base can do is in this margin, and was not learned."""
+        return self.ln_margin_base_corrected
+
+
+class InLnMarginBaseCorrected(PairScores):
+    """The same scores for whoever looks at the length-normalised margin against the base."""
+
+    __slots__ = ()
+
+    @property
+    def margin(self) -> Column:
+        return self.ln_margin_base_corrected
+
+    @property
+    def chosen_side(self) -> Column:
+        return (self.chosen_logp - self.base_chosen_logp) / self.chosen_tokens
+
+    @property
+    def rejected_side(self) -> Column:
+        return (self.rejected_logp - self.base_rejected_logp) / self.rejected_tokens
+
+
+#: Scores by the measure in which changes, flips, quartiles, slices and verdicts are made; the first decides.
+IN_MEASURE: dict[PairMeasure, type[PairScores]] = {
+    "margin": PairScores,
+    "ln_margin": InLnMargin,
+    "ln_margin_base_corrected": InLnMarginBaseCorrected,
+}
 
 #: The measures of a pair whose means make up R[i, j].
 MEASURES = ("margin", "reward_margin", "ln_margin", "ln_margin_base_corrected", "accuracy", "ranking_accuracy")

@@ -25,6 +25,10 @@ class NodeKey(NamedTuple):
         """The objectives from the base to here."""
         return Checkpoint.parse(self.checkpoint).path
 
+    def beside(self, other: "NodeKey") -> bool:
+        """Whether both trained the same objective from the same checkpoint."""
+        return (self.seed, self.parent, self.path) == (other.seed, other.parent, other.path)
+
 
 def tables_of(table: pa.Table) -> Iterator[tuple[NodeKey, pa.Table]]:
     """The rows of each stage, in order of appearance."""

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from seqdpo.analysis.estimates import defined
 from seqdpo.analysis.pair_table import Sort, Step, choose_step, meeting, pair_table, ranked
 from seqdpo.analysis.panel import Mask, Panel
+from seqdpo.analysis.schema import PairMeasure
 from seqdpo.errors import ArgumentError
 from seqdpo.wording import listed
 
@@ -32,6 +33,7 @@ class PairQuery:
     flip: str | None = None
     sort: Sort = "change"
     limit: int | None = None
+    measure: PairMeasure = "margin"
 
 
 class Listing(NamedTuple):
@@ -46,6 +48,7 @@ class Listing(NamedTuple):
     mean_change: float | None  # of the matched pairs, nats; None where undefined
     flips: Mapping[str, int]  # of the matched pairs
     sort: Sort
+    measure: PairMeasure
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +62,8 @@ class PairsFound:
 
 
 class Visit(NamedTuple):
-    """What one checkpoint says of a pair: log-probabilities in nats against the base; None where undefined."""
+    """What one checkpoint says of a pair, in the measure that was asked for: both sides, and their difference; for the
+    margin log-probabilities in nats against the base. None where undefined."""
 
     checkpoint: str
     placebo: int
@@ -73,6 +77,7 @@ def find_pairs(panel: Panel, texts: Texts, query: PairQuery) -> PairsFound:
 
     Raises: ArgumentError for anything in the query that the panel does not have; DataError if texts are missing.
     """
+    panel = panel.in_measure(query.measure)
     step = choose_step(panel, query.start, query.end, query.order, query.seed)
     kept = meeting(panel.metadata, query.where)
     if query.pair is not None:
@@ -95,8 +100,8 @@ def trajectory(found: PairsFound) -> list[Visit]:
         Visit(
             checkpoint=panel.names[at],
             placebo=at.placebo,
-            chosen=defined(scores.chosen_logp[row] - scores.base_chosen_logp[row]),
-            rejected=defined(scores.rejected_logp[row] - scores.base_rejected_logp[row]),
+            chosen=defined(scores.chosen_side[row]),
+            rejected=defined(scores.rejected_side[row]),
             margin=defined(scores.margin[row]),
         )
         for at, scores in sorted(panel.checkpoints.items())
@@ -131,4 +136,5 @@ def _listing(panel: Panel, step: Step, matched: pa.Table, sort: Sort) -> Listing
         mean_change=defined(float(np.mean(change))) if len(change) else None,
         flips={count["values"]: count["counts"] for count in counts},
         sort=sort,
+        measure=panel.measure,
     )

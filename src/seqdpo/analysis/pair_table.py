@@ -64,7 +64,8 @@ def choose_step(
 def pair_table(panel: Panel, step: Step) -> pa.Table:
     """A row for each pair of the panel; undefined is null. docs/commands.md describes the columns.
 
-    Margins and changes in nats, those with `ln_` in nats a token; change is after less before.
+    Margins and changes in nats, those with `ln_` in nats a token; change is after less before. Of a panel in another
+    measure, `margin_…`, `change` and `flip` are of that, as `measure` says.
     """
     before, after = panel.checkpoints[step.start], panel.checkpoints[step.end]
     changes = pair_changes(before, after)
@@ -73,6 +74,7 @@ def pair_table(panel: Panel, step: Step) -> pa.Table:
         "seed": pa.scalar(step.end.seed, pa.int64()),
         "objective": panel.objective,
         "split": panel.split,
+        "measure": panel.measure,
         "from": panel.names[step.start],
         "to": panel.names[step.end],
     }

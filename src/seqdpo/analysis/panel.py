@@ -10,7 +10,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from seqdpo.analysis.estimates import Clusters
-from seqdpo.analysis.margins import PairScores, pair_scores
+from seqdpo.analysis.margins import IN_MEASURE, PairScores, pair_scores
+from seqdpo.analysis.schema import PairMeasure
 from seqdpo.errors import DataError
 
 Indices = NDArray[np.int64]
@@ -37,6 +38,12 @@ class Panel:
     metadata: pa.Table  # (n_pairs rows) the other columns of the pairs table; none where it was not given
     checkpoints: Mapping[At, PairScores]
     names: Mapping[At, str]  # the checkpoint's name, as in `helpful>harmless~placebo1`
+    measure: PairMeasure = "margin"  # what the margin of its scores is
+
+    def in_measure(self, measure: PairMeasure) -> "Panel":
+        """The same pairs for whoever looks at another measure: it takes the place of their margin."""
+        kind = IN_MEASURE[measure]
+        return replace(self, measure=measure, checkpoints={at: kind(*s) for at, s in self.checkpoints.items()})
 
     def orders(self) -> list[tuple[int, str]]:
         """Each (seed, order) once, as they come."""
@@ -58,7 +65,7 @@ class Panel:
             pair_ids=self.pair_ids.take(pa.array(where)),
             clusters=np.unique(self.clusters[where], return_inverse=True)[1],
             metadata=self.metadata.take(pa.array(where)),
-            checkpoints={at: PairScores(*(column[where] for column in s)) for at, s in self.checkpoints.items()},
+            checkpoints={at: type(s)(*(column[where] for column in s)) for at, s in self.checkpoints.items()},
         )
 
 

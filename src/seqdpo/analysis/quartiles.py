@@ -3,26 +3,30 @@
 A run's margins hold noise of that run (seed, order of the data, initial weights). Pairs of high margin are partly those
 that the noise lifted, so they fall back later, and pairs of low margin rise, where nothing happened at all. Therefore
 only two decompositions are findings here: by quartiles that another seed sets, and the excess over control stages that
-started from the same checkpoint and hold the same noise.
+started from the same checkpoint and hold the same noise. And a run changes quartiles by chance, too, all pairs of one
+together: a finding lies beyond the noise of the pairs and beyond what the control stages differ by among each other.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from seqdpo.analysis.association import fit_line, varies
+from seqdpo.analysis.association import fit_line, slope_by_instrument, varies
 from seqdpo.analysis.cells import Cell
 from seqdpo.analysis.changes import FLIPS, FlipCodes, all_or_nothing, flips
 from seqdpo.analysis.estimates import Clusters, Estimate, defined, difference, mean, two_sided
 from seqdpo.analysis.margins import Column, PairScores, share_above_zero
 from seqdpo.analysis.multiplicity import holm
-from seqdpo.analysis.panel import Indices
+from seqdpo.analysis.panel import Indices, Mask
+from seqdpo.analysis.run_noise import FEWEST_CONTROLS, beyond_controls
 from seqdpo.analysis.schema import (
+    BeyondControls,
     BiasedQuartile,
     BiasedTable,
+    Contrast,
     CrossFittedQuartile,
     CrossFittedTable,
     ExcessQuartile,
@@ -31,7 +35,6 @@ from seqdpo.analysis.schema import (
     QuartileBasis,
     QuartileFinding,
     Slopes,
-    Tested,
     extended,
 )
 from seqdpo.analysis.schema import Quartiles as QuartileFindings
@@ -46,26 +49,20 @@ _UNTESTABLE = (
     "Withheld: the quartiles cannot be tested, because a pair has no finite log-probability or no quartile holds two "
     "prompts. Score more pairs, and leave out those without."
 )
+#: Control stages with which a redistribution is likely to be found; two are the fewest that can be tested with.
+ENOUGH_CONTROLS = 4
 _FLIPPED = ("lost", "regained")
 
 
-class _Basis(NamedTuple):
-    words: str
-    scope: str
-
-
-#: What a finding may rest on; the first that is there.
-_BASES: dict[QuartileBasis, _Basis] = {
-    "cross_fitted": _Basis(
-        "with quartiles set by other seeds",
-        "this run, on pairs like these: the tests are over prompts and say nothing about another run of the recipe",
-    ),
-    "excess_over_placebo": _Basis(
-        "beyond what the control stages did to the same quartiles",
-        "this run against these control stages, on pairs like these: the tests are over prompts and do not know how "
-        "much one control stage differs from the next",
-    ),
+#: What a finding may rest on, in words; the first that is there.
+_BASES: dict[QuartileBasis, str] = {
+    "cross_fitted": "with quartiles set by other seeds, and beyond what the control stages did to them",
+    "excess_over_placebo": "beyond what the control stages did to the same quartiles",
 }
+SCOPE = (
+    "this run, as one more beside its control stages: beyond the noise of its pairs, and beyond what one control stage "
+    "differs from the next; runs with and without an effect are taken to vary alike"
+)
 
 
 class Quartiles(NamedTuple):
@@ -96,6 +93,8 @@ class _Table(NamedTuple):
     flip: FlipCodes
     control_flips: Sequence[FlipCodes]
     clusters: Clusters
+    change: Column = np.empty(0)  # of the margin, as in each of the control stages
+    in_controls: Sequence[Column] = ()
 
     @property
     def tested(self) -> Column:
@@ -133,7 +132,7 @@ def quartile_record(cell: Cell, others: Sequence[PairScores], confidence: float)
     taught, before, after, *more = (scores.margin for scores in runs)
     moves, in_controls = _moves(before, after), [_moves(before, control) for control in more[:n_controls]]
     seeds = more[n_controls:]
-    cross_fitted = _cross_fitted(moves, seeds, clusters, confidence) if seeds else None
+    cross_fitted = _cross_fitted(moves, in_controls, seeds, clusters, confidence) if seeds else None
     excess = _excess(moves, in_controls, taught, clusters, confidence) if in_controls else None
     found = _finding(cross_fitted, excess, cell, 1 - confidence)
     return QuartileFindings(
@@ -165,12 +164,15 @@ def _without_interval(estimate: Interval) -> Interval:
     return replace(estimate, low=None, high=None)
 
 
-def _cross_fitted(moves: _Moves, seeds: Sequence[Column], clusters: Clusters, confidence: float) -> CrossFittedTable:
+def _cross_fitted(
+    moves: _Moves, in_controls: Sequence[_Moves], seeds: Sequence[Column], clusters: Clusters, confidence: float
+) -> CrossFittedTable:
     columns = {"margin_change": moves.change, "accuracy_change": moves.accuracy_change}
-    table = _Table(quartiles(_average(seeds)), columns, moves.flip, [], clusters)
-    rows = zip(_rows(table, confidence), _p_holm(table), strict=True)
+    changes = [control.change for control in in_controls]
+    table = _Table(quartiles(_average(seeds)), columns, moves.flip, [], clusters, moves.change, changes)
     return CrossFittedTable(
-        rows=tuple(CrossFittedQuartile(**row, p_holm=p) for row, p in rows), q4_minus_q1=_contrast(table, confidence)
+        rows=tuple(CrossFittedQuartile(**row) for row in _tested(table, confidence)),
+        q4_minus_q1=_contrast(table, confidence),
     )
 
 
@@ -181,10 +183,11 @@ def _excess(
         "excess_margin_change": _beyond(moves, in_controls),
         "excess_accuracy_change": moves.accuracy_change - _average([c.accuracy_change for c in in_controls]),
     }
-    table = _Table(quartiles(taught), columns, moves.flip, [control.flip for control in in_controls], clusters)
-    rows = zip(_rows(table, confidence), _p_holm(table), strict=True)
+    control_flips, changes = zip(*((control.flip, control.change) for control in in_controls), strict=True)
+    table = _Table(quartiles(taught), columns, moves.flip, control_flips, clusters, moves.change, changes)
     return ExcessTable(
-        rows=tuple(ExcessQuartile(**row, p_holm=p) for row, p in rows), q4_minus_q1=_contrast(table, confidence)
+        rows=tuple(ExcessQuartile(**row) for row in _tested(table, confidence)),
+        q4_minus_q1=_contrast(table, confidence),
     )
 
 
@@ -199,17 +202,32 @@ def _average(columns: Sequence[Column]) -> Column:
     return total / len(columns)
 
 
-def _p_holm(table: _Table) -> list[float | None]:
-    """Of the first column in each quartile against 0, adjusted over the four."""
+def _tested(table: _Table, confidence: float) -> list[dict[str, Any]]:
+    """The rows, with the first column against 0 over the pairs, and beside the control stages; Holm over the four."""
     members = [table.bins.codes == i for i in range(len(QUARTILES))]
-    return holm([two_sided(mean(table.tested[pairs], table.clusters[pairs])) for pairs in members])
+    p_holm = holm([two_sided(mean(table.tested[pairs], table.clusters[pairs])) for pairs in members])
+    beyond = [_beside_controls(table, _mean_over(pairs), confidence) for pairs in members]
+    run_p_holm = holm([None if one is None else one.p for one in beyond])
+    more = zip(_rows(table, confidence), p_holm, beyond, run_p_holm, strict=True)
+    return [row | {"p_holm": p, "beyond_controls": b, "run_p_holm": run_p} for row, p, b, run_p in more]
 
 
-def _contrast(table: _Table, confidence: float) -> Tested:
+def _contrast(table: _Table, confidence: float) -> Contrast:
     """Q4 - Q1 of the first column."""
     codes = table.bins.codes
     found = difference(table.tested, codes == 3, codes == 0, table.clusters)
-    return extended(found.record(confidence), Tested, p=two_sided(found))
+    q4, q1 = _mean_over(codes == 3), _mean_over(codes == 0)
+    beyond = _beside_controls(table, lambda change: q4(change) - q1(change), confidence)
+    return extended(found.record(confidence), Contrast, p=two_sided(found), beyond_controls=beyond)
+
+
+def _beside_controls(table: _Table, number: Callable[[Column], float], confidence: float) -> BeyondControls | None:
+    """A number of the change of each pair, (n_pairs,), beside the same of each control stage."""
+    return beyond_controls(number(table.change), [number(change) for change in table.in_controls], confidence)
+
+
+def _mean_over(pairs: Mask) -> Callable[[Column], float]:
+    return lambda values: float(np.mean(values[pairs])) if pairs.any() else math.nan
 
 
 def _rows(table: _Table, confidence: float) -> list[dict[str, Any]]:
@@ -250,16 +268,26 @@ def _slopes(
 ) -> Slopes:
     """Slopes of the change on the margin when taught: nats of change for each nat of margin."""
     clusters = cell.panel.clusters
-    observed = fit_line(moves.change, taught, clusters).slope
-    rho = _correlation(taught, seeds)
-    # the correction is for a change that starts at the very margin it is held against
-    corrected = _blomqvist(observed, rho) if cell.start == cell.taught else None
-    excess = fit_line(_beyond(moves, in_controls), taught, clusters).slope if in_controls else None
+    beyond = _beyond(moves, in_controls) if in_controls else None
+
+    def on_taught(change: Column) -> Estimate:
+        return fit_line(change, taught, clusters).slope
+
+    def corrected(change: Column | None) -> Interval | None:
+        if change is None or not seeds:
+            return None
+        slope = slope_by_instrument(change, taught, _average(seeds), clusters, confidence)
+        return slope.record(confidence) if math.isfinite(slope.value) else None
+
     return Slopes(
-        biased=_without_interval(observed.record(confidence)),
-        correlation_between_seeds=rho,
-        corrected=None if corrected is None else corrected.record(confidence),
-        excess_over_placebo=None if excess is None else excess.record(confidence),
+        biased=_without_interval(on_taught(moves.change).record(confidence)),
+        correlation_between_seeds=_correlation(taught, seeds),
+        corrected=corrected(moves.change),
+        excess_over_placebo=None if beyond is None else on_taught(beyond).record(confidence),
+        excess_corrected=corrected(beyond),
+        beyond_controls=beyond_controls(
+            on_taught(moves.change).value, [on_taught(control.change).value for control in in_controls], confidence
+        ),
     )
 
 
@@ -268,16 +296,6 @@ def _correlation(taught: Column, seeds: Sequence[Column]) -> float | None:
     if not seeds or not all(varies(column) for column in (taught, *seeds)):
         return None
     return float(np.mean([np.corrcoef(taught, other)[0, 1] for other in seeds]))
-
-
-def _blomqvist(observed: Estimate, rho: float | None) -> Estimate | None:
-    """The slope on the margin without its run noise, taking that noise as independent and as large after as before.
-
-    The interval takes `rho` as known. Source: Blomqvist 1977, Journal of the American Statistical Association 72:746.
-    """
-    if rho is None or rho <= 0:
-        return None
-    return replace(observed, value=(observed.value + (1 - rho)) / rho, se=observed.se / rho)
 
 
 def _redistribution_index(moves: _Moves, in_controls: Sequence[_Moves], taught: Column) -> float | None:
@@ -295,19 +313,41 @@ def _finding(
     table = cross_fitted or excess
     if table is None:
         return _nothing_to_compare_with(cell)
-    if all(row.p_holm is None for row in table.rows):
+    if len(cell.controls) < FEWEST_CONTROLS:
+        return _run_noise_unknown(cell)
+    if all(row.p_holm is None or row.run_p_holm is None for row in table.rows):
         return _UNTESTABLE
     basis: QuartileBasis = "cross_fitted" if cross_fitted else "excess_over_placebo"
-    moved = [row for row in table.rows if row.p_holm is not None and row.p_holm <= level]
-    rose = tuple(row.quartile for row in moved if (row.tested.value or 0) > 0)
-    fell = tuple(row.quartile for row in moved if (row.tested.value or 0) < 0)
+    directions = {row.quartile: _direction(row, level) for row in table.rows}
+    rose, fell = (tuple(name for name, found in directions.items() if found == sign) for sign in (1, -1))
     return QuartileFinding(
         basis=basis,
         redistributed_between_quartiles=bool(rose and fell),
         rose=rose,
         fell=fell,
-        sentence=_sentence(rose, fell, cell.objective, _BASES[basis].words),
-        scope=_BASES[basis].scope,
+        sentence=_sentence(rose, fell, cell.objective, _BASES[basis]),
+        scope=SCOPE,
+    )
+
+
+def _direction(row: CrossFittedQuartile | ExcessQuartile, level: float) -> int:
+    """1 where a quartile rose, -1 where it fell: over its pairs and beside the control stages alike; else 0."""
+    beyond, change = row.beyond_controls, row.tested.value
+    tests = (row.p_holm, row.run_p_holm)
+    if beyond is None or change is None or any(p is None or p > level for p in tests):
+        return 0
+    return int(np.sign(change)) if change * beyond.excess > 0 else 0
+
+
+def _run_noise_unknown(cell: Cell) -> str:
+    if cell.start < cell.end - 1:
+        return (
+            "Withheld: a run moves quartiles by chance, and over several stages there are no control stages to tell "
+            "that apart. See the cells of the single stages."
+        )
+    return (
+        "Withheld: a run moves quartiles by chance, and it takes at least two control stages to tell that apart; found "
+        f"{len(cell.controls)}. Run with `placebo: {ENOUGH_CONTROLS}`."
     )
 
 
@@ -316,7 +356,7 @@ def _nothing_to_compare_with(cell: Cell) -> str:
     return (
         "Withheld: quartiles of a run's own margins show regression to the mean where nothing happened, and there is "
         f"{'neither a control stage nor another' if has_controls else 'no other'} seed to tell it apart. "
-        f"Run with {'`placebo: 1` or ' if has_controls else ''}a second seed (`seeds: [0, 1]`)."
+        f"Run with {f'`placebo: {ENOUGH_CONTROLS}`' if has_controls else 'a second seed (`seeds: [0, 1]`)'}."
     )
 
 

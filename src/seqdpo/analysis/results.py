@@ -11,6 +11,7 @@ from seqdpo.analysis.advice import next_step
 from seqdpo.analysis.cells import Cell, cells
 from seqdpo.analysis.changes import change_record
 from seqdpo.analysis.gradients import gradient_records
+from seqdpo.analysis.in_measure import other_measures
 from seqdpo.analysis.kl_and_path import kl_and_path_records
 from seqdpo.analysis.learned import learned_records
 from seqdpo.analysis.length import length_change_record, length_record
@@ -71,6 +72,9 @@ def results(
         transfer=tuple(transfer_records(side_by_side, beta, confidence)),
         orders=orders,
         length=tuple(_lengths(side_by_side, confidence)),
+        other_measures=tuple(
+            other_measures(side_by_side, lambda of: cell_records(of, tolerances, known), beta, confidence)
+        ),
         mechanism=of_mechanism,
     )
 
@@ -85,7 +89,7 @@ def mechanism_record(
     evaluated = [panel for panel in of if panel.split == "eval"]
     return schema.Mechanism(
         gradients=tuple(gradient_records(tables.gradients, evaluated, keys, confidence)),
-        movement=tuple(movement_records(tables.movement)),
+        movement=tuple(movement_records(tables.movement, confidence)),
         kl_and_path=tuple(kl_and_path_records(tables.kl_and_path, evaluated, confidence)),
     )
 
@@ -124,6 +128,7 @@ def _cell_record(
         flips=of_quantities["flips"],
     )
     return schema.Cell(
+        measure=cell.panel.measure,
         seed=cell.seed,
         order=cell.order,
         objective=cell.objective,

@@ -5,14 +5,14 @@ of the fields. Undefined numbers are None. A new key needs a new SCHEMA_VERSION.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from seqdpo.errors import DataError
+from seqdpo.errors import ArgumentError, DataError
 from seqdpo.files import REMEDY
 from seqdpo.study.checkpoints import Checkpoint
 from seqdpo.wording import brief
@@ -34,9 +34,12 @@ RecipeBasis: TypeAlias = Literal["control stages", "control stages in every seed
 LearnedWord: TypeAlias = Literal["LEARNED", "NOT LEARNED", "INCONCLUSIVE"]
 EndWord: TypeAlias = Literal["PRESENT", "ABSENT", "BELOW BASE", "INCONCLUSIVE"]
 RecipeStatement: TypeAlias = Literal["ATTRIBUTABLE", "NOT SEPARABLE FROM RUN NOISE", "UNTESTED"]
-Opposition: TypeAlias = Literal["opposed", "aligned", "unresolved"]
+Opposition: TypeAlias = Literal["opposed", "near-orthogonal", "aligned", "unresolved"]
+Side: TypeAlias = Literal["below 0", "above 0", "open"]
 Books: TypeAlias = Literal["confirmed", "contradicted", "unresolved"]
 PathStatement: TypeAlias = Literal["first-order", "curved", "unresolved"]
+#: What changes, flips, quartiles, slices and verdicts are made of; margin decides.
+PairMeasure: TypeAlias = Literal["margin", "ln_margin", "ln_margin_base_corrected"]
 QuartileBasis: TypeAlias = Literal["cross_fitted", "excess_over_placebo"]
 
 R = TypeVar("R", bound="Record")
@@ -127,16 +130,37 @@ class ExcessFlips(Interval):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BeyondControls(Record):
+    """A number of the real run less the mean of its control stages, as one further draw of theirs: t, k - 1 df."""
+
+    excess: float
+    low: float
+    high: float
+    confidence: float
+    p: float | None
+    n_controls: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Tested(Interval):
     p: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Contrast(Interval):
+    """A difference of two groups of pairs: `p` over the pairs, and beside the same difference in control stages."""
+
+    p: float | None
+    beyond_controls: BeyondControls | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PointInterval(Bounds):
-    """A number over the points of a stage."""
+    """A number over the points of a stage, whose error is that over blocks of pairs."""
 
     confidence: float
     n_points: int
+    n_blocks: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -427,6 +451,8 @@ class CrossFittedQuartile(Record):
     lost: int
     regained: int
     p_holm: float | None
+    beyond_controls: BeyondControls | None
+    run_p_holm: float | None
 
     @property
     def tested(self) -> Interval:
@@ -448,6 +474,8 @@ class ExcessQuartile(Record):
     lost_in_controls: float
     regained_in_controls: float
     p_holm: float | None
+    beyond_controls: BeyondControls | None
+    run_p_holm: float | None
 
     @property
     def tested(self) -> Interval:
@@ -465,13 +493,13 @@ class BiasedTable(Record):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CrossFittedTable(Record):
     rows: tuple[CrossFittedQuartile, ...]
-    q4_minus_q1: Tested
+    q4_minus_q1: Contrast
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExcessTable(Record):
     rows: tuple[ExcessQuartile, ...]
-    q4_minus_q1: Tested
+    q4_minus_q1: Contrast
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -482,6 +510,8 @@ class Slopes(Record):
     correlation_between_seeds: float | None
     corrected: Interval | None
     excess_over_placebo: Interval | None
+    excess_corrected: Interval | None
+    beyond_controls: BeyondControls | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -532,8 +562,7 @@ class Slice(Record):
     lost: int | None
     regained: int | None
     retention: Interval | None
-    difference_from_rest: Interval
-    p: float | None
+    difference_from_rest: Contrast
     q: float | None
 
 
@@ -541,6 +570,7 @@ class Slice(Record):
 class Cell(Record):
     """What later stages did to an earlier objective between two checkpoints."""
 
+    measure: PairMeasure
     seed: int
     order: str
     objective: str
@@ -776,14 +806,19 @@ class Gradients(Record):
     seed: int
     from_: str
     to: str
+    placebo: int
     objective: str
     n_points: int
+    n_blocks: int
     pairs_per_batch: int
     raw_cosine: float | None
     reliability: Reliability
     cosine: PointInterval
     point_cosine: PointInterval
+    beyond_control: PointInterval | None
+    near_orthogonal: float
     statement: Opposition
+    side: Side
     share_below_zero: float
     preconditioned_dot: PointInterval
     account: Account
@@ -806,11 +841,12 @@ class Movement(Record):
     new_norm: float | None
     weight_norm: float | None
     cosine: float | None
-    cosine_null_sd: float | None
     parallel_norm: float | None
     perpendicular_norm: float | None
     relative_update: float | None
     relative_to_weights: float | None
+    cosine_beyond_controls: BeyondControls | None
+    update_norm_beyond_controls: BeyondControls | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -831,7 +867,6 @@ class Forecast(Record):
     confidence: float
     n: int
     n_prompts: int
-    predicted_change: Interval
     actual_change: Interval
 
 
@@ -926,6 +961,15 @@ class Method(Record):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OfMeasure(Record):
+    """The cells and orders in another measure than the margin."""
+
+    measure: PairMeasure
+    cells: tuple[Cell, ...]
+    orders: tuple[Orders, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Findings(Record):
     """The content of results.json."""
 
@@ -939,7 +983,20 @@ class Findings(Record):
     transfer: tuple[Transfer, ...]
     orders: tuple[Orders, ...]
     length: tuple[Length, ...]
+    other_measures: tuple[OfMeasure, ...]
     mechanism: Mechanism | None
+
+    def in_measure(self, measure: PairMeasure) -> "Findings":
+        """The same with cells and orders in a measure: `margin`, `ln_margin` or `ln_margin_base_corrected`.
+
+        Raises: ArgumentError for any other.
+        """
+        if measure == "margin":
+            return self
+        of = {one.measure: one for one in self.other_measures}
+        if measure not in of:
+            raise ArgumentError(["measure"], f" = {measure!r}: expected one of margin, {', '.join(of)}.")
+        return replace(self, cells=of[measure].cells, orders=of[measure].orders)
 
     def __repr__(self) -> str:
         """Short: in full it fills screens."""

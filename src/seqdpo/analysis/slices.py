@@ -16,7 +16,8 @@ from seqdpo.analysis.estimates import Clusters, Estimate, Ratio, defined, satter
 from seqdpo.analysis.margins import Column, share_above_zero
 from seqdpo.analysis.panel import Indices
 from seqdpo.analysis.quartiles import QUARTILES, quartiles
-from seqdpo.analysis.schema import Slice
+from seqdpo.analysis.run_noise import beyond_controls
+from seqdpo.analysis.schema import Contrast, Slice, extended
 from seqdpo.tables import SLICE_PREFIX
 
 MOST_VALUES = 20  # of a column, the most frequent ones; all others share a slice
@@ -35,9 +36,10 @@ class _Slicing(NamedTuple):
 
 
 class _Values(NamedTuple):
-    """What is averaged or counted in a slice; every field (n_pairs,)."""
+    """What is averaged or counted in a slice; every field (n_pairs,), and one for each control stage of the last."""
 
-    taught: Column  # margin when taught
+    taught: Column  # what of the margin was learned when taught,
+    left: Column  # and is left
     margin_before: Column
     margin_after: Column
     margin_change: Column
@@ -46,6 +48,7 @@ class _Values(NamedTuple):
     accuracy_change: Column
     lost: Column
     regained: Column
+    change_in_controls: Sequence[Column]
 
 
 _TOTALS = ("margin_before", "margin_after", "accuracy_before", "accuracy_after", "lost", "regained")
@@ -72,7 +75,8 @@ def _values(cell: Cell) -> _Values:
     flip = flips(before, after)
     lost, regained = (np.where(flip < 0, math.nan, flip == FLIPS.index(word)) for word in ("lost", "regained"))
     return _Values(
-        taught=cell.when_taught.margin,
+        taught=cell.when_taught.learned,
+        left=cell.after.learned,
         margin_before=before,
         margin_after=after,
         margin_change=after - before,
@@ -81,6 +85,7 @@ def _values(cell: Cell) -> _Values:
         accuracy_change=accuracy_after - accuracy_before,
         lost=lost,
         regained=regained,
+        change_in_controls=[control.margin - before for control in cell.controls],
     )
 
 
@@ -94,6 +99,7 @@ def _records(slices: _Slicing, parts: "_Parts", prompts: "_Prompts", values: _Va
     }
     retentions = _retentions(parts, values, confidence)
     totals = {name: np.bincount(slices.codes, weights=getattr(values, name)) for name in _TOTALS}
+    gaps = [parts.gaps(parts.sums(change)) for change in values.change_in_controls]
     return [
         _record(
             slices.column,
@@ -101,6 +107,7 @@ def _records(slices: _Slicing, parts: "_Parts", prompts: "_Prompts", values: _Va
             {name: of_slices[i] for name, of_slices in estimates.items()},
             retentions[i],
             {name: float(of_slices[i]) for name, of_slices in totals.items()},
+            [float(of_slices[i]) for of_slices in gaps],
             confidence,
         )
         for i, label in enumerate(slices.labels)
@@ -113,8 +120,10 @@ def _record(
     estimates: dict[str, Estimate],
     retention: Ratio,
     totals: dict[str, float],
+    in_controls: list[float],
     confidence: float,
 ) -> Slice:
+    """`in_controls` is the difference from the rest in each control stage."""
     change, difference = estimates["margin_change"], estimates["difference_from_rest"]
     found = {name: estimate.record(confidence) for name, estimate in estimates.items()}
     return Slice(
@@ -131,8 +140,12 @@ def _record(
         lost=_count(totals["lost"]),
         regained=_count(totals["regained"]),
         retention=None if math.isnan(retention.value) else retention.record(confidence),
-        difference_from_rest=found["difference_from_rest"],
-        p=two_sided(difference) if difference.n_prompts >= FEWEST_PROMPTS else None,
+        difference_from_rest=extended(
+            found["difference_from_rest"],
+            Contrast,
+            p=two_sided(difference) if difference.n_prompts >= FEWEST_PROMPTS else None,
+            beyond_controls=beyond_controls(difference.value, in_controls, confidence),
+        ),
         q=None,
     )
 
@@ -145,7 +158,7 @@ def _retentions(parts: "_Parts", values: _Values, confidence: float) -> list[Rat
     """Mean margin after / when taught; undefined where the latter is not above 0 with confidence."""
     taught = parts.sums(values.taught)
     learned = [estimate.interval(confidence)[0] > 0 for estimate in parts.means(taught)]
-    return parts.ratios(parts.sums(values.margin_after), np.where(np.array(learned)[parts.slice], taught, math.nan))
+    return parts.ratios(parts.sums(values.left), np.where(np.array(learned)[parts.slice], taught, math.nan))
 
 
 def _with_q(records: Sequence[Slice]) -> list[Slice]:
@@ -153,9 +166,19 @@ def _with_q(records: Sequence[Slice]) -> list[Slice]:
 
     Source: Benjamini and Hochberg 1995, Journal of the Royal Statistical Society B 57:289.
     """
-    tested = [record.p for record in records if record.p is not None]
+    p_values = [_p(record.difference_from_rest) for record in records]
+    tested = [p for p in p_values if p is not None]
     adjusted = iter(stats.false_discovery_control(tested).tolist() if tested else [])
-    return [record if record.p is None else replace(record, q=next(adjusted)) for record in records]
+    q_values = [None if p is None else next(adjusted) for p in p_values]
+    return [replace(record, q=q) for record, q in zip(records, q_values, strict=True)]
+
+
+def _p(contrast: Contrast) -> float | None:
+    """Of "the slice changed like the rest, but for the noise of its pairs or of the run": the larger of the two."""
+    beyond = contrast.beyond_controls
+    if contrast.p is None or beyond is None or beyond.p is None:
+        return None
+    return max(contrast.p, beyond.p)
 
 
 def _most_lost_first(record: Slice) -> tuple[float, str, str]:
@@ -330,6 +353,12 @@ class _Parts:
         left = 1 - self.n / self.slice_n[self.slice]
         q = self.n**2 / np.where(left > 0, left, math.nan)
         return satterthwaite_df(self.total(self.n**2), self.total(q), self.total(q**2), self.slice_n)
+
+    def gaps(self, sums: Column) -> Column:
+        """(n_slices,) the mean of each slice less that of all other pairs, of the values that these are the sums of."""
+        inside = self.total(sums)
+        gaps: Column = inside / self.slice_n - (sums.sum() - inside) / (self.slice_n.sum() - self.slice_n)
+        return gaps
 
     def differences(self, sums: Column, prompts: "_Prompts") -> list[Estimate]:
         """The mean of each slice less that of all other pairs, as `quartiles.difference`.

@@ -31,8 +31,11 @@ from seqdpo.training.stage import StageHook, mean_vector
 LAYER = "(layer)"
 #: Pairs of a half below which a point says too little to be worth its passes.
 SMALLEST_BATCH = 4
-#: Fewer points than this have no spread, and no interval.
+#: Fewer points than this, or blocks of pairs, have no spread, and no interval.
 FEWEST_POINTS = 3
+#: The held-out pairs are read in so many blocks. More of them are smaller batches, with more noise in each product of
+#: two gradients; fewer leave less to tell that noise by. Between 5 and 10 the intervals are about as long.
+MOST_BLOCKS = 8
 _PARAMETER = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_")
 
 
@@ -41,6 +44,7 @@ class TraceSize(NamedTuple):
 
     n_points: int
     n_pairs: int  # of one half of one objective at one point
+    n_blocks: int  # that the points take their pairs from, in turn
 
     def gradient_pairs(self, n_earlier: int) -> int:
         """Pairs read forward and backward in the whole stage."""
@@ -48,11 +52,11 @@ class TraceSize(NamedTuple):
 
 
 class Halves(NamedTuple):
-    """Held-out pairs of one objective with the reference of its loss, in two disjoint halves."""
+    """Held-out pairs of one objective with the reference of its loss, in two halves of disjoint blocks."""
 
     pairs: TrainingPairs
-    first: Sequence[int]
-    second: Sequence[int]
+    first: Sequence[Sequence[int]]
+    second: Sequence[Sequence[int]]
 
 
 class _Point(NamedTuple):
@@ -61,21 +65,29 @@ class _Point(NamedTuple):
     step: int
     objective: str
     n_pairs: int
+    block: int
     numbers: dict[str, Tensor]  # by column, each (n_modules,) float64
     mean: list[Tensor]  # of the two halves' gradients, one tensor for each parameter
 
     @property
     def names(self) -> dict[str, Any]:
-        return {"step": self.step, "objective": self.objective, "n_pairs": self.n_pairs}
+        return {"step": self.step, "objective": self.objective, "n_pairs": self.n_pairs, "block": self.block}
 
 
-def trace_size(keys: MechanismKeys, budget: int, n_steps: int, n_earlier: int, smallest_half: int) -> TraceSize:
-    """As many points as the study asks for, within a budget of pairs that are read forward and backward."""
+def trace_size(
+    keys: MechanismKeys, budget: int, n_steps: int, n_earlier: int, smallest_block: Callable[[int], int]
+) -> TraceSize:
+    """As many points as the study asks for, within a budget of pairs that are read forward and backward.
+
+    `smallest_block` says how many pairs the smallest block has where each half is parted into so many.
+    """
     at_a_point = 2 * (1 + n_earlier)
     points = min(keys.gradient_trace_points, n_steps, budget // (SMALLEST_BATCH * at_a_point))
-    if points < FEWEST_POINTS or smallest_half < SMALLEST_BATCH:
-        return TraceSize(0, 0)
-    return TraceSize(points, min(budget // (points * at_a_point), smallest_half))
+    for n_blocks in range(min(points, MOST_BLOCKS), FEWEST_POINTS - 1, -1):
+        smallest = smallest_block(n_blocks)
+        if smallest >= SMALLEST_BATCH:
+            return TraceSize(points, min(budget // (points * at_a_point), smallest), n_blocks)
+    return TraceSize(0, 0, 0)
 
 
 def prompt_halves(prepared: Sequence[PreparedPair], place: int, n_objectives: int) -> tuple[list[int], list[int]]:
@@ -90,6 +102,17 @@ def prompt_halves(prepared: Sequence[PreparedPair], place: int, n_objectives: in
         if part in (0, 1):
             halves[part].append(i)
     return halves
+
+
+def blocks_of(half: Sequence[int], prepared: Sequence[PreparedPair], n_blocks: int) -> list[list[int]]:
+    """A half's pairs in blocks of about the same size that share no prompt: what one block says is its own."""
+    of_prompt: dict[str, list[int]] = {}
+    for i in half:
+        of_prompt.setdefault(prepared[i].pair.prompt_id, []).append(i)
+    blocks: list[list[int]] = [[] for _ in range(n_blocks)]
+    for pairs in sorted(of_prompt.values(), key=len, reverse=True):
+        min(blocks, key=len).extend(pairs)
+    return blocks
 
 
 class GradientTrace(StageHook):
@@ -171,7 +194,7 @@ class GradientTrace(StageHook):
         first, second = self._gradient(halves, k, halves.first), self._gradient(halves, k, halves.second)
         numbers = self._of_halves("earlier", first, second)
         mean = [one.add_(other).div_(2) for one, other in zip(first, second, strict=True)]
-        return _Point(step, name, self._size.n_pairs, numbers, mean)
+        return _Point(step, name, self._size.n_pairs, k % len(halves.first), numbers, mean)
 
     def _of_halves(self, whose: str, first: Sequence[Tensor], second: Sequence[Tensor]) -> dict[str, Tensor]:
         return {
@@ -187,10 +210,11 @@ class GradientTrace(StageHook):
             numbers["preconditioned_dot"] = self._dots(scaled, point.mean)
         return numbers
 
-    def _gradient(self, halves: Halves, k: int, half: Sequence[int]) -> list[Tensor]:
-        """The mean gradient of the loss over the half's k-th batch; batches go round the half's pairs."""
-        n = self._size.n_pairs
-        indices = [half[(k * n + i) % len(half)] for i in range(n)]
+    def _gradient(self, halves: Halves, k: int, half: Sequence[Sequence[int]]) -> list[Tensor]:
+        """The mean gradient of the loss over the k-th batch: the next pairs of the block whose turn it is."""
+        n, (turn, place) = self._size.n_pairs, divmod(k, len(half))
+        block = half[place]
+        indices = [block[(turn * n + i) % len(block)] for i in range(n)]
         gradients = mean_vector(self._policy, halves.pairs.take(indices), self._keys)
         self._on_batch(n)
         return gradients

@@ -128,6 +128,25 @@ def inner(first: Factors, second: Factors) -> float:
     return float(np.sum((first.b.T @ second.b) * (first.a @ second.a.T)))
 
 
+class Held(NamedTuple):
+    """Whether the update's directions hold all of the previous adapter's by algebra, whatever was learned."""
+
+    left: bool  # outputs
+    right: bool  # inputs
+
+
+def held_by_algebra(previous: Factors, new: Factors) -> Held:
+    """A stage that trains the same factors on: B2 A2 - B1 A1 = (B2 - B1) A2 + B1 (A2 - A1).
+
+    Where A changed, all outputs of B1 are in the update, and where B did, all inputs of A1: of such a side no overlap
+    of directions tells anything.
+    """
+    rank = previous.b.shape[1]
+    if new.b.shape[1] < rank:  # another adapter, so the previous one is taken away in full
+        return Held(True, True)
+    return Held(left=bool(np.any(new.a[:rank] != previous.a)), right=bool(np.any(new.b[:, :rank] != previous.b)))
+
+
 def movement_table(previous: Path | None, new: Path, weight_norms: Mapping[str, float]) -> pa.Table:
     """MOVEMENT_SCHEMA: a row for each module, and ALL. Of any two PEFT adapters on one base; `previous` None: from it.
 
@@ -170,7 +189,6 @@ def weight_norms(model: nn.Module) -> dict[str, float]:
 def _module_row(module: str, previous: Factors | None, new: Factors, weight_norm: float | None) -> dict[str, Any]:
     update = update_factors(previous, new)
     moved = directions(update)
-    d_out, d_in = new.b.shape[0], new.a.shape[1]
     row: dict[str, Any] = {
         "module": module,
         "layer": layer_of(module),
@@ -180,14 +198,14 @@ def _module_row(module: str, previous: Factors | None, new: Factors, weight_norm
         "weight_norm": weight_norm,
         "rank": len(moved.values),
         "stable_rank": (moved.norm / float(moved.values[0])) ** 2 if len(moved.values) else None,
-        "cosine_null_sd": 1 / math.sqrt(d_out * d_in),
     }
     if previous is not None:
         earlier = directions(previous)
         row["previous_norm"] = earlier.norm
         row |= _cosine(inner(update, previous), moved.norm, earlier.norm)
-        row |= _overlap("left", moved.left, earlier.left, moved.values, earlier.values)
-        row |= _overlap("right", moved.right, earlier.right, moved.values, earlier.values)
+        held = held_by_algebra(previous, new)
+        row |= _overlap("left", moved.left, earlier.left, moved.values, earlier.values, held.left)
+        row |= _overlap("right", moved.right, earlier.right, moved.values, earlier.values, held.right)
     return row
 
 
@@ -203,13 +221,17 @@ def _cosine(product: float, update: float, previous: float) -> dict[str, float |
     }
 
 
-def _overlap(side: str, one: Matrix, other: Matrix, values: Matrix, other_values: Matrix) -> dict[str, float | None]:
+def _overlap(
+    side: str, one: Matrix, other: Matrix, values: Matrix, other_values: Matrix, held: bool
+) -> dict[str, float | None]:
     """Do the update's directions on one side lie in those of the previous adapter? Each beside its random value.
 
     overlap  |Q1' Q2|_F^2 / min(k1, k2), in [0, 1] (Hu et al. 2021, arXiv 2106.09685); random: max(k1, k2) / d
     largest  the largest cosine of the principal angles; random: at most about sqrt(p (1 - q)) + sqrt(q (1 - p)) with
              p = k1 / d, q = k2 / d, the edge for large d (Wachter 1980, Annals of Statistics 8:937)
     energy   sum_ij w_i w_j <u_i, q_j>^2, w the shares of the squared singular values; random: 1 / d
+
+    Where they are `held` by algebra, the first two are 1 and are left out, and the third has no such random value.
     """
     if not one.shape[1] or not other.shape[1]:
         return {}
@@ -217,6 +239,8 @@ def _overlap(side: str, one: Matrix, other: Matrix, values: Matrix, other_values
     p, q = min(1.0, k1 / d), min(1.0, k2 / d)
     cosines = one.T @ other  # (k1, k2)
     energy = (values**2 / np.sum(values**2)) @ cosines**2 @ (other_values**2 / np.sum(other_values**2))
+    if held:
+        return {f"{side}_energy_overlap": float(energy)}
     return {
         f"{side}_overlap": float(np.sum(cosines**2)) / min(k1, k2),
         f"{side}_overlap_null": max(k1, k2) / d,
@@ -240,7 +264,4 @@ def _all_row(rows: list[dict[str, Any]]) -> dict[str, Any]:
     if previous:
         products = [(r.get("cosine") or 0.0) * r["update_norm"] * r["previous_norm"] for r in rows]
         row |= _cosine(math.fsum(products), update, previous)
-        if update:
-            spread = [r["cosine_null_sd"] * r["update_norm"] * r["previous_norm"] for r in rows]
-            row["cosine_null_sd"] = math.sqrt(math.fsum(s**2 for s in spread)) / (update * previous)
     return row

@@ -15,7 +15,7 @@ import yaml
 from seqdpo.analysis.pair_query import PairQuery, PairsFound, find_pairs
 from seqdpo.analysis.pair_table import Sort, expect_one_of
 from seqdpo.analysis.panel import Panel, panels
-from seqdpo.analysis.schema import SCHEMA_VERSION, Findings, findings_from_json
+from seqdpo.analysis.schema import SCHEMA_VERSION, Findings, PairMeasure, findings_from_json
 from seqdpo.errors import ArgumentError, ConfigError, DataError
 from seqdpo.files import REMEDY, read_mapping, read_sealed, read_table, reading
 from seqdpo.layout import RunFiles, check_manifest_hash, check_run_folder
@@ -124,9 +124,11 @@ class Run:
             raise DataError(f"{path}: {rows.null_count} pairs are gone; expected those that were scored. {REMEDY}")
         return found.select(TEXTS).cast(LARGE_TEXTS).take(rows)
 
-    def panels(self) -> list[Panel]:
-        """Every objective's held-out pairs, and what each checkpoint says of them."""
-        return panels(self.scores(wanted=EVALUATION), self.pairs.filter(EVALUATION))
+    def panels(self, measure: PairMeasure = "margin") -> list[Panel]:
+        """Every objective's held-out pairs, and what each checkpoint says of them; another measure in place of the
+        margin is `ln_margin` or `ln_margin_base_corrected`."""
+        found = panels(self.scores(wanted=EVALUATION), self.pairs.filter(EVALUATION))
+        return [panel.in_measure(measure) for panel in found]
 
     def panel(self, objective: str) -> Panel:
         """One objective's held-out pairs.
@@ -156,16 +158,18 @@ class Run:
         flip: str | None = None,
         sort: Sort = "change",
         limit: int | None = None,
+        measure: PairMeasure = "margin",
     ) -> pa.Table:
         """What happened to each held-out pair of an objective between two checkpoints, the most lost first.
 
         `start` and `end` are names such as `helpful>harmless`: from the checkpoint that taught the objective to the
         last of its order where they are not given. `where` holds conditions as `category=Violence`, `flip` is one of
-        kept, lost, regained, never. docs/commands.md describes the columns: margins in nats, undefined is null.
+        kept, lost, regained, never. docs/commands.md describes the columns: margins in nats, undefined is null; in
+        another `measure`, `ln_margin` or `ln_margin_base_corrected`, margins, changes and flips are of that.
 
         Raises: ArgumentError for anything asked that the run does not have.
         """
-        query = PairQuery(objective, start, end, order, seed, None, tuple(where), flip, sort, limit)
+        query = PairQuery(objective, start, end, order, seed, None, tuple(where), flip, sort, limit, measure)
         return self.find_pairs(query).rows
 
     def pictures(self) -> list[Picture]:

@@ -9,9 +9,11 @@ from seqdpo.analysis.schema import (
     Bounds,
     Cell,
     FinalAccuracy,
+    Findings,
     FirstMinusLast,
     OrderEnd,
     Orders,
+    PairMeasure,
     Reasons,
     Score,
     Tolerances,
@@ -25,20 +27,24 @@ from seqdpo.report.html import html
 from seqdpo.report.mechanism_sentences import mechanism_sentences
 from seqdpo.report.payload import payload
 from seqdpo.report.recipe_line import recipe_line
-from seqdpo.report.words import AT_THE_END, FLIP_WORDS, LEARNED, TAGS, VERDICTS, VerdictWord
+from seqdpo.report.words import AT_THE_END, FLIP_WORDS, LEARNED, SIDES, TAGS, UNITS, VERDICTS, VerdictWord
 from seqdpo.study.checkpoints import BASE
 
 #: Texts of these settings are there to be read at once; others may be harmful.
 HARMLESS_SETTINGS = "lab-"
 
 
-def page(run: Run) -> str:
-    """The whole of report.html."""
-    findings = run.findings
+def page(run: Run, measure: PairMeasure = "margin") -> str:
+    """The whole of report.html, in a measure."""
+    findings = run.findings.in_measure(measure)
     mechanism = findings.mechanism
     return html(
         "page.html.jinja",
-        payload(run),
+        payload(run, measure),
+        measure=measure,
+        unit=UNITS[measure],
+        sides=SIDES[measure],
+        measures=_measures(run.findings),
         model=base_model.shown(run),
         blurred=may_harm(run.study),
         run=run,
@@ -47,7 +53,7 @@ def page(run: Run) -> str:
         at_the_end=[(one, AT_THE_END[one.word]) for one in findings.at_the_end],
         tags=TAGS,
         verdicts=[_shown_verdict(i, cell) for i, cell in enumerate(findings.cells)],
-        orders=[_shown_orders(one, one.final_accuracy) for one in findings.orders if one.final_accuracy],
+        orders=[_shown_orders(one, one.final_accuracy, measure) for one in findings.orders if one.final_accuracy],
         matrices=_matrices(findings.score_matrix),
         method=how_measured(run),
         answers=[] if run.generations is None else count_answers(run.generations),
@@ -62,6 +68,20 @@ def page(run: Run) -> str:
 def may_harm(study: Mapping[str, Any]) -> bool:
     """Whether texts of this study are hidden until asked for."""
     return not str(study.get("setting") or "").startswith(HARMLESS_SETTINGS)
+
+
+class _Measured(NamedTuple):
+    """A cell by the name of its checkpoint, and its records in every measure."""
+
+    cell: Cell
+    records: list[tuple[Cell, VerdictWord]]
+
+
+def _measures(findings: Findings) -> list[_Measured]:
+    """Every cell in every measure, the margin first; none where the margin is the only one."""
+    of = [findings.cells, *(one.cells for one in findings.other_measures)]
+    alike = zip(*of, strict=True) if len(of) > 1 else ()
+    return [_Measured(cells[0], [(cell, VERDICTS[cell.verdict.verdict]) for cell in cells]) for cells in alike]
 
 
 class _ShownVerdict(NamedTuple):
@@ -94,13 +114,13 @@ class _ShownOrders(NamedTuple):
     differences: list[FirstMinusLast]
 
 
-def _shown_orders(record: Orders, accuracy: FinalAccuracy) -> _ShownOrders:
+def _shown_orders(record: Orders, accuracy: FinalAccuracy, measure: PairMeasure) -> _ShownOrders:
     ends = accuracy.orders
     return _ShownOrders(
         best=_winner(accuracy.best, {one.order: one.average for one in ends}),
         best_by_worst=_winner(accuracy.best_by_worst_objective, {one.order: one.worst_objective for one in ends}),
         orders=ends,
-        differences=[one for one in record.first_minus_last if one.measure == "margin"],
+        differences=[one for one in record.first_minus_last if one.measure == measure],
     )
 
 

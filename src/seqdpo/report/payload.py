@@ -15,6 +15,7 @@ from seqdpo.analysis.generations import looks_like_refusal
 from seqdpo.analysis.margins import Column, PairScores
 from seqdpo.analysis.panel import At, Panel
 from seqdpo.analysis.quartiles import quartiles
+from seqdpo.analysis.schema import PairMeasure
 from seqdpo.report.charts import cell_charts, mechanism_charts, overview_charts
 from seqdpo.report.finished import Run
 from seqdpo.tables import SLICE_PREFIX
@@ -26,9 +27,9 @@ LONGEST_TEXT = 20_000
 DECIMALS = 4
 
 
-def payload(run: Run) -> dict[str, Any]:
+def payload(run: Run, measure: PairMeasure = "margin") -> dict[str, Any]:
     """Plain lists and dicts for JSON; undefined is None."""
-    side_by_side = run.panels()
+    side_by_side, findings = run.panels(measure), run.findings.in_measure(measure)
     of = cells(side_by_side)
     share = MOST_TEXTS // max(len(side_by_side), 1)
     return {
@@ -38,10 +39,10 @@ def payload(run: Run) -> dict[str, Any]:
         "views": views(side_by_side, of),
         "cells": [
             {"charts": [chart.as_dict() for chart in cell_charts(record)], "quartile": _quartiles(cell)}
-            for cell, record in zip(of, run.findings.cells, strict=True)
+            for cell, record in zip(of, findings.cells, strict=True)
         ],
-        "overview": [chart.as_dict() for chart in overview_charts(run.findings, run.movement)],
-        "mechanism": [chart.as_dict() for chart in mechanism_charts(run.findings, run.movement)],
+        "overview": [chart.as_dict() for chart in overview_charts(findings, run.movement)],
+        "mechanism": [chart.as_dict() for chart in mechanism_charts(findings, run.movement)],
     }
 
 
@@ -153,10 +154,13 @@ def _with_text(panel: Panel, of: Sequence[Cell], most: int) -> NDArray[np.int64]
 
 
 def checkpoint_columns(scores: PairScores) -> dict[str, list[float | None]]:
-    """What a checkpoint says of each pair: margin, and how much likelier than the base the chosen response is; nats."""
+    """What a checkpoint says of each pair: margin, and how much likelier than the base the chosen response is; nats.
+
+    In another measure both are of that.
+    """
     return {
         "margin": _numbers(scores.margin),
-        "chosen": _numbers(scores.chosen_logp - scores.base_chosen_logp),
+        "chosen": _numbers(scores.chosen_side),
     }
 
 

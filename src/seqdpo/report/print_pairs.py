@@ -12,7 +12,7 @@ from rich.text import Text
 from seqdpo.analysis.changes import FLIPS
 from seqdpo.analysis.pair_query import Listing, Visit
 from seqdpo.report.numbers import number
-from seqdpo.report.words import FLIP_WORDS
+from seqdpo.report.words import FLIP_WORDS, SIDES, UNITS
 from seqdpo.tables import SLICE_PREFIX
 from seqdpo.wording import visible
 
@@ -39,13 +39,12 @@ def print_pair(console: Console, row: Mapping[str, Any], trajectory: Sequence[Vi
     for side, colour in (("chosen", "green"), ("rejected", "red")):
         _print_text(console, f"{side} ({row[f'{side}_tokens']} tokens)", row[side], colour)
     console.print("", _trajectory_table(trajectory))
-    console.print(
-        "margin = chosen - rejected: log-probabilities in nats against the base.", style="dim", highlight=False
-    )
+    console.print(f"margin = chosen - rejected: {SIDES[row['measure']]}.", style="dim", highlight=False)
 
 
 def _title(listing: Listing) -> str:
-    return f"{listing.objective}, from {listing.start} to {listing.end} (seed {listing.seed})"
+    measure = "" if listing.measure == "margin" else f", in {listing.measure}"
+    return f"{listing.objective}, from {listing.start} to {listing.end} (seed {listing.seed}){measure}"
 
 
 def _pairs_table(rows: Sequence[Mapping[str, Any]], wide: bool) -> Table:
@@ -79,7 +78,7 @@ def _footer(listing: Listing, shown: int) -> list[str]:
     first = {"change": "lowest change first", "margin": "lowest margin after first"}[listing.sort]
     rest = " More: --limit N." if shown < listing.n_matched else ""
     return [
-        f"{matched}, mean change {number(listing.mean_change)} nats: {counts}.",
+        f"{matched}, mean change {number(listing.mean_change)} {UNITS[listing.measure]}: {counts}.",
         f"{shown:,} shown, {first}.{rest} One in full: --pair ID.",
     ]
 

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple, TypeAlias, get_args
 
 from seqdpo.analysis.changes import FLIPS
 from seqdpo.analysis.gate import Outcome
-from seqdpo.analysis.schema import Books, EndWord, LearnedWord, Opposition, RecipeStatement, Tag, Word
+from seqdpo.analysis.schema import Books, EndWord, LearnedWord, Opposition, PairMeasure, RecipeStatement, Tag, Word
 
 #: What a word says of the earlier objective; page.css has a class for each.
 Tone: TypeAlias = Literal["bad", "good", "mixed", "open"]
@@ -97,11 +97,24 @@ assert tuple(FLIP_WORDS) == FLIPS
 
 GATE: dict[Outcome, Tone] = {"passed": "good", "failed": "bad", "open": "mixed"}
 
-#: What the gradients of two objectives do.
+#: The unit of a measure, and what its two sides are.
+UNITS: dict[PairMeasure, str] = {
+    "margin": "nats",
+    "ln_margin": "nats a token",
+    "ln_margin_base_corrected": "nats a token",
+}
+SIDES: dict[PairMeasure, str] = {
+    "margin": "log-probabilities in nats against the base",
+    "ln_margin": "the policy's log-probabilities, nats a token of the response",
+    "ln_margin_base_corrected": "log-probabilities against the base, nats a token of the response",
+}
+
+#: What the gradients of two objectives do; near 0 is a cosine within a bound that the sentence states.
 OPPOSITION: dict[Opposition, str] = {
     "opposed": "the gradients of the two objectives oppose each other",
+    "near-orthogonal": "the gradients of the two objectives are near-orthogonal",
     "aligned": "the gradients of the two objectives point the same way",
-    "unresolved": "these batches cannot tell whether the gradients oppose each other",
+    "unresolved": "these batches cannot tell whether the gradients are near-orthogonal",
 }
 #: Whether the steps account for what happened.
 BOOKS: dict[Books, str] = {

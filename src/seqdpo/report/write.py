@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from seqdpo.analysis.schema import PairMeasure
 from seqdpo.files import write_for_user
 from seqdpo.layout import RunFiles
 from seqdpo.report.card import card
@@ -13,14 +14,20 @@ from seqdpo.report.page import page
 from seqdpo.report.paper_tables import paper_tables
 
 
-def write_report(run: Run, output: Path | None = None, card_output: Path | None = None) -> list[Path]:
+def write_report(
+    run: Run, output: Path | None = None, card_output: Path | None = None, measure: PairMeasure = "margin"
+) -> list[Path]:
     """The page and the card: each where it is said, else the page in the run folder, with the card beside it.
+
+    In another measure than the margin the page has that in its name, and no card is written unless it is said where.
 
     Raises: ConfigError if they cannot be written; DataError if a file of the run cannot be read.
     """
     files = RunFiles(run.folder)
-    card_output = card_output or (files.card if output in (None, files.report) else None)
-    content = {output or files.report: page(run)}
+    beside = files.report if measure == "margin" else files.report.with_stem(f"{files.report.stem}-{measure}")
+    output = output or beside
+    card_output = card_output or (files.card if output == files.report else None)
+    content = {output: page(run, measure)}
     if card_output is not None:
         content[card_output] = card(run)  # nothing is written if one of them fails
     for path, text in content.items():

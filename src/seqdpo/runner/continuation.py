@@ -8,6 +8,9 @@ from seqdpo.errors import ConfigError, DataError, SeqdpoError
 from seqdpo.files import read_sealed
 from seqdpo.layout import NODE_FILE, check_manifest_hash
 from seqdpo.runner.folder import RunFolder
+from seqdpo.study.audit import Audit
+from seqdpo.study.config import Study
+from seqdpo.study.growth import growing_keys, grown
 from seqdpo.study.keys import Keys
 from seqdpo.study.stored import differing_keys, read_stored
 
@@ -24,7 +27,10 @@ def check_continuation(folder: RunFolder, study: Keys, identity: dict[str, Any])
     """
     if not folder.has_finished_stage():
         return
-    problems = [*_different_keys(folder, study), *_different_inputs(folder, identity)]
+    earlier = stored_study(folder)
+    growing = set() if earlier is None else growing_keys(study, earlier)
+    inputs = {name: value for name, value in identity.items() if name != "data" or not growing}
+    problems = [*_different_keys(study, earlier, growing), *_different_inputs(folder, inputs)]
     if problems:
         more = [f"  and {len(problems) - MAX_LISTED} more"] if len(problems) > MAX_LISTED else []
         listed = [f"  - {problem}" for problem in problems[:MAX_LISTED]]
@@ -47,17 +53,31 @@ def check_same_inputs(folder: RunFolder, identity: dict[str, Any]) -> None:
         )
 
 
-def _different_keys(folder: RunFolder, study: Keys) -> Iterator[str]:
+def stored_study(folder: RunFolder) -> Study | Audit | None:
+    """The study that a folder's stages are of; None where that is not told, or its file is spoilt."""
+    if not folder.has_finished_stage():
+        return None
     manifest: dict[str, Any] = {}
     with suppress(DataError):
         manifest = read_sealed(folder.manifest)
     try:
         check_manifest_hash(folder.study, folder, manifest)
-        earlier = read_stored(folder)
+        return read_stored(folder)
     except SeqdpoError:
-        return
-    for key, here, there in differing_keys(study, earlier):
-        yield f"{key} = {here!r} here; {there!r} there"
+        return None
+
+
+def never_less(folder: RunFolder, study: Study) -> Study:
+    """The study with all that the run in its folder has: asking for fewer orders takes none away."""
+    earlier = stored_study(folder)
+    return grown(study, earlier) if isinstance(earlier, Study) else study
+
+
+def _different_keys(study: Keys, earlier: Keys | None, growing: set[str]) -> Iterator[str]:
+    """Keys that may not differ; `growing` ones ask for more than the run has."""
+    for key, here, there in differing_keys(study, earlier) if earlier is not None else ():
+        if key not in growing:
+            yield f"{key} = {here!r} here; {there!r} there"
 
 
 def _different_inputs(folder: RunFolder, identity: dict[str, Any]) -> Iterator[str]:

@@ -163,4 +163,5 @@ def _of_stage(folder: RunFolder, node: Node, name: str) -> pa.Table:
     own = _stage_table(folder, node, *(f"{one}.parquet" for one in (name, *older)))
     named = zip(NODE_COLUMNS, (node.seed, node.checkpoint, node.placebo, checkpoint_of(node.parent)), strict=True)
     columns = {key: pa.repeat(pa.scalar(value, kind), own.num_rows) for (key, kind), value in named}
-    return pa.table(columns | {key: own[key] for key in schema.names})
+    later = {field.name: pa.nulls(own.num_rows, field.type) for field in schema if field.name not in own.column_names}
+    return pa.table(columns | {key: own[key] if key not in later else later[key] for key in schema.names})

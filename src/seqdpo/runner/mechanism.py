@@ -13,7 +13,7 @@ from peft import PeftModel
 from transformers import PreTrainedModel
 
 from seqdpo.measure.forecast import forecast
-from seqdpo.measure.gradients import GradientTrace, Halves, prompt_halves
+from seqdpo.measure.gradients import GradientTrace, Halves, blocks_of, prompt_halves
 from seqdpo.measure.kl_and_path import Ends, HeldOut, kl_and_path_table
 from seqdpo.measure.scores import PairLogps
 from seqdpo.preferences.prepare import Preferences, PreparedPair
@@ -23,6 +23,7 @@ from seqdpo.study.checkpoints import Node, reference_of
 from seqdpo.study.keys import MechanismKeys
 from seqdpo.tables import KL_AND_PATH_SCHEMA
 from seqdpo.training.pairs import TrainingPairs, pairs_of, training_pairs
+from seqdpo.training.placebo import with_own_labels
 from seqdpo.training.stage import n_steps
 
 Progress: TypeAlias = Callable[[int], None]
@@ -31,18 +32,30 @@ ReferenceLogps: TypeAlias = Callable[[Node | None, str, list[PreparedPair]], Pai
 TraceHalves: TypeAlias = dict[str, Halves]  # by objective, in the order in which they are trained
 
 
-def trace_halves(node: Node, preferences: Preferences, keys: MechanismKeys, reference: ReferenceLogps) -> TraceHalves:
+def trace_halves(
+    node: Node, preferences: Preferences, keys: MechanismKeys, reference: ReferenceLogps, labels: np.random.Generator
+) -> TraceHalves:
     """The held-out pairs of a stage's objective and of those before it that its trace reads, each with the reference of
-    the stage that trains it; none where no trace is made."""
+    the stage that trains it; none where no trace is made.
+
+    A control stage's own objective has labels of its own here, too: its cosines are those of no relation.
+    """
     size = mechanism_size(node, preferences, keys).trace
     found = {}
     for place, name in enumerate(node.path if size.n_points else ()):
         prepared = preferences.objectives[name].eval
-        halves = [half[: size.n_points * size.n_pairs] for half in prompt_halves(prepared, place, node.stage)]
-        read = [prepared[i] for half in halves for i in half]
+        turns = -(-size.n_points // size.n_blocks)
+        first, second = (
+            [block[: turns * size.n_pairs] for block in blocks_of(half, prepared, size.n_blocks)]
+            for half in prompt_halves(prepared, place, node.stage)
+        )
+        read = [prepared[i] for block in (*first, *second) for i in block]
         teacher = Node(node.seed, node.path[: place + 1])
         pairs = training_pairs(read, reference(reference_of(teacher, keys.reference), name, read))
-        found[name] = Halves(pairs, range(len(halves[0])), range(len(halves[0]), len(read)))
+        if node.placebo and name == node.objective:
+            pairs = with_own_labels(pairs, reference(node.parent, name, read), keys, labels)
+        places = iter(range(len(read)))
+        found[name] = Halves(pairs, *([[next(places) for _ in block] for block in half] for half in (first, second)))
     return found
 
 

@@ -100,7 +100,7 @@ def _train(bench: Bench, node: Node, adapter: Path | None) -> tuple[pa.Table, Gr
         return STEPS_SCHEMA.empty_table(), None
     parent, given = bench.folder.adapter(node.parent), (bench.preferences, bench.keys)
     pairs, seed = stage_pairs(bench, node), stage_seed(node)
-    halves = trace_halves(node, *given, bench.held_out_logps)
+    halves = trace_halves(node, *given, bench.held_out_logps, np.random.default_rng([seed, 2]))
     with trainable_policy(bench.base, bench.keys, parent, seed) as policy:
         trace = gradient_trace(policy, node, halves, *given, bench.on_gradient)
         hooks = [] if trace is None else [trace]

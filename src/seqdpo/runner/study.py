@@ -25,11 +25,12 @@ from seqdpo.report.finished import Run, read_run
 from seqdpo.report.write import write_report
 from seqdpo.runner.bench import Bench, Progress, make_bench
 from seqdpo.runner.board import Board, Task, board_for
-from seqdpo.runner.continuation import check_continuation
+from seqdpo.runner.continuation import check_continuation, never_less, stored_study
 from seqdpo.runner.design import design_notes
 from seqdpo.runner.environment import environment
 from seqdpo.runner.events import LOG
 from seqdpo.runner.executors import here
+from seqdpo.runner.extension import extend, extension
 from seqdpo.runner.failures import run_error
 from seqdpo.runner.findings import write_findings
 from seqdpo.runner.folder import RunFolder, check_output_dir
@@ -80,10 +81,12 @@ def run_study(study: Study, board: Board, elsewhere: Elsewhere | None = None) ->
 
     Raises: ConfigError and DataError for wrong input; RunError if the run could not go on (events.jsonl has it).
     """
-    folder, inputs = _read(study, board)
+    folder, study, inputs = _read(study, board)
     bench = None if elsewhere or folder.root.is_dir() else _bench(inputs, folder, board)
     with folder.locked():
-        left = _left(folder, study, inputs, board)
+        check_continuation(folder, study, inputs.identity)
+        bench = _extended(folder, inputs, bench, board)
+        left = _unfinished(folder, inputs, board.message)
         if left and elsewhere is None and bench is None:
             bench = _bench(inputs, folder, board)
         with logged(folder, board):
@@ -105,9 +108,11 @@ def prepare_run(study: Study, board: Board) -> RunFolder:
 
     Raises: ConfigError and DataError for wrong input.
     """
-    folder, inputs = _read(study, board)
+    folder, study, inputs = _read(study, board)
     with folder.locked():
-        left = _left(folder, study, inputs, board)
+        check_continuation(folder, study, inputs.identity)
+        _extended(folder, inputs, None, board)
+        left = _unfinished(folder, inputs, board.message)
         _write_inputs(folder, study, inputs, _ran(folder, left, None))
     return folder
 
@@ -128,6 +133,7 @@ def check_study(study: Study, say: Callable[[str], None]) -> Checked:
     problems = Problems()
     with problems.collected():
         check_output_dir(Path(study.output_dir))
+        study = never_less(RunFolder(Path(study.output_dir)), study)
         check_continuation(RunFolder(Path(study.output_dir)), study, {})
     with problems.collected():
         study = with_model_path(study)
@@ -192,22 +198,40 @@ def _made(inputs: Inputs, folder: RunFolder, progress: Progress, say: Callable[[
     return make_bench(study, folder, inputs.preferences, trained, inputs.identity, progress, say, start)
 
 
-def _read(study: Study, board: Board) -> tuple[RunFolder, Inputs]:
+def _read(study: Study, board: Board) -> tuple[RunFolder, Study, Inputs]:
+    """The folder, the study with all that the folder's run has, and what it is made from."""
     folder = RunFolder(Path(study.output_dir))
     check_output_dir(folder.root)
+    study = never_less(folder, study)
     check_continuation(folder, study, {})  # what can be told before the data and the model are read
     inputs = read_inputs(study, board.message)
     check_continuation(folder, study, inputs.identity)
-    return folder, inputs
-
-
-def _left(folder: RunFolder, study: Study, inputs: Inputs, board: Board) -> list[Node | None]:
-    check_continuation(folder, study, inputs.identity)
-    return _unfinished(folder, inputs, board.message)
+    return folder, study, inputs
 
 
 def _bench(inputs: Inputs, folder: RunFolder, board: Board) -> Bench:
     return study_bench(inputs, folder, board.advance, board.message)
+
+
+def _extended(folder: RunFolder, inputs: Inputs, bench: Bench | None, board: Board) -> Bench | None:
+    """The bench, where it took one to score more pairs under the checkpoints of an earlier run."""
+    earlier = stored_study(folder)
+    more = None
+    if isinstance(earlier, Study):
+        more = extension(folder, earlier, inputs.preferences, inputs.identity)
+    if more is None:
+        return bench
+    check_alone("seqdpo run, which scores more held-out pairs under the checkpoints that are there,")
+    bench = bench or _bench(inputs, folder, board)
+    n_pairs = sum(more.n_pairs.values())
+    what = f"{n_pairs:,} more held-out pairs under {len(more.nodes)} checkpoints"
+    board.begin([Task(what, n_pairs * len(more.nodes))])
+    board.start(what)
+    with logged(folder, board):
+        extend(bench, more)
+    board.finish("scored; nothing was trained again", what)
+    board.end()  # another table of tasks may follow
+    return bench
 
 
 def _unfinished(folder: RunFolder, inputs: Inputs, say: Callable[[str], None]) -> list[Node | None]:

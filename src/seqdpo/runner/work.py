@@ -2,9 +2,10 @@
 mechanism."""
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
-from seqdpo.measure.gradients import FEWEST_POINTS, SMALLEST_BATCH, TraceSize, prompt_halves, trace_size
+from seqdpo.measure.gradients import FEWEST_POINTS, SMALLEST_BATCH, TraceSize, blocks_of, prompt_halves, trace_size
 from seqdpo.preferences.prepare import Preferences
 from seqdpo.study.checkpoints import Node, reference_of
 from seqdpo.study.keys import MechanismKeys, OptimiserKeys, TreeKeys
@@ -23,6 +24,8 @@ CHECKPOINTED_TRAINING_COST = 3.0
 KL_PASSES, FORECAST_PASSES, PATH_PASSES = 2, 2, len(PATH) - 2
 #: Held-out pairs of an objective below which KL, forecast and path say too little to be worth their passes.
 FEWEST_HELD_OUT = 10
+#: Of a real stage so many control stages are traced: what gradients read where nothing is taught.
+TRACED_CONTROLS = 1
 
 
 class Work(NamedTuple):
@@ -65,22 +68,23 @@ def mechanism_work(node: Node, preferences: Preferences, keys: MechanismKeys) ->
     size = mechanism_size(node, preferences, keys)
     of_held_out = _held_out_work(node, preferences, size.n_held_out)
     traced = size.trace.gradient_pairs(node.stage - 1)
-    references = 0 if keys.ld_alpha is None else traced  # where the loss weighs tokens, scores do not have them
+    references = traced * _reference_passes(keys)
     return Work(traced + of_held_out.trained, references + of_held_out.scored)
 
 
 def mechanism_size(node: Node, preferences: Preferences, keys: MechanismKeys) -> MechanismSize:
     """What `mechanism_share` pays for: half of it for held-out pairs where there is a trace, to which the rest goes.
 
-    A control stage reads the held-out pairs of the real stage beside it. There is no trace of a first stage, which has
-    no earlier objective, and none of a control stage.
+    A control stage reads the held-out pairs of the real stage beside it, and the first of them is traced as that is.
+    There is no trace of a first stage, which has no earlier objective.
     """
     if not pairs_of(node, preferences):  # trained before, elsewhere
-        return MechanismSize(TraceSize(0, 0), 0, [])
+        return MechanismSize(TraceSize(0, 0, 0), 0, [])
     n_held_out, of_held_out = _held_out_size(node, preferences, keys)
-    trace, of_trace = TraceSize(0, 0), None
-    if _may_be_traced(node, keys) and not node.placebo:
-        left = _budget(node, preferences, keys) - _held_out_work(node, preferences, n_held_out).units(keys)
+    trace, of_trace = TraceSize(0, 0, 0), None
+    if _may_be_traced(node, keys) and node.placebo <= TRACED_CONTROLS:
+        real = Node(node.seed, node.path)
+        left = _budget(node, preferences, keys) - _held_out_work(real, preferences, n_held_out).units(keys)
         trace, of_trace = _trace_size(node, preferences, keys, left)
     return MechanismSize(trace, n_held_out, [note for note in (of_held_out, of_trace) if note])
 
@@ -109,18 +113,19 @@ def _trace_size(
     node: Node, preferences: Preferences, keys: MechanismKeys, units: float
 ) -> tuple[TraceSize, str | None]:
     """The trace that so many units pay for; what to say where there is none."""
-    one = _training_cost(keys) + (0 if keys.ld_alpha is None else FORWARD_COST)
-    affordable, half = int(units // one), _smallest_half(node, preferences)
+    one = _training_cost(keys) + _reference_passes(keys) * FORWARD_COST
+    affordable, smallest_block = int(units // one), _smallest_block(node, preferences)
     steps = n_steps(len(pairs_of(node, preferences)), keys)
-    size = trace_size(keys, affordable, steps, node.stage - 1, half)
+    size = trace_size(keys, affordable, steps, node.stage - 1, smallest_block)
     if size.n_points:
         return size, None
-    if half < SMALLEST_BATCH or min(steps, keys.gradient_trace_points) < FEWEST_POINTS:
+    block = smallest_block(FEWEST_POINTS)
+    if block < SMALLEST_BATCH or min(steps, keys.gradient_trace_points) < FEWEST_POINTS:
         return size, (
-            f"no gradients: {half} held-out pairs in half an objective, {steps} steps; expected at least "
+            f"no gradients: {block} held-out pairs in a third of half an objective, {steps} steps; expected at least "
             f"{SMALLEST_BATCH} pairs, and {FEWEST_POINTS} points"
         )
-    fewest = TraceSize(FEWEST_POINTS, SMALLEST_BATCH).gradient_pairs(node.stage - 1)
+    fewest = TraceSize(FEWEST_POINTS, SMALLEST_BATCH, FEWEST_POINTS).gradient_pairs(node.stage - 1)
     found = f"{affordable} pairs; expected at least {fewest}"
     return size, _too_small("gradients", found, 2 * fewest * one, node, preferences, keys)
 
@@ -148,13 +153,21 @@ def _held_out_work(node: Node, preferences: Preferences, n_held_out: int) -> Wor
     return Work(trained, held_out * (KL_PASSES + FORECAST_PASSES + places))
 
 
-def _smallest_half(node: Node, preferences: Preferences) -> int:
-    """Pairs of the smallest half of held-out pairs among the stage's objective and those before it."""
-    return min(
-        len(half)
+def _smallest_block(node: Node, preferences: Preferences) -> Callable[[int], int]:
+    """Pairs of the smallest block of held-out pairs among the stage's objective and those before it, by the number of
+    blocks of each half."""
+    halves = [
+        (half, preferences.objectives[name].eval)
         for place, name in enumerate(node.path)
         for half in prompt_halves(preferences.objectives[name].eval, place, node.stage)
-    )
+    ]
+    return lambda n_blocks: min(len(block) for half in halves for block in blocks_of(*half, n_blocks))
+
+
+def _reference_passes(keys: MechanismKeys) -> int:
+    """Where the loss weighs tokens, scores do not have what the reference makes of a traced pair, nor what a control
+    stage draws its label by."""
+    return 0 if keys.ld_alpha is None else 2
 
 
 def _training_cost(keys: OptimiserKeys) -> float:

@@ -6,11 +6,14 @@ import pyarrow as pa
 
 from seqdpo.analysis.schema import Findings, Gradients
 from seqdpo.report.charts.chart import BLUE, VERMILLION, Chart, RunChart, Spec, axis, key_of, scale, shown, single, zero
+from seqdpo.report.numbers import interval
 from seqdpo.study.checkpoints import Checkpoint
 
 
 def _traces(findings: Findings, movement: pa.Table) -> list[Chart]:
-    return [_trace(record) for record in findings.mechanism.gradients] if findings.mechanism else []
+    """Of every real later stage."""
+    records = findings.mechanism.gradients if findings.mechanism else ()
+    return [_trace(record) for record in records if not record.placebo]
 
 
 def _trace(record: Gradients) -> Chart:
@@ -18,9 +21,9 @@ def _trace(record: Gradients) -> Chart:
     data: list[dict[str, Any]] = [
         {"step": point.step, "what": what, "value": value}
         for point in record.trace
-        # noise alone throws a corrected point far out; where it outweighs the signal of the whole stage none is shown
+        # where the noise outweighs the signal of the whole stage no corrected point is shown
         for what, value in (("one batch", point.raw_cosine), ("corrected", None if corrected is None else point.cosine))
-        if value is not None and abs(value) <= 1.5
+        if value is not None
     ]
     band = record.point_cosine
     kinds = list(dict.fromkeys(row["what"] for row in data))
@@ -44,11 +47,13 @@ def _trace(record: Gradients) -> Chart:
     ]
     current, reliability = Checkpoint.parse(record.to).path[-1], record.reliability
     caption = (
-        f"{record.n_points} points, two batches of {record.pairs_per_batch} held-out pairs each. Band: "
-        f"{band.confidence:.0%} interval of the uncorrected mean, noise included ({record.statement}). "
+        f"{record.n_points} points, two batches of {record.pairs_per_batch} held-out pairs each, from "
+        f"{record.n_blocks} blocks of pairs. Band: {band.confidence:.0%} interval of the uncorrected mean, noise "
+        f"included ({record.side}). "
         f"Reliability of a batch: {current} {shown(reliability.current)}, {record.objective} "
         f"{shown(reliability.earlier)} (1: no noise). Cosine of the stage with the noise taken out: "
-        f"{shown(corrected) if corrected is not None else 'undefined, since the noise outweighs the signal'}."
+        f"{interval(record.cosine) if corrected is not None else 'undefined, since the noise outweighs the signal'}: "
+        f"{record.statement} (bound ±{record.near_orthogonal:g})."
     )
     return Chart(
         key=key_of(f"gradients-{record.objective}", record.to, record.seed),
