@@ -36,7 +36,6 @@ def refusal(**keys):
         ("max_seq_length", "expected max_length."),  # Unsloth
         ("load_in_4bit", "not quantised. Set dtype: bfloat16."),
         ("bf16", "set dtype: bfloat16 or float32."),
-        ("report_to", "nothing sent elsewhere. Remove it."),  # TRL
         ("push_to_hub", "nothing sent elsewhere. Remove it."),
         ("max_prompt_length", "Set max_length"),
         ("ref_model", "Set reference: base, previous or stage:<k>."),

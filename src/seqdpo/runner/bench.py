@@ -21,6 +21,7 @@ from seqdpo.runner.base_logps import BaseLogps
 from seqdpo.runner.environment import environment
 from seqdpo.runner.folder import RunFolder
 from seqdpo.runner.mechanism import scored_logps
+from seqdpo.runner.trackers import StageTrackers
 from seqdpo.runner.work import Work
 from seqdpo.study.checkpoints import Node, checkpoint_of
 from seqdpo.study.keys import NodeKeys
@@ -44,6 +45,7 @@ class Bench:
     progress: Progress
     say: Callable[[str], None]
     base_logps: BaseLogps
+    trackers: StageTrackers = field(default_factory=StageTrackers)  # of the stage that runs
     start: Path | None = None  # the adapter that was trained before, and is taken for every first stage
     environment: dict[str, Any] = field(default_factory=environment)
     weight_norms: dict[str, float] = field(init=False)
@@ -114,7 +116,9 @@ def make_bench(
     for note in trial.notes:
         say(note)
     base_logps = BaseLogps(base, identity["model"], engine, keys.tokens_per_batch, say)
-    return Bench(keys, folder, preferences, trained, identity, base, engine, trial, progress, say, base_logps, start)
+    return Bench(
+        keys, folder, preferences, trained, identity, base, engine, trial, progress, say, base_logps, start=start
+    )
 
 
 def finite(logps: PairLogps, pairs: list[PreparedPair], checkpoint: str) -> PairLogps:

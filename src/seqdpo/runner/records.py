@@ -14,7 +14,7 @@ from seqdpo.layout import NODE_FILE, WEIGHTS_FILE
 from seqdpo.preferences.pairs import content_hash
 from seqdpo.runner.folder import RunFolder
 from seqdpo.study.checkpoints import Node, checkpoint_of, reference_of
-from seqdpo.study.keys import ModelKeys, NodeKeys, SaveKeys
+from seqdpo.study.keys import ModelKeys, NodeKeys, SaveKeys, TrackKeys
 
 #: Raised whenever the same study would give other numbers; the release's own version is but a note.
 STAGE_FORMAT = 1
@@ -45,7 +45,7 @@ def stage_identity(keys: NodeKeys, model: str, data: str, chat_template: str | N
 
 def _shaping_keys() -> set[str]:
     assert set(ModelKeys.model_fields) >= _NAMES
-    return set(NodeKeys.model_fields) - set(SaveKeys.model_fields) - _NAMES
+    return set(NodeKeys.model_fields) - {*SaveKeys.model_fields, *TrackKeys.model_fields} - _NAMES
 
 
 def place_in_tree(node: Node | None, keys: NodeKeys) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """One node of the tree: a stage is trained, and its checkpoint measured. All that needs the model happens here."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Literal, TypeAlias
@@ -19,10 +21,11 @@ from seqdpo.preferences.prepare import Preferences
 from seqdpo.runner.bench import Bench
 from seqdpo.runner.claims import claimed
 from seqdpo.runner.environment import peak_memory_meter
-from seqdpo.runner.mechanism import gradient_trace, stage_forecast, stage_kl_and_path, trace_halves
+from seqdpo.runner.mechanism import gradient_trace, scored_logps, stage_forecast, stage_kl_and_path, trace_halves
 from seqdpo.runner.node_log import node_log
 from seqdpo.runner.records import adapter_hash, place_in_tree, read_record
 from seqdpo.runner.saves import forget_saves, stage_saves
+from seqdpo.runner.trackers import StageTrackers, stage_trackers
 from seqdpo.runner.work import stage_notes
 from seqdpo.study.checkpoints import BASE, Node, reference_of
 from seqdpo.tables import GRADIENTS_SCHEMA, KL_AND_PATH_SCHEMA
@@ -47,9 +50,21 @@ def run_node(bench: Bench, node: Node | None) -> None:
             if node is None:
                 _together("score", bench, node)
                 return
-            if read_record(bench.folder, node, bench.identity, TRAINED_FILE) is None:
-                _together("train", bench, node)
-            _together("measure", bench, node)
+            with _tracked(bench, node):
+                if read_record(bench.folder, node, bench.identity, TRAINED_FILE) is None:
+                    _together("train", bench, node)
+                _together("measure", bench, node)
+
+
+@contextmanager
+def _tracked(bench: Bench, node: Node) -> Iterator[None]:
+    """Trackers hear of the stage in this block."""
+    with stage_trackers(bench.keys, bench.folder.root, node) as trackers:
+        bench.trackers = trackers
+        try:
+            yield
+        finally:
+            bench.trackers = StageTrackers()
 
 
 def run_part(part: Part, bench: Bench, node: Node | None) -> None:
@@ -126,8 +141,13 @@ def measure(bench: Bench, node: Node) -> None:
         return
     write_table(path / "kl_and_path.parquet", kl_and_path)
     write_table(path / "movement.parquet", movement_table(parent, adapter, bench.weight_norms))
+    bench.trackers.scores(scores, {name: _base_logps(bench, name) for name in scores})
     details = {"measure_seconds": _since(began), "measure_peak_memory_bytes": peak()}
     _write_node(bench, node, scores, details)
+
+
+def _base_logps(bench: Bench, objective: str) -> PairLogps:
+    return scored_logps(bench.folder, None, objective, bench.preferences.objectives[objective].eval)
 
 
 def _is_given(bench: Bench, node: Node) -> bool:
@@ -196,6 +216,7 @@ def _kl_and_path(bench: Bench, node: Node, scores: dict[str, PairLogps]) -> pa.T
 
 def _on_step(bench: Bench, step: Step) -> None:
     bench.on_gradient(step.n_pairs)
+    bench.trackers.step(step)
 
 
 def _write_node(bench: Bench, node: Node | None, scores: dict[str, PairLogps], details: dict[str, Any]) -> None:

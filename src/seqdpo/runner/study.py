@@ -39,6 +39,7 @@ from seqdpo.runner.inputs import read_preferences, with_model_path
 from seqdpo.runner.records import MANIFEST_VERSION, stage_identity, stored_manifest
 from seqdpo.runner.schedule import unfinished
 from seqdpo.runner.stage import of_trial, title
+from seqdpo.runner.trackers import check_trackers
 from seqdpo.runner.work import base_work, stage_work
 from seqdpo.screen import Screen
 from seqdpo.study.checkpoints import Node
@@ -132,6 +133,8 @@ def check_study(study: Study, say: Callable[[str], None]) -> Checked:
     """
     problems = Problems()
     with problems.collected():
+        check_trackers(study)
+    with problems.collected():
         check_output_dir(Path(study.output_dir))
         study = never_less(RunFolder(Path(study.output_dir)), study)
         check_continuation(RunFolder(Path(study.output_dir)), study, {})
@@ -202,6 +205,7 @@ def _read(study: Study, board: Board) -> tuple[RunFolder, Study, Inputs]:
     """The folder, the study with all that the folder's run has, and what it is made from."""
     folder = RunFolder(Path(study.output_dir))
     check_output_dir(folder.root)
+    check_trackers(study)
     study = never_less(folder, study)
     check_continuation(folder, study, {})  # what can be told before the data and the model are read
     inputs = read_inputs(study, board.message)

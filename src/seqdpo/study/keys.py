@@ -76,6 +76,13 @@ def _template_arguments(arguments: dict[str, JsonValue]) -> dict[str, JsonValue]
     return arguments
 
 
+def _tracker_names(value: Any) -> Any:
+    """As transformers has it: a name alone, or `none`."""
+    if isinstance(value, str):
+        return [] if value == "none" else [value]
+    return value
+
+
 class Keys(BaseModel):
     """What all groups share: unknown keys are refused, values do not change."""
 
@@ -343,8 +350,19 @@ class SaveKeys(Keys):
     )
 
 
-class NodeKeys(SaveKeys, MechanismKeys, StageKeys, PolicyKeys):
-    """All that one node of the tree reads, its texts and labels aside; all but SaveKeys shapes what it leaves."""
+class TrackKeys(Keys):
+    """Who else hears of a stage's numbers; changes no result."""
+
+    report_to: Annotated[
+        list[Literal["tensorboard", "wandb", "mlflow", "trackio"]], BeforeValidator(_tracker_names)
+    ] = Field(
+        default_factory=list, description="experiment trackers, a run for each stage; files are written without them"
+    )
+
+
+class NodeKeys(TrackKeys, SaveKeys, MechanismKeys, StageKeys, PolicyKeys):
+    """All that one node of the tree reads, its texts and labels aside; all but SaveKeys and TrackKeys shapes what it
+    leaves."""
 
 
 class InputKeys(TreeKeys, TextKeys, NodeKeys):

@@ -51,7 +51,7 @@ INSTEAD = {
         ("bf16", "tf32", "pure_bf16", "mixed_precision", "bf16_full_eval"), "set dtype: bfloat16 or float32"
     ),
     **dict.fromkeys(("optim", "optimizer", "adam8bit", "optim_args", "optim_target_modules"), _ADAMW),
-    **dict.fromkeys(("report_to", "wandb_project", "run_name", "logging_dir", "plot_loss", "hub_strategy"), _FILES),
+    **dict.fromkeys(("wandb_project", "run_name", "logging_dir", "plot_loss", "hub_strategy"), _FILES),
     **dict.fromkeys(("push_to_hub", "hub_model_id", "hub_token", "use_wandb", "mlflow_experiment_name"), _FILES),
     **dict.fromkeys(("save_steps", "save_strategy", "saves_per_epoch", "save_total_limit", "save_only_model"), _STAGE),
     **dict.fromkeys(("eval_steps", "eval_strategy", "evaluation_strategy", "evals_per_epoch", "do_eval"), _STAGE),

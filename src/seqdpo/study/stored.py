@@ -12,10 +12,19 @@ from seqdpo.study.audit import Audit
 from seqdpo.study.config import Study
 from seqdpo.study.file import audit_from, study_from
 from seqdpo.study.flat import flat
-from seqdpo.study.keys import Keys, SaveKeys
+from seqdpo.study.keys import Keys, SaveKeys, TrackKeys
 
 #: Keys that do not change a stage that is already in the tree; a run may be continued with others.
-GROWING_KEYS = {"orders", "seeds", "placebo", "checkpoints", "output_dir", "generate", *SaveKeys.model_fields}
+GROWING_KEYS = {
+    "orders",
+    "seeds",
+    "placebo",
+    "checkpoints",
+    "output_dir",
+    "generate",
+    *SaveKeys.model_fields,
+    *TrackKeys.model_fields,
+}
 
 
 def read_stored(folder: RunFiles) -> Study | Audit:

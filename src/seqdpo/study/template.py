@@ -17,6 +17,7 @@ from seqdpo.study.keys import (
     SaveKeys,
     SplitKeys,
     TextKeys,
+    TrackKeys,
     TreeKeys,
     VerdictKeys,
 )
@@ -36,6 +37,7 @@ SECTIONS: dict[type[Keys], str] = {
     MechanismKeys: "the mechanism: what is measured beside the scores",
     VerdictKeys: "the verdicts: what counts as a change, fixed before the training",
     SaveKeys: "the way back after an interruption",
+    TrackKeys: "who else is told",
     Study: "where everything goes",
 }
 
