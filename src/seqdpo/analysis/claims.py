@@ -69,10 +69,10 @@ class ExcessOfFlips(NamedTuple):
         return {"found": max(least, self.value.p_above(self.tolerance)), "ruled out": max(least, ruled_out)}
 
 
-def margin_change(change: Column, tolerance: Column, cell: Cell, average: Average = mean) -> MarginChange:
+def margin_change(change: Column, tolerance: Column, cell: Cell) -> MarginChange:
     """All columns (n_pairs,)."""
     clusters = cell.panel.clusters
-    own, lower, upper = (average(column, clusters) for column in (change, change + tolerance, change - tolerance))
+    own, lower, upper = (mean(column, clusters) for column in (change, change + tolerance, change - tolerance))
     return MarginChange(own, lower, upper, effective_prompts(clusters))
 
 

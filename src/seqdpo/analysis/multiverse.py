@@ -7,7 +7,7 @@ verdict of the cell is the one that was fixed before.
 from collections.abc import Callable, Iterator
 
 from seqdpo.analysis.cells import Cell
-from seqdpo.analysis.claims import AccuracyChange, Average, MarginChange, accuracy_change, class_at, margin_change
+from seqdpo.analysis.claims import AccuracyChange, Average, MarginChange, accuracy_change, class_at
 from seqdpo.analysis.estimates import mean
 from seqdpo.analysis.margins import Column, PairScores, share_above_zero
 from seqdpo.analysis.schema import Elsewhere, Tolerances, Word
@@ -27,15 +27,17 @@ MEASURES: dict[str, tuple[Callable[[PairScores], Column], Average]] = {
 
 def multiverse(cell: Cell, tolerances: Tolerances) -> Iterator[Elsewhere]:
     """The word at each of MULTIPLES and MEASURES, redistribution left aside; UNDEFINED where nothing was learned."""
-    level = 1 - tolerances.confidence
+    level, clusters = 1 - tolerances.confidence, cell.panel.clusters
     for name, (measure, average) in MEASURES.items():
         before, after, taught = (measure(one) for one in (cell.before, cell.after, cell.when_taught))
-        learned = average(taught, cell.panel.clusters).p_above(0) <= level
-        right = share_above_zero(after) - share_above_zero(before)
+        learned = average(taught, clusters).p_above(0) <= level
+        change = average(after - before, clusters)
+        right = accuracy_change(share_above_zero(after) - share_above_zero(before), tolerances.accuracy, cell)
         for multiple in MULTIPLES:
             tolerance = multiple * tolerances.margin
-            margin = margin_change(after - before, tolerance * taught, cell, average)
-            accuracy = accuracy_change(right, multiple * tolerances.accuracy, cell)
+            lower, upper = (average(after - before + sign * tolerance * taught, clusters) for sign in (1, -1))
+            margin = MarginChange(change, lower, upper, right.n_effective)
+            accuracy = right._replace(tolerance=multiple * tolerances.accuracy)
             word = _word(margin, accuracy, level) if learned else "UNDEFINED"
             yield Elsewhere(measure=name, tolerance=tolerance, verdict=word)
 
