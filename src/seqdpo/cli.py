@@ -355,6 +355,34 @@ def pairs(
 
 
 @app.command()
+def generate(
+    run: RunArgument,
+    n: Annotated[int, typer.Option("--n", "-n", min=1, help="Held-out prompts of each objective.")] = 20,
+    objective: Annotated[list[str] | None, typer.Option(help="Only this objective; may be repeated.")] = None,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens of an answer at most.")] = 256,
+    judge: Annotated[
+        str | None, typer.Option(metavar="COMMAND", help="Judges pairs of answers; docs/commands.md has its JSON.")
+    ] = None,
+) -> None:
+    """Let every checkpoint answer the same held-out prompts, and show the answers on the page."""
+    from seqdpo.analysis.generations import count_answers
+    from seqdpo.report.print_generations import print_answers, print_win_rates
+    from seqdpo.report.write import write_report
+    from seqdpo.runner.generations import generate as answer_prompts
+    from seqdpo.runner.judge import win_rates
+
+    with _ended_well(run):
+        found = answer_prompts(run, n, objective or (), max_new_tokens, _note)
+    assert found.generations is not None
+    print_answers(console, count_answers(found.generations))
+    for path in write_report(found):
+        _wrote(path)
+    if judge is not None:
+        confidence = found.findings.method.tolerances.confidence
+        print_win_rates(console, win_rates(found, judge, confidence), confidence)
+
+
+@app.command()
 def analyse(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder: the output_dir of a study.")],
 ) -> None:
@@ -518,11 +546,13 @@ def _prepare(study: Study) -> None:
 
 def _run(study: Study, elsewhere: "Elsewhere | None" = None) -> None:
     from seqdpo.runner.board import board_for
+    from seqdpo.runner.generations import generate_as_asked
     from seqdpo.runner.study import run_study
 
     with _ended_well(Path(study.output_dir)):
         with board_for(console) as board:
             folder = run_study(study, board, elsewhere)
+        generate_as_asked(study.output_dir, study.generate, _note)
         _show_findings(folder.root)
 
 

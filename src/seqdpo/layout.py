@@ -53,6 +53,10 @@ class RunFiles:
         return self.root / "kl_and_path.parquet"
 
     @property
+    def generations(self) -> Path:
+        return self.root / "generations.parquet"
+
+    @property
     def results(self) -> Path:
         return self.root / "results.json"
 
@@ -104,6 +108,7 @@ def check_manifest_hash(path: Path, files: RunFiles, manifest: Mapping[str, Any]
     hashes = manifest.get("files")
     expected = hashes.get(path.relative_to(files.root).as_posix()) if isinstance(hashes, dict) else None
     given = path in (files.study, files.pairs, files.dropped)
-    remedy = REMEDY if given else f"Write it anew: seqdpo analyse {files.root}"
+    command = "generate" if path == files.generations else "analyse"
+    remedy = REMEDY if given else f"Write it anew: seqdpo {command} {files.root}"
     if expected is not None:
         check_hash(path, str(expected), files.manifest.name, remedy)

@@ -119,3 +119,16 @@ STAGE_TABLES: dict[str, tuple[pa.Schema, tuple[str, ...]]] = {
     "gradients": (GRADIENTS_SCHEMA, ()),
     "kl_and_path": (KL_AND_PATH_SCHEMA, ("function",)),
 }
+
+#: generations.parquet: what each real checkpoint answers to some held-out prompts, by greedy decoding.
+GENERATIONS_SCHEMA = pa.schema(
+    [
+        ("seed", pa.int64()),
+        ("checkpoint", pa.string()),
+        ("objective", pa.string()),
+        ("pair_id", pa.string()),  # the first pair with this prompt
+        ("response", pa.string()),
+        ("tokens", pa.int32()),  # without the one that ends it
+        ("ended", pa.bool_()),  # False: cut off at the limit
+    ]
+)

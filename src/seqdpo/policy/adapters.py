@@ -123,6 +123,12 @@ def save_adapter(policy: PeftModel, keys: PolicyKeys, parent: Path | None, folde
     (folder / WEIGHTS_FILE).write_bytes(save(on_cpu, metadata={"format": "pt"}))
 
 
+def take_in(base: PreTrainedModel, keys: PolicyKeys, source: Path, folder: Path) -> None:
+    """Writes an adapter that was trained elsewhere as `save_adapter` writes a stage's; its weights stay the same."""
+    with _unloading(_from_folder(base, source, trainable=False)) as policy:
+        save_adapter(policy, keys, None, folder)
+
+
 def _joined(
     first: dict[str, Tensor], first_scale: float, second: dict[str, Tensor], second_scale: float
 ) -> dict[str, Tensor]:

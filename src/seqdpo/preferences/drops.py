@@ -35,6 +35,7 @@ REMEDIES = {
     "response_without_tokens": "The template or the tokenizer leaves nothing of a response.",
     "identical_tokens": "Both responses are the same tokens: truncation or the template made them so.",
     "over_max_train_pairs": "Raise max_train_pairs.",
+    "learned_before": "Their objective is trained by no stage: the adapter of adapter_name_or_path has learned it.",
     "over_max_eval_pairs": "Raise max_eval_pairs.",
 }
 

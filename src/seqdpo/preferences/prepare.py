@@ -113,7 +113,11 @@ def _prepare_objective(
     keys: TreeKeys, name: str, reading: Reading, splits: Mapping[Split, list[Pair]], tokeniser: Tokeniser
 ) -> PreparedObjective:
     read = reading.read
-    train = _draw(splits["train"], keys.train_limit(name), "over_max_train_pairs", tokeniser, reading)
+    if name == keys.learned:
+        train: list[PreparedPair] = []
+        reading.dropped["learned_before"] += len(splits["train"])
+    else:
+        train = _draw(splits["train"], keys.train_limit(name), "over_max_train_pairs", tokeniser, reading)
     held_out = _draw(splits["eval"], keys.eval_limit(name), "over_max_eval_pairs", tokeniser, reading)
     return PreparedObjective(train, held_out, read, dict(sorted(reading.dropped.items())))
 

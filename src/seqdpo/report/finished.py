@@ -88,6 +88,12 @@ class Run:
     def kl_and_path(self) -> pa.Table:
         return read_table(self._whole(self._files.kl_and_path))
 
+    @cached_property
+    def generations(self) -> pa.Table | None:
+        """generations.parquet; None of a run whose checkpoints were asked nothing."""
+        path = self._files.generations
+        return read_table(self._whole(path)) if path.is_file() else None
+
     @property
     def _files(self) -> RunFiles:
         return RunFiles(self.folder)

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any, NamedTuple
 
+from seqdpo.analysis.generations import answered_pairs, count_answers
 from seqdpo.analysis.recipes import ATTRIBUTABLE
 from seqdpo.analysis.schema import (
     Bounds,
@@ -46,6 +47,9 @@ def page(run: Run) -> str:
         orders=[_shown_orders(one, one.final_accuracy) for one in findings.orders if one.final_accuracy],
         matrices=_matrices(findings.score_matrix),
         method=how_measured(run),
+        answers=[] if run.generations is None else count_answers(run.generations),
+        answered={} if run.generations is None else answered_pairs(run.generations),
+        several_seeds=len(run.study.get("seeds", [])) > 1,
         distances=[one for one in mechanism.kl_and_path if one.from_ != BASE] if mechanism else [],
         flip_words={name: word.meaning for name, word in FLIP_WORDS.items()},
         mechanism_sentences=mechanism_sentences(mechanism) if mechanism else [],

@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from seqdpo.analysis.cells import Cell, cells
+from seqdpo.analysis.generations import looks_like_refusal
 from seqdpo.analysis.margins import Column, PairScores
 from seqdpo.analysis.panel import At, Panel
 from seqdpo.analysis.quartiles import quartiles
@@ -93,9 +95,28 @@ def _objective(panel: Panel, of: Sequence[Cell], run: Run, most_texts: int) -> d
         "texts": pair_texts(
             run.texts(panel.objective, panel.split, panel.pair_ids.take(pa.array(with_text))), with_text
         ),
+        "answers": _answers(run, panel.objective),
         "n_texts": len(with_text),
         "n": n,
     }
+
+
+def _answers(run: Run, objective: str) -> list[dict[str, Any]]:
+    """What checkpoints answered to some of its prompts."""
+    if run.generations is None:
+        return []
+    rows = run.generations.filter(pc.field("objective") == objective).to_pylist()
+    return [
+        {
+            "id": row["pair_id"],
+            "seed": row["seed"],
+            "checkpoint": row["checkpoint"],
+            "text": _cut(row["response"]),
+            "tokens": row["tokens"],
+            "refusal": looks_like_refusal(row["response"]),
+        }
+        for row in rows
+    ]
 
 
 def _trajectory(panel: Panel, seed: int, order: str) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -43,6 +44,7 @@ class Bench:
     progress: Progress
     say: Callable[[str], None]
     base_logps: BaseLogps
+    start: Path | None = None  # the adapter that was trained before, and is taken for every first stage
     environment: dict[str, Any] = field(default_factory=environment)
     weight_norms: dict[str, float] = field(init=False)
     _train_logps: dict[tuple[Node | None, str], PairLogps] = field(default_factory=dict)
@@ -98,6 +100,7 @@ def make_bench(
     identity: dict[str, Any],
     progress: Progress,
     say: Callable[[str], None],
+    start: Path | None = None,
 ) -> Bench:
     """Loads the base, finds the way in which it reads pairs, and tries the adapter on it.
 
@@ -111,7 +114,7 @@ def make_bench(
     for note in trial.notes:
         say(note)
     base_logps = BaseLogps(base, identity["model"], engine, keys.tokens_per_batch, say)
-    return Bench(keys, folder, preferences, trained, identity, base, engine, trial, progress, say, base_logps)
+    return Bench(keys, folder, preferences, trained, identity, base, engine, trial, progress, say, base_logps, start)
 
 
 def finite(logps: PairLogps, pairs: list[PreparedPair], checkpoint: str) -> PairLogps:

@@ -51,7 +51,8 @@ def write_findings(folder: RunFolder) -> None:
     """
     check_run_folder(folder)
     manifest = stored_manifest(folder)
-    for path in (folder.study, folder.pairs, folder.dropped):
+    kept = [folder.generations] if folder.generations.is_file() else []
+    for path in (folder.study, folder.pairs, folder.dropped, *kept):
         check_manifest_hash(path, folder, manifest)
     study = read_stored(folder)
     tree = study.tree() if isinstance(study, Audit) else study
@@ -68,7 +69,7 @@ def write_findings(folder: RunFolder) -> None:
     found = results(scores, pairs, study.beta, tolerances(study), facts, MechanismTables(**mechanism))
     write_json(folder.results, to_json(found))
     tables = (folder.scores, *(folder.root / f"{name}.parquet" for name in STAGE_TABLES))
-    written = (folder.study, folder.pairs, folder.dropped, *tables, folder.results)
+    written = (folder.study, folder.pairs, folder.dropped, *kept, *tables, folder.results)
     write_sealed(folder.manifest, manifest | {"files": folder.hashes(*written)})
 
 

@@ -12,7 +12,7 @@ from seqdpo.layout import NODE_FILE, TRAINED_FILE
 from seqdpo.measure.gradients import GradientTrace
 from seqdpo.measure.movement import movement_table
 from seqdpo.measure.scores import PairLogps
-from seqdpo.policy.adapters import loaded_adapter, save_adapter, trainable_policy
+from seqdpo.policy.adapters import loaded_adapter, save_adapter, take_in, trainable_policy
 from seqdpo.policy.ranks import from_first, this_process
 from seqdpo.preferences.pairs import content_hash
 from seqdpo.preferences.prepare import Preferences
@@ -25,10 +25,10 @@ from seqdpo.runner.records import adapter_hash, place_in_tree, read_record
 from seqdpo.runner.saves import forget_saves, stage_saves
 from seqdpo.runner.work import stage_notes
 from seqdpo.study.checkpoints import BASE, Node, reference_of
-from seqdpo.tables import GRADIENTS_SCHEMA
+from seqdpo.tables import GRADIENTS_SCHEMA, KL_AND_PATH_SCHEMA
 from seqdpo.training.pairs import TrainingPairs, pairs_of, training_pairs
 from seqdpo.training.placebo import with_own_labels
-from seqdpo.training.stage import Step, train_stage
+from seqdpo.training.stage import STEPS_SCHEMA, Step, train_stage
 
 #: What there is to do with the model for a node: the base is scored, a stage trained and measured.
 Part: TypeAlias = Literal["score", "train", "measure"]
@@ -94,6 +94,10 @@ def train(bench: Bench, node: Node) -> None:
 
 def _train(bench: Bench, node: Node, adapter: Path | None) -> tuple[pa.Table, GradientTrace | None]:
     """The steps of a stage, and its trace; `adapter`: where to save what was trained."""
+    if bench.start is not None and _is_given(bench, node):
+        if adapter is not None:
+            take_in(bench.base, bench.keys, bench.start, adapter)
+        return STEPS_SCHEMA.empty_table(), None
     parent, given = bench.folder.adapter(node.parent), (bench.preferences, bench.keys)
     pairs, seed = stage_pairs(bench, node), stage_seed(node)
     halves = trace_halves(node, *given, bench.held_out_logps)
@@ -116,13 +120,19 @@ def measure(bench: Bench, node: Node) -> None:
         scores = {
             name: bench.scored(policy, objective.eval, node) for name, objective in bench.preferences.objectives.items()
         }
-    kl_and_path = _kl_and_path(bench, node, scores)
+    given = _is_given(bench, node)
+    kl_and_path = KL_AND_PATH_SCHEMA.empty_table() if given else _kl_and_path(bench, node, scores)
     if not this_process().is_first:
         return
     write_table(path / "kl_and_path.parquet", kl_and_path)
     write_table(path / "movement.parquet", movement_table(parent, adapter, bench.weight_norms))
     details = {"measure_seconds": _since(began), "measure_peak_memory_bytes": peak()}
     _write_node(bench, node, scores, details)
+
+
+def _is_given(bench: Bench, node: Node) -> bool:
+    """Whether the stage was trained before, elsewhere."""
+    return bench.start is not None and node.stage == 1
 
 
 def stage_pairs(bench: Bench, node: Node) -> TrainingPairs:

@@ -9,11 +9,13 @@ from typing import Any, NamedTuple, TypeAlias
 import torch
 
 import seqdpo
-from seqdpo.errors import ConfigError, Problems, RunError
-from seqdpo.files import write_json, write_sealed, write_table, write_text
+from seqdpo.errors import ConfigError, DataError, Problems, RunError
+from seqdpo.files import file_hash, read_sealed, write_json, write_sealed, write_table, write_text
 from seqdpo.launched import check_alone
+from seqdpo.layout import WEIGHTS_FILE
 from seqdpo.policy.load import ParameterCount, check_weights, count_parameters, model_hash
 from seqdpo.policy.ranks import from_first, this_process
+from seqdpo.policy.start import Start, read_start
 from seqdpo.policy.trial import foresee_adapter
 from seqdpo.preferences.advice import advice
 from seqdpo.preferences.prepare import Preferences
@@ -31,6 +33,7 @@ from seqdpo.runner.executors import here
 from seqdpo.runner.failures import run_error
 from seqdpo.runner.findings import write_findings
 from seqdpo.runner.folder import RunFolder, check_output_dir
+from seqdpo.runner.generations import generate_as_asked
 from seqdpo.runner.inputs import read_preferences, with_model_path
 from seqdpo.runner.records import MANIFEST_VERSION, stage_identity, stored_manifest
 from seqdpo.runner.schedule import unfinished
@@ -52,6 +55,7 @@ class Inputs(NamedTuple):
     parameters: ParameterCount
     preferences: Preferences
     identity: dict[str, Any]
+    start: Start | None
 
 
 def run(study: Study) -> Run:
@@ -62,6 +66,7 @@ def run(study: Study) -> Run:
     check_alone("seqdpo.run(study)")
     with board_for(Screen()) as board:
         folder = run_study(study, board)
+        generate_as_asked(study.output_dir, study.generate, board.message)
     found = read_run(folder.root)
     write_report(found)
     return found
@@ -128,6 +133,7 @@ def check_study(study: Study, say: Callable[[str], None]) -> Checked:
         study = with_model_path(study)
         with problems.collected():
             _check_model(study, say)
+            read_start(study)
         with problems.collected():
             preferences, tokeniser = read_preferences(study, say)
     problems.raise_all()
@@ -148,10 +154,15 @@ def read_inputs(study: Study, say: Callable[[str], None]) -> Inputs:
     """Raises: ConfigError and DataError for whatever is wrong with the model's files, the data or the template."""
     resolved = with_model_path(study)
     parameters = _check_model(resolved, lambda note: None)  # said once more, and with the weights, by the trial
+    start = read_start(resolved)
+    for note in [] if start is None else start.notes:
+        say(note)
     preferences, _ = read_preferences(resolved, say)
     model = model_hash(resolved, say)
     identity = stage_identity(resolved, model, preferences.content_hash(), preferences.chat_template_hash)
-    return Inputs(resolved, parameters, preferences, identity)
+    if start is not None:
+        identity["start"] = file_hash(start.folder / WEIGHTS_FILE)
+    return Inputs(resolved, parameters, preferences, identity, start)
 
 
 def study_bench(inputs: Inputs, folder: RunFolder, progress: Progress, say: Callable[[str], None]) -> Bench:
@@ -176,8 +187,9 @@ def bench_beside(study: Study, root: Path, identity: dict[str, Any]) -> Bench:
 
 
 def _made(inputs: Inputs, folder: RunFolder, progress: Progress, say: Callable[[str], None]) -> Bench:
-    study = inputs.study
-    return make_bench(study, folder, inputs.preferences, study.trained_objectives(), inputs.identity, progress, say)
+    study, start = inputs.study, None if inputs.start is None else inputs.start.folder
+    trained = study.trained_objectives()
+    return make_bench(study, folder, inputs.preferences, trained, inputs.identity, progress, say, start)
 
 
 def _read(study: Study, board: Board) -> tuple[RunFolder, Inputs]:
@@ -215,7 +227,18 @@ def _write_inputs(folder: RunFolder, study: Study, inputs: Inputs, ran: dict[str
     write_table(folder.pairs, pairs_table(inputs.preferences))
     write_json(folder.dropped, inputs.preferences.accounts())
     given = folder.hashes(folder.study, folder.pairs, folder.dropped)  # the others follow when the run is done
-    write_sealed(folder.manifest, _manifest(inputs, ran) | {"files": given})
+    files = given | _hash_of_answers(folder)
+    write_sealed(folder.manifest, _manifest(inputs, ran) | {"files": files})
+
+
+def _hash_of_answers(folder: RunFolder) -> dict[str, str]:
+    """The one file that is neither given nor derived: what was known of it stays known."""
+    try:
+        known = read_sealed(folder.manifest).get("files") or {}
+    except DataError:
+        return {}
+    name = folder.generations.name
+    return {name: known[name]} if name in known else {}
 
 
 def _manifest(inputs: Inputs, ran: dict[str, Any]) -> dict[str, Any]:

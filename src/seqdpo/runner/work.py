@@ -75,6 +75,8 @@ def mechanism_size(node: Node, preferences: Preferences, keys: MechanismKeys) ->
     A control stage reads the held-out pairs of the real stage beside it. There is no trace of a first stage, which has
     no earlier objective, and none of a control stage.
     """
+    if not pairs_of(node, preferences):  # trained before, elsewhere
+        return MechanismSize(TraceSize(0, 0), 0, [])
     n_held_out, of_held_out = _held_out_size(node, preferences, keys)
     trace, of_trace = TraceSize(0, 0), None
     if _may_be_traced(node, keys) and not node.placebo:

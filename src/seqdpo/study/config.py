@@ -12,6 +12,9 @@ class Study(VerdictKeys, InputKeys):
     """Everything that shapes a study's results, and where they go."""
 
     output_dir: Name = Field(description="the run folder")
+    generate: int = Field(
+        default=0, ge=0, description="held-out prompts an objective that every checkpoint answers at the end"
+    )
 
     @model_validator(mode="after")
     def _check_combinations(self) -> Self:

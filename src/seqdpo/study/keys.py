@@ -263,6 +263,34 @@ class TreeKeys(SplitKeys):
         default=1, ge=0, le=MOST_CONTROLS, description="control stages beside every later stage; true = 1, false = 0"
     )
 
+    adapter_name_or_path: Name | None = Field(
+        default=None, description="an adapter that was trained before, folder or hub id: the first stage of every order"
+    )
+    adapter_revision: str | None = Field(default=None, description="its branch, tag or commit on the hub")
+    learned: str | None = Field(default=None, description="the objective that it learned")
+
+    @model_validator(mode="after")
+    def _check_start(self) -> Self:
+        if self.adapter_name_or_path is None:
+            for name in ("learned", "adapter_revision"):
+                if getattr(self, name) is not None:
+                    raise ValueError(f"{name} = {getattr(self, name)!r} without adapter_name_or_path; expected both")
+            return self
+        if self.learned is None:
+            raise ValueError(
+                "adapter_name_or_path without learned; expected the objective that the adapter learned, one of "
+                f"{', '.join(self.objectives)}"
+            )
+        if self.learned not in self.objectives:
+            near = did_you_mean(self.learned, self.objectives)
+            raise ValueError(f"learned = {self.learned!r}; expected one of {', '.join(self.objectives)}.{near}")
+        for order in [] if self.orders == "all" else self.orders:
+            if order[:1] != [self.learned]:
+                raise ValueError(
+                    f"orders: {order} with learned = {self.learned!r}; expected orders that begin with {self.learned!r}"
+                )
+        return self
+
     @model_validator(mode="after")
     def _check_orders(self) -> Self:
         if self.orders == "all":
@@ -283,12 +311,14 @@ class TreeKeys(SplitKeys):
     def all_orders(self) -> list[tuple[str, ...]]:
         """The orders of the study, `all` spelled out."""
         if self.orders == "all":
-            return list(permutations(self.objectives))
+            orders = permutations(self.objectives)
+            return [order for order in orders if self.learned is None or order[0] == self.learned]
         return [tuple(order) for order in self.orders]
 
     def trained_objectives(self) -> list[str]:
         """The objectives that some order trains; the others are only evaluated."""
-        return list(dict.fromkeys(name for order in self.all_orders() for name in order))
+        names = dict.fromkeys(name for order in self.all_orders() for name in order)
+        return [name for name in names if name != self.learned]
 
 
 class MechanismKeys(StageKeys):

@@ -118,7 +118,7 @@ INSTEAD = {
     ),
     **dict.fromkeys(
         ("lora_model_dir", "adapter_path", "peft_model_id", "create_new_adapter"),
-        "a study begins with a fresh adapter on the base. Give a merged model as model_name_or_path",
+        "give it as adapter_name_or_path, with learned: OBJECTIVE",
     ),
     "batch_size": "pairs a step are per_device_train_batch_size x gradient_accumulation_steps. Set those",
     **dict.fromkeys(("stage", "rl", "do_train"), "every stage is DPO. Remove it"),

@@ -15,7 +15,7 @@ from seqdpo.study.flat import flat
 from seqdpo.study.keys import Keys, SaveKeys
 
 #: Keys that do not change a stage that is already in the tree; a run may be continued with others.
-GROWING_KEYS = {"orders", "seeds", "placebo", "checkpoints", "output_dir", *SaveKeys.model_fields}
+GROWING_KEYS = {"orders", "seeds", "placebo", "checkpoints", "output_dir", "generate", *SaveKeys.model_fields}
 
 
 def read_stored(folder: RunFiles) -> Study | Audit:

@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import asdict, astuple, dataclass, fields
 from itertools import islice
 
 import numpy as np
@@ -42,6 +42,10 @@ class Step:
     grad_norm: float  # before clipping
     learning_rate: float  # that this step used
     seconds: float
+
+
+#: train.parquet.
+STEPS_SCHEMA = pa.schema([(one.name, pa.int64() if one.type is int else pa.float64()) for one in fields(Step)])
 
 
 class StageHook:
@@ -123,7 +127,7 @@ def train_stage(
                 keeper.after_step(running)
         for hook in hooks:
             hook.after_stage(len(steps))
-    return pa.Table.from_pylist([asdict(step) for step in steps])
+    return pa.Table.from_pylist([asdict(step) for step in steps], STEPS_SCHEMA)
 
 
 def _go_on(running: RunningStage, kept: State | None, on_step: Callable[[Step], None]) -> None:

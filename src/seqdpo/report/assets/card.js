@@ -43,6 +43,16 @@ function trajectoryChart(row) {
     data: { steps } };
 }
 
+// What the base and the checkpoints of this view's seed answered to the pair's prompt.
+function answersTo(view, id) {
+  const asked = report.data.objectives[view.objective].answers.filter((one) => one.id === id && (one.checkpoint === "base" || one.seed === view.seed));
+  if (!asked.length) return null;
+  return element("div", { className: "sides" }, ...asked.map((one) => element("div", {},
+    element("h3", { textContent: `${one.checkpoint} answers` }),
+    element("p", { className: "dim", textContent: `${one.tokens} tokens${one.refusal ? "; begins like a refusal" : ""}` }),
+    element("div", { className: "text", textContent: one.text, tabIndex: 0, dir: "auto" }))));
+}
+
 function openCard(row) {
   const view = report.view;
   const objective = report.data.objectives[view.objective];
@@ -67,6 +77,7 @@ function openCard(row) {
     text ? element("div", { className: "sides" },
       side("Chosen", text.chosen, text.rejected, objective.chosen_tokens[row], own.chosen_change),
       side("Rejected", text.rejected, text.chosen, objective.rejected_tokens[row], own.rejected_change)) : null,
+    answersTo(view, own.id),
     plot,
     element("p", {}, element("label", {}, flag, " flag this pair")), words);
   report.open = own.id;

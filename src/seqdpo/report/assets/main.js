@@ -77,6 +77,11 @@ function listen() {
     await show(viewOf({ objective: button.dataset.objective, to: button.dataset.to, seed: button.dataset.seed }));
     byId("cell").scrollIntoView();
   }));
+  document.querySelectorAll("[data-pair]").forEach((button) => button.addEventListener("click", async () => {
+    const objective = button.dataset.objective;
+    if (report.view.objective !== objective) await show(viewOf({ objective, to: report.data.views.find((view) => view.objective === objective).to }));
+    openCard(report.data.objectives[objective].ids.indexOf(button.dataset.pair));
+  }));
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || /^(INPUT|TEXTAREA|SELECT)$/.test(event.target.tagName)) return;
     if (event.key === "j") step(1);

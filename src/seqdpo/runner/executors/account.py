@@ -27,4 +27,4 @@ def _note(folder: RunFolder, node: Node | None) -> str:
     if node is None:
         return "scored"
     losses = pq.read_table(folder.stage(node) / "train.parquet", columns=["loss"])["loss"].to_numpy()
-    return f"loss {np.mean(losses[-10:]):.3f}"
+    return f"loss {np.mean(losses[-10:]):.3f}" if len(losses) else "given, scored"
