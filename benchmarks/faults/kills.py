@@ -28,6 +28,7 @@ STUDY = {
     "objectives": OBJECTIVES,
     "eval_fraction": 0.5,
     "mechanism_pairs": 10,
+    "save_minutes": 0.01,  # so that kills inside a stage find a save to go on from
 }
 #: What two runs of one study must have in common to the last byte.
 SAME = ("scores.parquet", "movement.parquet", "gradients.parquet", "kl_and_path.parquet", "results.json")

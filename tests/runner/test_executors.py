@@ -148,8 +148,10 @@ def test_without_its_library_an_executor_names_the_extra(monkeypatch):
 
 def test_a_local_run_imports_no_executor_library():
     code = "import sys, seqdpo.cli, seqdpo.runner.worker; from seqdpo.runner.executors.choice import chosen_executor; "
-    code += "chosen_executor('here', None, None); print(*{'ray', 'submitit'} & set(sys.modules))"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "\n"
+    code += "chosen_executor('here', None, None); print(*{'ray', 'submitit', 'bitsandbytes'} & set(sys.modules)); "
+    code += "import torch; print(torch.distributed.is_initialized())"  # torch itself imports the module
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["", "False"]
 
 
 # the real ones

@@ -54,7 +54,11 @@ class Progress:
 
     tasks: dict[str, Task] = field(default_factory=dict)
     current: Task | None = None  # the one that began last
+    places: dict[str, int] = field(init=False)  # of the tasks, from 1
     work_began: float | None = None
+
+    def __post_init__(self) -> None:
+        self.places = {name: place for place, name in enumerate(self.tasks, 1)}
 
     def start(self, name: str, where: str) -> None:
         self.current = task = self.tasks[name]
@@ -117,7 +121,7 @@ class PlainBoard:
         pass
 
     def _position(self, name: str) -> str:
-        return f"[{list(self._progress.tasks).index(name) + 1}/{len(self._progress.tasks)}]"
+        return f"[{self._progress.places[name]}/{len(self._progress.tasks)}]"
 
     def _print(self, text: str) -> None:
         self._last_line = monotonic()

@@ -1,13 +1,16 @@
 """What a study will cost, before anything is run: pairs, tokens, parameters, memory and time."""
 
+import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from heapq import heappop, heappush
 
 import torch
 
 from seqdpo.policy.batches import default_tokens
 from seqdpo.policy.load import ParameterCount, count_parameters, device, load_config
 from seqdpo.preferences.prepare import Preferences, PreparedPair
+from seqdpo.runner.schedule import Frontier
 from seqdpo.runner.work import Work, base_work, mechanism_work, stage_notes, stage_work
 from seqdpo.study.checkpoints import Node
 from seqdpo.study.keys import InputKeys
@@ -18,6 +21,8 @@ from seqdpo.training.stage import n_steps
 #: The share of the measured matrix-multiplication rate that a pass reaches; a rough assumption, and said so.
 ASSUMED_EFFICIENCY = 0.4
 ADAM_BYTES = 16  # an adapter weight, its gradient and two moments, all float32
+#: Numbers of workers for which a plan says how long a study takes.
+WORKERS = (2, 4, 8, 16)
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2}
 
 
@@ -48,9 +53,28 @@ class Plan:
     def seconds(self) -> float:
         return sum(stage.seconds for stage in self.stages)
 
+    def makespan(self, workers: int) -> float:
+        """Seconds until so many workers, of which each is as fast as this machine, have run the tree.
+
+        A stage begins as soon as its parent is done and a worker is free, as executors do it.
+        """
+        running: list[tuple[float, int]] = []  # when it ends, and its place among the stages
+        places = {stage.node: place for place, stage in enumerate(self.stages)}
+        frontier, now = Frontier(list(places)), 0.0
+        while True:
+            for node in frontier.take(workers - len(running)):
+                heappush(running, (now + self.stages[places[node]].seconds, places[node]))
+            if not running:
+                return now
+            now, ended = heappop(running)
+            frontier.done(self.stages[ended].node)
+
     @property
     def mechanism_seconds(self) -> float:
-        return sum(stage.mechanism_seconds for stage in self.stages)
+        """Of the real stages; with those of the control stages, and the rest, they are all."""
+        return sum(
+            stage.mechanism_seconds for stage in self.stages if stage.node is not None and not stage.node.placebo
+        )
 
     @property
     def scoring_seconds(self) -> float:
@@ -58,6 +82,7 @@ class Plan:
 
     @property
     def placebo_seconds(self) -> float:
+        """Of the control stages, with their mechanism."""
         return sum(stage.seconds for stage in self.stages if stage.node is not None and stage.node.placebo)
 
 
@@ -65,7 +90,12 @@ def plan_study(keys: InputKeys, preferences: Preferences) -> Plan:
     """The plan of a study whose model path is resolved; loads no weights."""
     parameters = count_parameters(keys)
     rate = _matmul_rate(keys)
-    stages = [_stage_plan(node, keys, preferences, parameters, rate) for node in [None, *stage_tree(keys)]]
+    stages, alike = [_stage_plan(None, keys, preferences, parameters, rate)], {}
+    for node in stage_tree(keys):
+        same = Node(0, node.path, min(node.placebo, 1))  # other seeds and control stages cost the same
+        if same not in alike:
+            alike[same] = _stage_plan(node, keys, preferences, parameters, rate)
+        stages.append(replace(alike[same], node=node))
     return Plan(parameters, stages, rate, _memory(keys, preferences, parameters))
 
 
@@ -96,16 +126,20 @@ def _tokens_per_pair(pairs: list[PreparedPair]) -> float:
 
 
 def _matmul_rate(keys: InputKeys) -> float:
-    """FLOP/s of a large matrix multiplication in the study's dtype, on this machine, in about half a second."""
+    """FLOP/s of a large matrix multiplication in the study's dtype, on this machine, in about half a second.
+
+    The fastest one counts: what else the machine does at the moment is not the study's.
+    """
     where = device()
     size = 4096 if where.type != "cpu" else 1024
     a = torch.ones(size, size, dtype=getattr(torch, keys.dtype), device=where)
     (a @ a).sum().item()  # the first call sets up the library
-    began, count = time.perf_counter(), 0
+    began, fastest = time.perf_counter(), math.inf
     while time.perf_counter() - began < 0.5:
+        start = time.perf_counter()
         (a @ a)[0, 0].item()  # waits for the device
-        count += 1
-    return count * 2 * size**3 / (time.perf_counter() - began)
+        fastest = min(fastest, time.perf_counter() - start)
+    return 2.0 * size**3 / fastest
 
 
 def _memory(keys: InputKeys, preferences: Preferences, parameters: ParameterCount) -> int:

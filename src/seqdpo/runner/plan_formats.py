@@ -4,7 +4,7 @@ import json
 import shlex
 from collections.abc import Sequence
 
-from seqdpo.runner.plan import Plan
+from seqdpo.runner.plan import WORKERS, Plan
 from seqdpo.study.checkpoints import Node, checkpoint_of, folder_name
 from seqdpo.study.keys import TreeKeys
 from seqdpo.study.tree import stage_tree
@@ -33,8 +33,9 @@ def plan_json(output_dir: str, plan: Plan) -> str:
         }
         for one in plan.stages
     ]
+    makespans = {str(workers): round(plan.makespan(workers), 1) for workers in (1, *WORKERS)}
     known = {"schema_version": PLAN_VERSION, "output_dir": output_dir, "memory_bytes": plan.memory_bytes}
-    return json.dumps(known | {"nodes": nodes}, indent=2, ensure_ascii=False) + "\n"
+    return json.dumps(known | {"makespan_seconds": makespans, "nodes": nodes}, indent=2, ensure_ascii=False) + "\n"
 
 
 def plan_make(keys: TreeKeys, output_dir: str, arguments: Sequence[str]) -> str:

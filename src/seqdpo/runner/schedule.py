@@ -1,13 +1,14 @@
 """Which nodes of the tree are left, and which of them may run now. None stands for the base, which is scored first."""
 
 import shutil
+from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from seqdpo.errors import DataError
 from seqdpo.files import set_aside
-from seqdpo.layout import NODE_FILE, TRAINED_FILE
+from seqdpo.layout import NODE_FILE, TRAINED_FILE, WEIGHTS_FILE
 from seqdpo.runner.folder import RunFolder
 from seqdpo.runner.records import SpoiltError, adapter_hash, read_record
 from seqdpo.study.checkpoints import Node, checkpoint_of
@@ -27,14 +28,17 @@ def unfinished(
     """
     if not folder.has_finished_stage():
         _forget_other_base(folder, identity)
-    left: list[Node | None] = []
+    left: dict[Node | None, None] = {}  # an ordered set
+    adapters: dict[Node | None, str | None] = {None: None}  # by stage, what its record says; its file agrees
     for node in [None, *stage_tree(keys)]:
         record = believed(folder, node, identity, say)
         if record is None:
-            left.append(node)
-        elif node is not None and node.parent not in left:
-            _check_parent(folder, node, record)
-    return left
+            left[node] = None
+        elif node is not None:
+            adapters[node] = record["files"].get(f"adapter/{WEIGHTS_FILE}") or adapter_hash(folder, node)
+            if node.parent not in left:
+                _check_parent(folder, node, record, adapters[node.parent])
+    return list(left)
 
 
 def _forget_other_base(folder: RunFolder, identity: dict[str, Any]) -> None:
@@ -83,15 +87,34 @@ def _was_trained(folder: RunFolder, node: Node | None, identity: dict[str, Any])
         return False
 
 
-def _check_parent(folder: RunFolder, node: Node, record: dict[str, Any]) -> None:
-    if record.get("parent_adapter") != adapter_hash(folder, node.parent):
+def _check_parent(folder: RunFolder, node: Node, record: dict[str, Any], adapter: str | None) -> None:
+    if record.get("parent_adapter") != adapter:
         raise DataError(
             f"{folder.stage(node)}: was trained from another checkpoint than {folder.stage(node.parent)} has. "
             "Move this stage's folder away and run again."
         )
 
 
-def ready(left: Sequence[Node | None]) -> list[Node | None]:
-    """Those of the nodes left whose parent is done."""
-    waiting = set(left)
-    return [node for node in left if node is None or node.parent not in waiting]
+class Frontier:
+    """The nodes left, and which of them may run: those whose parent is done. A walk takes as many steps as nodes."""
+
+    def __init__(self, left: Sequence[Node | None]) -> None:
+        waiting = set(left)
+        self._ready: deque[Node | None] = deque()
+        self._children: dict[Node | None, list[Node]] = defaultdict(list)
+        for node in left:
+            if node is not None and node.parent in waiting:
+                self._children[node.parent].append(node)
+            else:
+                self._ready.append(node)
+
+    def take(self, at_most: int) -> list[Node | None]:
+        """Nodes that may run now, and are not given again."""
+        return [self._ready.popleft() for _ in range(min(at_most, len(self._ready)))]
+
+    def give_back(self, node: Node | None) -> None:
+        """It was taken, and not done."""
+        self._ready.appendleft(node)
+
+    def done(self, node: Node | None) -> None:
+        self._ready.extend(self._children.pop(node, ()))

@@ -10,7 +10,7 @@ from rich.tree import Tree
 
 from seqdpo.preferences.prepare import Preferences, PreparedPair
 from seqdpo.preferences.tokens import Tokeniser
-from seqdpo.runner.plan import Plan, StagePlan
+from seqdpo.runner.plan import WORKERS, Plan, StagePlan
 from seqdpo.runner.study import Checked
 from seqdpo.study.checkpoints import BASE
 from seqdpo.study.keys import InputKeys
@@ -40,18 +40,30 @@ def print_plan(console: Console, keys: InputKeys, preferences: Preferences, plan
         line = _stage_line(name + seed, stage)
         branches[stage.node] = parent.add(line, style="dim" if stage.node.placebo else "")
     console.print(tree)
-    if plan.placebo_seconds:
-        console.print(f"control stages: {plan.placebo_seconds / plan.seconds:.0%} of the time", highlight=False)
-    if plan.mechanism_seconds:
-        console.print(f"mechanism: {plan.mechanism_seconds / plan.seconds:.0%} of the time", highlight=False)
+    _print_shares(console, plan)
     for note in dict.fromkeys(note for stage in stages for note in stage.notes):
         console.print(f"note: {note}", highlight=False)
     console.print(
         f"Times are estimates: FLOPs of the passes at 40% of the {plan.flops_per_second / 1e12:.2f} TFLOP/s that a "
-        f"matrix multiplication in {keys.dtype} reached just now. Memory is a rough upper estimate.",
+        f"matrix multiplication in {keys.dtype} reached just now at best. Memory is a rough upper estimate.",
         style="dim",
         highlight=False,
     )
+
+
+def _print_shares(console: Console, plan: Plan) -> None:
+    parts = {"control stages": plan.placebo_seconds, "mechanism of the others": plan.mechanism_seconds}
+    shares = [f"{name} {seconds / plan.seconds:.0%}" for name, seconds in parts.items() if seconds]
+    if shares:
+        console.print(f"of the time: {', '.join(shares)}", highlight=False)
+    times, fewer = [], plan.seconds
+    for workers in WORKERS:
+        seconds = plan.makespan(workers)
+        if seconds < 0.95 * fewer:
+            times.append(f"{workers}: {duration(seconds)}")
+        fewer = seconds
+    if times:
+        console.print(f"with several workers like this machine: {', '.join(times)}", highlight=False)
 
 
 def print_check(console: Console, checked: Checked, show: int) -> None:

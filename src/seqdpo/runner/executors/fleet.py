@@ -11,7 +11,7 @@ from seqdpo.runner.board import Board
 from seqdpo.runner.events import read_events, seconds_between
 from seqdpo.runner.executors.account import node_began, node_done
 from seqdpo.runner.folder import RunFolder
-from seqdpo.runner.schedule import ready
+from seqdpo.runner.schedule import Frontier
 from seqdpo.runner.stage import title
 from seqdpo.study.checkpoints import Node, folder_name
 
@@ -61,7 +61,7 @@ def walk(folder: RunFolder, left: Sequence[Node | None], board: Board, fleet: Fl
 class _Walk:
     def __init__(self, folder: RunFolder, left: Sequence[Node | None], board: Board, fleet: Fleet) -> None:
         self._folder, self._board, self._fleet = folder, board, fleet
-        self._waiting, self._nodes = list(left), {folder_name(node): node for node in left}
+        self._frontier = Frontier(left)
         self._running: dict[str, _Running] = {}
         self._tries: Counter[str] = Counter()
         self._failed: dict[str, str] = {}
@@ -80,14 +80,12 @@ class _Walk:
             raise RunError("\n".join(f"{name}: {error}" for name, error in self._failed.items()))
 
     def _start(self) -> bool:
-        free = self._fleet.size - len(self._running)
-        names = [folder_name(node) for node in ready(self._waiting)] if free else []
-        new = [name for name in names if name not in self._running and name not in self._failed][:free]
-        for name in new:
+        new = {folder_name(node): node for node in self._frontier.take(self._fleet.size - len(self._running))}
+        for name, node in new.items():
             self._tries[name] += 1
-            self._running[name] = _Running(self._nodes[name], self._folder)
+            self._running[name] = _Running(node, self._folder)
         if new:
-            self._fleet.start(new)
+            self._fleet.start(list(new))
         return bool(new)
 
     def _end(self, ended: Ended) -> None:
@@ -95,6 +93,7 @@ class _Walk:
         if ended.lost and self._tries[ended.name] < MOST_TRIES:
             self._folder.log("worker_lost", node=ended.name, error=ended.error)
             self._board.message(f"{ended.name}: its worker was lost. It goes on with another one.")
+            self._frontier.give_back(running.node)
         elif ended.error or ended.lost:
             self._failed[ended.name] = ended.error or "its worker was lost"
             self._folder.log("stage_failed", node=ended.name, error=ended.error)
@@ -102,7 +101,7 @@ class _Walk:
         else:
             running.look(self._folder, self._board)
             node_done(self._folder, self._board, running.node, running.seconds)
-            self._waiting.remove(running.node)
+            self._frontier.done(running.node)
 
 
 class _Running:

@@ -1,0 +1,52 @@
+"""What a plan says of many workers, and in which order they are given the tree."""
+
+import pytest
+
+from seqdpo.policy.load import ParameterCount
+from seqdpo.runner.plan import Plan, StagePlan
+from seqdpo.runner.schedule import Frontier
+from seqdpo.runner.work import Work
+from seqdpo.study.checkpoints import Node
+
+FIRST, SECOND = Node(0, ("a",)), Node(0, ("b",))
+LATER, CONTROL = Node(0, ("a", "b")), Node(0, ("a", "b"), placebo=1)
+TREE = [None, FIRST, LATER, CONTROL, SECOND]
+
+
+@pytest.fixture
+def plan():
+    """The base takes 1 s, a 2 s, a>b 3 s and its control stage 3 s, b 4 s; of each stage's, 1 s is the mechanism."""
+    seconds = {None: 1.0, FIRST: 2.0, LATER: 3.0, CONTROL: 3.0, SECOND: 4.0}
+    stages = [StagePlan(node, Work(0, 0), 0, 0, seconds[node], 1.0 if node else 0.0, []) for node in TREE]
+    return Plan(ParameterCount(1, 1), stages, 1.0, 1)
+
+
+def test_makespans_by_hand(plan):
+    assert plan.makespan(1) == plan.seconds == 13
+    # base 0-1; a 1-3 beside b 1-5; a>b 3-6; the control stage 5-8
+    assert plan.makespan(2) == 8
+    # the control stage beside a>b, 3-6
+    assert plan.makespan(3) == plan.makespan(100) == 6
+
+
+def test_shares_of_control_stages_and_mechanism_do_not_overlap(plan):
+    assert plan.placebo_seconds == 3  # with the second of its mechanism
+    assert plan.mechanism_seconds == 3  # of a, a>b and b
+
+
+def test_a_node_may_run_once_its_parent_is_done_and_is_given_once():
+    frontier = Frontier(TREE)
+    assert frontier.take(5) == [None]
+    assert frontier.take(5) == []
+    frontier.done(None)
+    assert frontier.take(1) == [FIRST]
+    frontier.give_back(FIRST)  # its worker was lost
+    assert frontier.take(5) == [FIRST, SECOND]
+    frontier.done(SECOND)
+    assert frontier.take(5) == []
+    frontier.done(FIRST)
+    assert frontier.take(5) == [LATER, CONTROL]
+
+
+def test_what_stands_on_finished_stages_may_run_at_once():
+    assert Frontier([CONTROL, SECOND]).take(5) == [CONTROL, SECOND]
