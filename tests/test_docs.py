@@ -84,6 +84,9 @@ def world(tmp_path_factory: pytest.TempPathFactory, tiny_model_folder: Path) -> 
             path.write_bytes(gzip.compress("".join(json.dumps(row) + "\n" for row in rows).encode()))
     (root / "data").mkdir()
     (root / "data/brief.jsonl").write_text("".join(json.dumps(brief(i)) + "\n" for i in range(60)))
+    for objective in ("helpful", "harmless"):  # as TRL takes them
+        config = {"model_name_or_path": LLAMA, "use_peft": True, "dataset_name": f"data/{objective}.jsonl"}
+        (root / f"{objective}.yaml").write_text(yaml.safe_dump(config))
     for command in ("seqdpo init hh-rlhf", "seqdpo run hh-rlhf.yaml"):
         run(root, command)
     for name in RUNS:

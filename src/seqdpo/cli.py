@@ -7,7 +7,7 @@ import signal
 import sys
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
@@ -18,7 +18,7 @@ from typer.core import TyperGroup
 
 import seqdpo
 from seqdpo.errors import ArgumentError, ConfigError, RunError, SeqdpoError
-from seqdpo.screen import SIGPIPE, Screen, accept_any_text, write_out
+from seqdpo.screen import SIGPIPE, Screen, accept_any_text, print_account, write_out
 from seqdpo.study.checkpoints import typed
 from seqdpo.study.config import Study
 from seqdpo.study.file import audit_of, study_of
@@ -144,18 +144,45 @@ def demo(
 
 @app.command()
 def init(
-    setting: Annotated[str, typer.Argument(help=f"One of {', '.join(SETTINGS)}.")],
+    setting: Annotated[str | None, typer.Argument(help=f"One of {', '.join(SETTINGS)}.", show_default=False)] = None,
+    files: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--from",
+            metavar="FILE",
+            help="A DPO configuration of TRL, Axolotl or LLaMA-Factory; one for each stage, in the order of training.",
+        ),
+    ] = None,
     output: Annotated[str | None, typer.Option("--output", "-o", help="The file; - prints it.")] = None,
 ) -> None:
-    """Write a commented study file for a setting."""
-    if setting not in SETTINGS:
+    """Write a commented study file for a setting, or from configurations of other tools."""
+    if files and setting is None:
+        _init_from(files, output)
+    elif setting is None or files:
+        raise ConfigError("init: expected a setting, or --from FILE for each stage. All settings: seqdpo init --help")
+    elif setting not in SETTINGS:
         near = did_you_mean(setting, SETTINGS)
         raise ConfigError(f"init: {setting!r} is no setting; expected one of {', '.join(SETTINGS)}.{near}")
-    text = study_template(setting)
+    else:
+        _write_study(study_template(setting), output, f"{setting}.yaml", "plan")
+
+
+def _init_from(files: list[Path], output: str | None) -> None:
+    from seqdpo.study.other_configs.together import import_study
+
+    imported = import_study(files)
+    _write_study(imported.text, output, "study.yaml", "check", imported.account)
+
+
+def _write_study(
+    text: str, output: str | None, name: str, next_step: str, account: Sequence[tuple[str, list[str]]] = ()
+) -> None:
+    """Writes a study file that is not there yet, and says what is in it; `-` prints it, and the rest as errors."""
     if output == "-":
+        print_account(errors, account)
         write_out(console, [text])
         return
-    path = Path(output or f"{setting}.yaml")
+    path = Path(output or name)
     try:
         with path.open("x", encoding="utf-8") as file:
             file.write(text)
@@ -163,7 +190,8 @@ def init(
         raise ConfigError(f"{path}: exists already. Choose another name with --output, or remove it.") from None
     except OSError as error:
         raise ConfigError(f"{path}: cannot be written: {error.strerror}. Choose another place with --output.") from None
-    console.print(f"Wrote {path}. Next: seqdpo plan {path}")
+    print_account(console, account)
+    console.print(f"Wrote {path}. Next: seqdpo {next_step} {path}", soft_wrap=True)
 
 
 @app.command(context_settings=PASS_FLAGS_ON)
