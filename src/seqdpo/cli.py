@@ -388,6 +388,37 @@ def gate(
 
 
 @app.command()
+def push(
+    run: RunArgument,
+    repo: Annotated[
+        str, typer.Option(metavar="OWNER/NAME", help="Of the adapter; the tables go to OWNER/NAME-results.")
+    ],
+    checkpoint: Annotated[
+        str | None, typer.Option(parser=typed, metavar="NAME", help="As helpful/harmless; else the first order's last.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="The seed; else the study's first.")] = None,
+    public: Annotated[bool, typer.Option(help="For everybody to see; else private.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the files; nothing is sent.")] = False,
+) -> None:
+    """Publish an adapter with its card and lineage, and the run's tables, on the Hugging Face hub."""
+    from seqdpo.report.finished import read_run
+    from seqdpo.report.publication import publication
+    from seqdpo.runner.push import push as push_to_hub
+    from seqdpo.runner.push import size
+
+    repositories = publication(read_run(run), repo, checkpoint, seed)
+    for one in repositories:
+        console.print(f"{one.kind} {one.name}, {'public' if public else 'private'}:", soft_wrap=True)
+        for path, content in one.files.items():
+            console.print(f"  {size(content):>12,} bytes  {path}", soft_wrap=True)
+    if dry_run:
+        console.print("data/pairs.parquet and report.html hold the texts of the pairs. Nothing was sent.")
+        return
+    for address in push_to_hub(repositories, public):
+        console.print(f"Published {address}", soft_wrap=True)
+
+
+@app.command()
 def env() -> None:
     """Print versions, device and threads, for a bug report."""
     from seqdpo.runner.environment import environment
