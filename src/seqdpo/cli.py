@@ -284,9 +284,32 @@ def pairs(
 
 @app.command()
 def analyse(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder: the output_dir of a study.")],
+    run: Annotated[
+        Path | None,
+        typer.Argument(metavar="[RUN]", help="A run folder: the output_dir of a study.", show_default=False),
+    ] = None,
+    scores: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Scores from elsewhere, .jsonl or .parquet, in place of RUN (docs/scores.md)."
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The new run folder of --scores; else runs/NAME of the file.")
+    ] = None,
+    beta: Annotated[float, typer.Option(min=0, help="Of the loss behind --scores; scales reward_margin alone.")] = 0.1,
 ) -> None:
-    """Derive tables, results.json and the report again from a run's own files; loads no model."""
+    """Derive tables, results.json and the report from a run's own files, or from scores; loads no model."""
+    if (run is None) == (scores is None):
+        raise ConfigError("analyse: expected a run folder, or --scores FILE; one of them.")
+    if scores is not None:
+        from seqdpo.runner.given_scores import run_of_scores
+
+        root = output or Path("runs") / scores.name.partition(".")[0]
+        run_of_scores(scores, root, beta)
+        _show_findings(root)
+        return
+    assert run is not None
     from seqdpo.layout import check_run_folder
     from seqdpo.runner.findings import write_findings
     from seqdpo.runner.folder import RunFolder

@@ -113,6 +113,7 @@ def test_the_card_has_what_the_hub_reads_and_the_verdicts_with_n_and_intervals(p
     # at the end of the order every margin is 0.5, 1.0 or 1.5
     assert values["helpful", "accuracy"] == 1.0
     assert values["helpful", "margin"] == pytest.approx(1.0)
+    assert set(values) == {(name, metric) for name in OBJECTIVES for metric in ("accuracy", "margin")}
     assert all("n=12" in one.metric_name for one in card.data.eval_results)
     [row] = [line for line in card.text.splitlines() if line.startswith("| helpful\\>harmless | helpful | helpful")]
     assert "| -1.00 (-1.00 to -1.00) |" in row  # each pair lost 1 nat

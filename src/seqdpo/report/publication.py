@@ -38,11 +38,11 @@ class Repository(NamedTuple):
 def publication(run: Run, repository: str, checkpoint: str | None = None, seed: int | None = None) -> list[Repository]:
     """The repositories of a run: its tables, and the adapter of a checkpoint; else of the last one of the first order.
 
-    Raises: ConfigError for an audit, which trained nothing, for a name that is none of the hub's, and where a file
+    Raises: ConfigError for a run that trained nothing, for a name that is none of the hub's, and where a file
         holds a token; ArgumentError for a checkpoint that the run does not have; DataError for a file that is gone.
     """
-    if run.manifest.get("checkpoints"):
-        raise ConfigError(f"{run.folder}: an audit, which trained no adapter; expected the run of a study.")
+    if run.manifest.get("checkpoints") or run.manifest.get("scores"):
+        raise ConfigError(f"{run.folder}: no adapter was trained here; expected the run of a study. Give another.")
     if not DATASET_ID.fullmatch(repository):
         raise ArgumentError(["repo"], f" = {repository!r}; expected OWNER/NAME, as on the hub.")
     row = _row(run, checkpoint, seed)
@@ -216,9 +216,10 @@ def _eval_results(run: Run, row: Score) -> list[Any]:
             task_type="text-generation",
             dataset_type="preference",
             dataset_name=one.objective,
+            dataset_config=one.objective,  # results of one type and config are taken to be of one data set
             dataset_split="eval",
             metric_type=metric,
-            metric_name=f"{metric} against the base ({interval(bounds, form)}, n={one.n})",
+            metric_name=f"{metric} against the base: {interval(bounds, form)}, n={one.n}",
             metric_value=bounds.value,
         )
         for one in rows

@@ -19,7 +19,8 @@ def write_report(run: Run, output: Path | None = None, card_output: Path | None 
     Raises: ConfigError if they cannot be written; DataError if a file of the run cannot be read.
     """
     files = RunFiles(run.folder)
-    card_output = card_output or (files.card if output in (None, files.report) else None)
+    if card_output is None and output in (None, files.report) and not run.manifest.get("scores"):
+        card_output = files.card  # of scores from elsewhere there is nothing to load
     content = {output or files.report: page(run)}
     if card_output is not None:
         content[card_output] = card(run)  # nothing is written if one of them fails
