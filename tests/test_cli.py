@@ -210,7 +210,7 @@ def test_a_signal_ends_it_with_the_codes_of_a_shell(number, code):
     program = (
         "import sys, time, seqdpo.cli as cli, seqdpo.study.file\n"
         "def wait(path): print('here', flush=True); time.sleep(60)\n"
-        "seqdpo.study.file._read_yaml = wait\n"
+        "seqdpo.study.file.read_yaml = wait\n"
         "sys.argv = ['seqdpo', 'run', 's.yaml']; cli.main()"
     )
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
@@ -258,3 +258,30 @@ def test_without_a_home_and_a_passwd_entry_the_cache_lives_as_long_as_the_proces
     assert cache_dir() == cache_dir()
     monkeypatch.setenv("SEQDPO_CACHE", "~nobody-of-that-name/cache")
     assert cache_dir() == Path("~nobody-of-that-name/cache")
+
+
+# init --from
+
+
+def test_init_from_says_what_became_of_every_key_and_overwrites_nothing(tmp_path, seqdpo, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("a.yaml").write_text("model_name_or_path: lab\nuse_peft: true\ndataset_name: x.jsonl\nsave_steps: 5\n")
+    code, out, _ = seqdpo("init", "--from", "a.yaml")
+    assert code == 0
+    assert "save_steps = 5: a checkpoint is kept after every stage" in " ".join(out.split())
+    assert out.endswith("Wrote study.yaml. Next: seqdpo check study.yaml\n")
+    before = Path("study.yaml").read_text()
+    code, out, err = seqdpo("init", "--from", "a.yaml")
+    assert (code, out) == (2, "")
+    assert "study.yaml: exists already" in err
+    assert Path("study.yaml").read_text() == before
+    code, out, err = seqdpo("init", "--from", "a.yaml", "-o", "-")
+    assert (code, out) == (0, before)
+    assert "Left out:" in err
+
+
+@pytest.mark.parametrize("arguments", [[], ["hh-rlhf", "--from", "a.yaml"]])
+def test_init_wants_a_setting_or_files(arguments, seqdpo):
+    code, _, err = seqdpo("init", *arguments)
+    assert code == 2
+    assert "expected a setting, or --from FILE for each stage" in err

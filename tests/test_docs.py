@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
@@ -84,8 +85,13 @@ def world(tmp_path_factory: pytest.TempPathFactory, tiny_model_folder: Path) -> 
             path.write_bytes(gzip.compress("".join(json.dumps(row) + "\n" for row in rows).encode()))
     (root / "data").mkdir()
     (root / "data/brief.jsonl").write_text("".join(json.dumps(brief(i)) + "\n" for i in range(60)))
+    for objective in ("helpful", "harmless"):  # as TRL takes them
+        config = {"model_name_or_path": LLAMA, "use_peft": True, "dataset_name": f"data/{objective}.jsonl"}
+        (root / f"{objective}.yaml").write_text(yaml.safe_dump(config))
     for command in ("seqdpo init hh-rlhf", "seqdpo run hh-rlhf.yaml"):
         run(root, command)
+    scores = pq.read_table(root / "runs/hh-rlhf/scores.parquet").to_pylist()
+    (root / "scores.jsonl").write_text("".join(json.dumps(row) + "\n" for row in scores))
     for name in RUNS:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copytree(root / "runs/hh-rlhf", root / name)

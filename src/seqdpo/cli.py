@@ -7,7 +7,7 @@ import signal
 import sys
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from time import sleep
@@ -20,7 +20,7 @@ from typer.core import TyperGroup
 import seqdpo
 from seqdpo.errors import ArgumentError, ConfigError, RunError, SeqdpoError
 from seqdpo.launched import check_alone, launch
-from seqdpo.screen import SIGPIPE, Screen, accept_any_text, write_out
+from seqdpo.screen import SIGPIPE, Screen, accept_any_text, print_account, write_out
 from seqdpo.study.checkpoints import typed
 from seqdpo.study.config import Study
 from seqdpo.study.file import audit_of, study_of
@@ -214,18 +214,45 @@ def _headed(study: Study) -> None:
 
 @app.command()
 def init(
-    setting: Annotated[str, typer.Argument(help=f"One of {', '.join(SETTINGS)}.")],
+    setting: Annotated[str | None, typer.Argument(help=f"One of {', '.join(SETTINGS)}.", show_default=False)] = None,
+    files: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--from",
+            metavar="FILE",
+            help="A DPO configuration of TRL, Axolotl or LLaMA-Factory; one for each stage, in the order of training.",
+        ),
+    ] = None,
     output: Annotated[str | None, typer.Option("--output", "-o", help="The file; - prints it.")] = None,
 ) -> None:
-    """Write a commented study file for a setting."""
-    if setting not in SETTINGS:
+    """Write a commented study file for a setting, or from configurations of other tools."""
+    if files and setting is None:
+        _init_from(files, output)
+    elif setting is None or files:
+        raise ConfigError("init: expected a setting, or --from FILE for each stage. All settings: seqdpo init --help")
+    elif setting not in SETTINGS:
         near = did_you_mean(setting, SETTINGS)
         raise ConfigError(f"init: {setting!r} is no setting; expected one of {', '.join(SETTINGS)}.{near}")
-    text = study_template(setting)
+    else:
+        _write_study(study_template(setting), output, f"{setting}.yaml", "plan")
+
+
+def _init_from(files: list[Path], output: str | None) -> None:
+    from seqdpo.study.other_configs.together import import_study
+
+    imported = import_study(files)
+    _write_study(imported.text, output, "study.yaml", "check", imported.account)
+
+
+def _write_study(
+    text: str, output: str | None, name: str, next_step: str, account: Sequence[tuple[str, list[str]]] = ()
+) -> None:
+    """Writes a study file that is not there yet, and says what is in it; `-` prints it, and the rest as errors."""
     if output == "-":
+        print_account(errors, account)
         write_out(console, [text])
         return
-    path = Path(output or f"{setting}.yaml")
+    path = Path(output or name)
     try:
         with path.open("x", encoding="utf-8") as file:
             file.write(text)
@@ -233,7 +260,8 @@ def init(
         raise ConfigError(f"{path}: exists already. Choose another name with --output, or remove it.") from None
     except OSError as error:
         raise ConfigError(f"{path}: cannot be written: {error.strerror}. Choose another place with --output.") from None
-    console.print(f"Wrote {path}. Next: seqdpo plan {path}")
+    print_account(console, account)
+    console.print(f"Wrote {path}. Next: seqdpo {next_step} {path}", soft_wrap=True)
 
 
 @app.command(context_settings=PASS_FLAGS_ON)
@@ -396,12 +424,35 @@ def generate(
 
 @app.command()
 def analyse(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder: the output_dir of a study.")],
+    run: Annotated[
+        Path | None,
+        typer.Argument(metavar="[RUN]", help="A run folder: the output_dir of a study.", show_default=False),
+    ] = None,
+    scores: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Scores from elsewhere, .jsonl or .parquet, in place of RUN (docs/scores.md)."
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The new run folder of --scores; else runs/NAME of the file.")
+    ] = None,
+    beta: Annotated[float, typer.Option(min=0, help="Of the loss behind --scores; scales reward_margin alone.")] = 0.1,
     as_in_study: Annotated[
         bool, typer.Option("--as-in-study", help="Print the quartile tables of arXiv 2606.19744, in its own measure.")
     ] = False,
 ) -> None:
-    """Derive tables, results.json and the report again from a run's own files; loads no model."""
+    """Derive tables, results.json and the report from a run's own files, or from scores; loads no model."""
+    if (run is None) == (scores is None):
+        raise ConfigError("analyse: expected a run folder, or --scores FILE; one of them.")
+    if scores is not None:
+        from seqdpo.runner.given_scores import run_of_scores
+
+        root = output or Path("runs") / scores.name.partition(".")[0]
+        run_of_scores(scores, root, beta)
+        _show_findings(root)
+        return
+    assert run is not None
     from seqdpo.layout import check_run_folder
     from seqdpo.report.finished import read_run
     from seqdpo.report.print_as_in_study import print_as_in_study
@@ -527,6 +578,37 @@ def gate(
     print_gate(console, outcomes)
     if any(one.outcome == "failed" for one in outcomes):
         raise _GateFailed(1)
+
+
+@app.command()
+def push(
+    run: RunArgument,
+    repo: Annotated[
+        str, typer.Option(metavar="OWNER/NAME", help="Of the adapter; the tables go to OWNER/NAME-results.")
+    ],
+    checkpoint: Annotated[
+        str | None, typer.Option(parser=typed, metavar="NAME", help="As helpful/harmless; else the first order's last.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="The seed; else the study's first.")] = None,
+    public: Annotated[bool, typer.Option(help="For everybody to see; else private.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the files; nothing is sent.")] = False,
+) -> None:
+    """Publish an adapter with its card and lineage, and the run's tables, on the Hugging Face hub."""
+    from seqdpo.report.finished import read_run
+    from seqdpo.report.publication import publication
+    from seqdpo.runner.push import push as push_to_hub
+    from seqdpo.runner.push import size
+
+    repositories = publication(read_run(run), repo, checkpoint, seed)
+    for one in repositories:
+        console.print(f"{one.kind} {one.name}, {'public' if public else 'private'}:", soft_wrap=True)
+        for path, content in one.files.items():
+            console.print(f"  {size(content):>12,} bytes  {path}", soft_wrap=True)
+    if dry_run:
+        console.print("data/pairs.parquet and report.html hold the texts of the pairs. Nothing was sent.")
+        return
+    for address in push_to_hub(repositories, public):
+        console.print(f"Published {address}", soft_wrap=True)
 
 
 @app.command()

@@ -63,6 +63,35 @@ def why_not(kind: Kind, repository: str, revision: str | None, error: BaseExcept
     return None
 
 
+def why_not_written(error: BaseException) -> str | None:
+    """Why the hub did not take what was sent to it, and what to do; None where it is not the hub that hinders."""
+    from huggingface_hub import constants, errors
+
+    chain = _chain(error)
+    status = next((status for one in chain if (status := _status(one))), None)
+    if status == HTTPStatus.UNAUTHORIZED:
+        return "The hub does not accept your token (401). For a valid one, log in: hf auth login, or set HF_TOKEN."
+    if status == HTTPStatus.FORBIDDEN:
+        return (
+            "The hub forbids it to your token (403); expected one that may write to this name. Check the owner, and "
+            f"make a token that may write: {constants.ENDPOINT}/settings/tokens"
+        )
+    if any(isinstance(one, errors.RepositoryNotFoundError) for one in chain) or status == HTTPStatus.NOT_FOUND:
+        return "The hub has no such owner or name for you (404). Check it, and that your token may write there."
+    if status == HTTPStatus.TOO_MANY_REQUESTS:
+        return "The hub fails (429 Too Many Requests). Wait some minutes, and give the same command again."
+    if status and status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        return f"The hub fails ({status} {HTTPStatus(status).phrase}). Give the same command again later."
+    if status:
+        return f"The hub refuses it ({status}): {first_line(chain[-1])}. Check the name."
+    if any(_is_of_the_network(one) for one in chain):
+        return (
+            f"The hub could not be reached, or the connection broke off ({constants.ENDPOINT}). Check the network, and "
+            "give the same command again."
+        )
+    return None
+
+
 @cache
 def hub_answers() -> bool:
     """Whether the hub can be reached, whatever it says; False under HF_HUB_OFFLINE=1."""

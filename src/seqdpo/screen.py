@@ -2,6 +2,7 @@
 
 import io
 import sys
+import textwrap
 from collections.abc import Iterable
 from typing import Any
 
@@ -33,6 +34,15 @@ class Screen(Console):
             super().on_broken_pipe()
         except SystemExit:
             sys.exit(128 + SIGPIPE)
+
+
+def print_account(console: Console, account: Iterable[tuple[str, Iterable[str]]]) -> None:
+    """Headings, each with its lines below it; a line that is too long goes on further in."""
+    for heading, lines in account:
+        console.print(heading)
+        for line in lines:
+            told = textwrap.wrap(line, max(console.width, 40), initial_indent="  ", subsequent_indent="    ")
+            console.print("\n".join(told), soft_wrap=True)
 
 
 def write_out(console: Console, texts: Iterable[str]) -> None:

@@ -27,6 +27,8 @@ for line in sys.stdin:
     constants.HF_HUB_OFFLINE = asked["offline"]
     if "datasets" in sys.modules:  # older releases ask once, when they are imported
         sys.modules["datasets"].config.HF_HUB_OFFLINE = asked["offline"]
+    os.environ.pop("HF_TOKEN", None)
+    os.environ.update({"HF_TOKEN": asked["token"]} if asked["token"] else {})
     hub.hub_answers.cache_clear(), hub._asked.cache_clear()
     output, errors, code = io.StringIO(), io.StringIO(), 0
     with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
@@ -65,6 +67,7 @@ def environment(hub, tmp_path_factory):
         "HF_HUB_ETAG_TIMEOUT": "1",
         "HF_HUB_DOWNLOAD_TIMEOUT": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_HUB_DISABLE_XET": "1",  # a protocol between the hub's own programs; the stub speaks HTTP
         "SEQDPO_CACHE": str(home / "seqdpo"),
         "OMP_NUM_THREADS": "1",
         "COLUMNS": "200",
@@ -78,8 +81,9 @@ def client(environment):
         [sys.executable, "-c", CLIENT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True
     ) as process:
 
-        def call(folder, *arguments, offline=False):
-            asked = {"folder": str(folder), "arguments": [str(one) for one in arguments], "offline": offline}
+        def call(folder, *arguments, offline=False, token=None):
+            asked = {"folder": str(folder), "arguments": [str(one) for one in arguments]}
+            asked |= {"offline": offline, "token": token}
             process.stdin.write(json.dumps(asked) + "\n")
             process.stdin.flush()
             return Ended(*json.loads(process.stdout.readline()))

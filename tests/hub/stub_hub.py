@@ -4,6 +4,7 @@
 repository is named in `faults`.
 """
 
+import base64
 import hashlib
 import json
 import re
@@ -14,8 +15,13 @@ from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
 API = re.compile(
-    r"/api/(models|datasets)/([^/]+/[^/]+)(?:/(auth-check|revision|tree|paths-info)(?:/([^/]+)(?:/(.*))?)?)?$"
+    r"/api/(models|datasets)/([^/]+/[^/]+)"
+    r"(?:/(auth-check|revision|tree|paths-info|preupload|commit)(?:/([^/]+)(?:/(.*))?)?)?$"
 )
+BATCH = re.compile(r"/(datasets/)?([^/]+/[^/]+)\.git/info/lfs/objects/batch$")
+BLOB = re.compile(r"/blobs/(models|datasets)/([^/]+/[^/]+)/([0-9a-f]{64})$")
+#: What git would keep as a pointer.
+LARGE = (".safetensors", ".parquet")
 FILE = re.compile(r"/(datasets/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)$")
 
 
@@ -33,6 +39,8 @@ class StubHub(ThreadingHTTPServer):
         self.root = Path(root)
         self.faults = {}
         self.asked = []  # (method, path)
+        self.blobs = {}  # sha256 -> content that was sent and is in no commit yet
+        self.commits = []  # (kind, repository, names of files)
         self.closing = threading.Event()
 
     @property
@@ -65,8 +73,22 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer()
 
     def do_POST(self):
-        self._body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self._body = self._read_body()
         self._answer()
+
+    def do_PUT(self):
+        self._body = self._read_body()
+        self._answer()
+
+    def _read_body(self):
+        if self.headers.get("Transfer-Encoding") != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        body = b""
+        while size := int(self.rfile.readline(), 16):
+            body += self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+        return body
 
     def _answer(self):
         address = urlsplit(self.path)
@@ -74,9 +96,18 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.asked.append((self.command, self.path))
         if path == "/":
             self._send(200, b"")
+        elif path == "/api/repos/create":
+            self._create()
+        elif path == "/api/validate-yaml":
+            self._json({"errors": [], "warnings": []})
+        elif found := BATCH.fullmatch(path):
+            kind = "datasets" if found[1] else "models"
+            self._failing(kind, found[2], "batch") or self._batch(kind, found[2])
+        elif found := BLOB.fullmatch(path):
+            self._failing(found[1], found[2], "blob") or self._blob(found[3])
         elif found := API.fullmatch(path):
             kind, repository, what, _, below = found.groups()
-            asked_for = what if what == "auth-check" else None
+            asked_for = what if what in ("auth-check", "preupload", "commit") else None
             self._failing(kind, repository, asked_for) or self._api(kind, repository, what, below or "")
         elif found := FILE.fullmatch(path):
             kind, repository, _, name = found.groups()
@@ -93,7 +124,7 @@ class _Handler(BaseHTTPRequestHandler):
         if isinstance(fault, tuple):
             fault, only = fault
             if name != only:
-                return False
+                fault = "" if self._folder(kind, repository).is_dir() else "missing"
         answers = {
             "unauthorized": (401, "", "Invalid credentials in Authorization header"),
             "missing": (401, "RepoNotFound", "Repository not found"),  # the hub hides what is private so
@@ -120,7 +151,10 @@ class _Handler(BaseHTTPRequestHandler):
         return True
 
     def _cut_off(self, kind, repository, name):
-        """The connection ends in the middle of a file, each time it is asked for."""
+        """The connection ends in the middle of a file, each time it is asked for or sent."""
+        if self.command == "PUT":
+            self.close_connection = True
+            return True
         if name is None or self.command == "HEAD":
             return False
         content = (self._folder(kind, repository) / name).read_bytes()
@@ -144,7 +178,13 @@ class _Handler(BaseHTTPRequestHandler):
     def _api(self, kind, repository, what, below):
         folder = self._folder(kind, repository)
         files = sorted(path for path in folder.rglob("*") if path.is_file())
-        if what == "tree" and not (folder / below).is_dir():
+        if what == "preupload":
+            asked = [file["path"] for file in json.loads(self._body)["files"]]
+            modes = [{"path": p, "uploadMode": "lfs" if p.endswith(LARGE) else "regular"} for p in asked]
+            self._json({"files": [mode | {"shouldIgnore": False} for mode in modes]})
+        elif what == "commit":
+            self._commit(kind, repository)
+        elif what == "tree" and not (folder / below).is_dir():
             self._error(404, "EntryNotFound", f"{below} does not exist", repository)
         elif what == "tree":
             self._json(self._entries(folder, folder / below))
@@ -164,6 +204,53 @@ class _Handler(BaseHTTPRequestHandler):
                     "siblings": [{"rfilename": path.relative_to(folder).as_posix()} for path in files],
                 }
             )
+
+    # What is sent
+
+    def _create(self):
+        asked = json.loads(self._body)
+        kind, repository = f"{asked.get('type') or 'model'}s", f"{asked.get('organization')}/{asked['name']}"
+        fault = self.server.faults.get(repository, ("", ""))
+        if (isinstance(fault, str) or fault[1] == "create") and self._failing(kind, repository, "create"):
+            return
+        if self._folder(kind, repository).is_dir():
+            body = json.dumps({"url": f"{self.server.address}/{repository}", "error": "exists"}).encode()
+            self._send(409, body, "application/json")
+            return
+        self._folder(kind, repository).mkdir(parents=True)
+        prefix = "datasets/" if kind == "datasets" else ""
+        self._json({"url": f"{self.server.address}/{prefix}{repository}"})
+
+    def _batch(self, kind, repository):
+        objects = json.loads(self._body)["objects"]
+        for one in objects:
+            href = f"{self.server.address}/blobs/{kind}/{repository}/{one['oid']}"
+            one["actions"] = {"upload": {"href": href, "header": {}}}
+        self._json({"transfer": "basic", "objects": objects})
+
+    def _blob(self, oid):
+        assert hashlib.sha256(self._body).hexdigest() == oid
+        self.server.blobs[oid] = self._body
+        self._send(200, b"")
+
+    def _commit(self, kind, repository):
+        """Every file of it, or none."""
+        lines = [json.loads(line) for line in self._body.splitlines()]
+        files = {}
+        for line in lines:
+            value = line["value"]
+            if line["key"] == "file":
+                files[value["path"]] = base64.b64decode(value["content"])
+            elif line["key"] == "lfsFile":
+                files[value["path"]] = self.server.blobs[value["oid"]]
+        for name, content in files.items():
+            path = self._folder(kind, repository) / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        self.server.commits.append((kind, repository, sorted(files)))
+        prefix = "datasets/" if kind == "datasets" else ""
+        oid = commit_of(repository)
+        self._json({"commitUrl": f"{self.server.address}/{prefix}{repository}/commit/{oid}", "commitOid": oid})
 
     def _asked_paths(self):
         if self.headers.get("Content-Type", "").startswith("application/json"):

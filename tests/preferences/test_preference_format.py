@@ -198,6 +198,21 @@ def test_ids_change_with_everything_the_template_is_given():
     assert plain.pair_id == content_hash([plain.prompt_id, "a", "b"])
 
 
+def test_sharegpt_s_messages_and_a_single_message_are_what_openai_s_lists_are():
+    theirs = {
+        "prompt": [{"from": "system", "value": "s"}, {"from": "human", "value": "q"}],
+        "chosen": {"from": "gpt", "value": "yes"},
+        "rejected": {"role": "assistant", "content": "no"},
+    }
+    ours = {
+        "prompt": [{"role": "system", "content": "s"}, user("q")],
+        "chosen": [assistant("yes")],
+        "rejected": [assistant("no")],
+    }
+    assert read(theirs) == read(ours)
+    assert isinstance(read(theirs), Pair)
+
+
 def test_responses_that_differ_in_their_reasoning_alone_are_a_pair():
     thoughts = [assistant("a") | {"reasoning_content": text} for text in ("good", "bad")]
     assert isinstance(read({**TALK, "chosen": thoughts[:1], "rejected": thoughts[1:]}), Pair)
@@ -212,7 +227,8 @@ def test_responses_that_differ_in_their_reasoning_alone_are_a_pair():
         ({"tools": {"name": "f"}}, "column 'tools' = .*; expected a list of tools"),
         ({"chat_template_kwargs": [1]}, r"column 'chat_template_kwargs' = \[1\]; expected named arguments"),
         ({"chat_template_kwargs": {"tokenize": True}}, "expected no tokenize among them"),
-        ({"prompt": [{"from": "human", "value": "q"}]}, "ShareGPT's keys: rename from to role"),
+        ({"prompt": [{"from": "observation", "value": "q"}]}, "Of ShareGPT's speakers system, human, .* are read"),
+        ({"prompt": [{"from": "human", "value": 3}]}, "expected a message with a text 'role' and a text 'content'"),
         (
             {"prompt": [user([{"type": "image"}, {"type": "text", "text": "q"}])]},
             "Only text is read: write the content as one",
@@ -372,7 +388,7 @@ def test_mapped_column_must_be_there(ours):
         read({"chosen": "a b", "rejected": "a c"}, **{ours: "elsewhere"})
 
 
-@pytest.mark.parametrize("value", [3, None, {"role": "assistant", "content": "a"}])
+@pytest.mark.parametrize("value", [3, None, {"text": "a"}])
 def test_response_of_the_wrong_type_is_an_error(value):
     with pytest.raises(DataError, match=r"row 2: column 'chosen' = .*; expected text or a list of messages"):
         read_all({"prompt": "p", "chosen": "a", "rejected": "b"}, {"prompt": "p", "chosen": value, "rejected": "b"})

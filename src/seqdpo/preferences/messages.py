@@ -12,11 +12,13 @@ Conversation: TypeAlias = tuple[Message, ...]
 EXPECTED = "text or a list of messages, each with a text 'role' and a text 'content'"
 _MESSAGE = "a message with a text 'role' and a text 'content'"
 _LOOKS_LIKE_MESSAGES = re.compile(r"""\s*(array\()?\[\s*\{\s*['"](role|content|from|value)['"]\s*:""")
+#: ShareGPT's `from`, and the role that it is.
+_SHAREGPT_ROLES = {"system": "system", "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant"}
 _TOOL_CALLS = ("tool_calls", "function_call")
 
 
 def cell(row: Row, column: str) -> str | list[Any]:
-    """A text or a list; a text that is a JSON list of messages counts as that list.
+    """A text or a list; a text that is a JSON list of messages counts as that list, and one message as a list of it.
 
     Raises: DataError for anything else, and for a text that is Python's or numpy's print of messages.
     """
@@ -32,6 +34,8 @@ def cell(row: Row, column: str) -> str | list[Any]:
                 "or Parquet.",
             )
         return found or value
+    if isinstance(value, dict) and (value.keys() >= {"role", "content"} or value.keys() >= {"from", "value"}):
+        return [value]
     if not isinstance(value, list):
         raise row.wrong(column, value, EXPECTED)
     return value
@@ -74,6 +78,9 @@ def _message(row: Row, path: str, item: object) -> Message:
 
     A null says no more than a key that is not there: Parquet and Arrow fill every message up with them.
     """
+    if isinstance(item, dict) and item.get("from") in _SHAREGPT_ROLES and "role" not in item:
+        others = {key: value for key, value in item.items() if key not in ("from", "value")}
+        item = {"role": _SHAREGPT_ROLES[item["from"]], "content": item.get("value"), **others}
     if not isinstance(item, dict) or not isinstance(item.get("role"), str):
         raise _no_message(row, path, item)
     more = {key: value for key, value in item.items() if key not in ("role", "content") and value is not None}
@@ -91,7 +98,7 @@ def _message(row: Row, path: str, item: object) -> Message:
 
 def _no_message(row: Row, path: str, item: object) -> DataError:
     if isinstance(item, dict) and {"from", "value"} <= item.keys():
-        action = "These are ShareGPT's keys: rename from to role (human: user, gpt: assistant) and value to content."
+        action = f"Of ShareGPT's speakers {', '.join(_SHAREGPT_ROLES)} are read: write role and content for others."
         return row.wrong(path, item, _MESSAGE, action)
     if isinstance(item, dict) and isinstance(item.get("content"), list):
         return row.wrong(

@@ -16,12 +16,12 @@ from seqdpo.study.checkpoints import Checkpoint, Node
 from seqdpo.wording import visible
 
 
-def card(run: Run) -> str:
-    """Markdown with the YAML head of a Hugging Face model card."""
+def card(run: Run, adapter: str | None = None) -> str:
+    """Markdown with the YAML head of a Hugging Face model card; `adapter` is where others load it from."""
     environment = Environment(
         loader=PackageLoader("seqdpo.report"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"plain": plain, "score": _score, "recipe_line": recipe_line}
+    environment.filters |= {"plain": plain, "score": interval, "recipe_line": recipe_line}
     final = [row for row in run.findings.score_matrix if not row.placebo and row.split == "eval"]
     return environment.get_template("card.md.jinja").render(
         run=run,
@@ -29,7 +29,7 @@ def card(run: Run) -> str:
         scores=final,
         method=how_measured(run),
         base=on_the_hub(run),
-        adapter=_last_adapter(final),
+        adapter=adapter or _last_adapter(final),
         loading=list(loading_lines(run.manifest)),
     )
 
@@ -46,7 +46,8 @@ def plain(text: Any) -> str:
     return re.sub(r"([\\`*_{}\[\]<>#|~!])", r"\\\1", one_line)
 
 
-def _score(estimate: Bounds, form: str = "+.2f") -> str:
+def interval(estimate: Bounds, form: str = "+.2f") -> str:
+    """`+0.27 (+0.21 to +0.33)`, or a dash for what is undefined."""
     value, low, high = estimate.value, estimate.low, estimate.high
     if value is None:
         return "–"

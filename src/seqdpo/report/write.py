@@ -26,7 +26,8 @@ def write_report(
     files = RunFiles(run.folder)
     beside = files.report if measure == "margin" else files.report.with_stem(f"{files.report.stem}-{measure}")
     output = output or beside
-    card_output = card_output or (files.card if output == files.report else None)
+    if card_output is None and output == files.report and not run.manifest.get("scores"):
+        card_output = files.card  # of scores from elsewhere there is nothing to load
     content = {output: page(run, measure)}
     if card_output is not None:
         content[card_output] = card(run)  # nothing is written if one of them fails

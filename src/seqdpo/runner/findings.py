@@ -5,11 +5,21 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import yaml
 
 from seqdpo.analysis.results import MechanismTables, results
 from seqdpo.analysis.schema import Tolerances, to_json
 from seqdpo.errors import ConfigError, DataError
-from seqdpo.files import REMEDY, check_hash, read_sealed, read_table, write_json, write_sealed, write_table
+from seqdpo.files import (
+    REMEDY,
+    check_hash,
+    read_mapping,
+    read_sealed,
+    read_table,
+    write_json,
+    write_sealed,
+    write_table,
+)
 from seqdpo.layout import NODE_FILE, check_manifest_hash, check_run_folder
 from seqdpo.report.finished import Run, read_run
 from seqdpo.report.write import write_report
@@ -50,6 +60,10 @@ def write_findings(folder: RunFolder) -> None:
     Raises: ConfigError if the folder is no run's, or a stage of it is not done; DataError if a file cannot be read.
     """
     check_run_folder(folder)
+    if read_mapping(folder.study, yaml.safe_load).get("kind") == "scores":
+        raise ConfigError(
+            f"{folder.root}: is of scores from elsewhere. Analyse them again: seqdpo analyse --scores FILE"
+        )
     manifest = stored_manifest(folder)
     kept = [folder.generations] if folder.generations.is_file() else []
     for path in (folder.study, folder.pairs, folder.dropped, *kept):

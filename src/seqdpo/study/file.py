@@ -57,7 +57,7 @@ def audit_of(arguments: Sequence[str], checkpoints: Sequence[str] = ()) -> Audit
     if not files:
         return audit_from(_laid_over({}, flags), "command line")
     path = Path(files[0])
-    return audit_from(_laid_over(_read_yaml(path), flags), _named(path, flags))
+    return audit_from(_laid_over(read_yaml(path), flags), _named(path, flags))
 
 
 def study_from(values: Mapping[str, Any], where: str) -> Study:
@@ -120,7 +120,7 @@ def _no_value(flag: str) -> str:
 
 
 def _study(path: Path, flags: Mapping[str, Any]) -> Study:
-    return study_from(_laid_over(_read_yaml(path), flags), _named(path, flags))
+    return study_from(_laid_over(read_yaml(path), flags), _named(path, flags))
 
 
 def _named(path: Path, flags: Mapping[str, Any]) -> str:
@@ -173,13 +173,17 @@ class _StrictLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path, expected: str = "a study file") -> dict[str, Any]:
+    """The keys of a YAML file.
+
+    Raises: ConfigError if it cannot be read, or holds no keys.
+    """
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), _StrictLoader)
     except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file; expected a study file. Write one with: seqdpo init") from None
+        raise ConfigError(f"{path}: no such file; expected {expected}. Write one with: seqdpo init") from None
     except IsADirectoryError:
-        raise ConfigError(f"{path}: is a folder; expected a study file. Give the file in it.") from None
+        raise ConfigError(f"{path}: is a folder; expected {expected}. Give the file in it.") from None
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}). Change its rights or copy it.") from None
     except UnicodeDecodeError as error:

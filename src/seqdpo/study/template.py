@@ -1,6 +1,6 @@
 """The commented study file that `seqdpo init` writes."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -49,32 +49,59 @@ STANDARD = {"placebo": 4}
 def study_template(setting: str) -> str:
     """A study file of a named setting: every key with its value and a comment."""
     values = {**STANDARD, **SETTINGS[setting].defaults, "setting": setting, "output_dir": f"runs/{setting}"}
-    lines = [f"# {setting}: {SETTINGS[setting].relation}", "# Look first: seqdpo plan THIS_FILE"]
+    heading = [f"# {setting}: {SETTINGS[setting].relation}", "# Look first: seqdpo plan THIS_FILE"]
+    return written_study(heading, values, {}, SETTINGS[setting].objectives)
+
+
+def written_study(
+    heading: Sequence[str],
+    values: Mapping[str, Any],
+    origins: Mapping[str, str],
+    of_setting: Mapping[str, Objective] | None = None,
+) -> str:
+    """A study file of `values` and defaults: every key with a comment, and in brackets where its value comes from.
+
+    The objectives are those of `values`, or in a comment those of a setting.
+    """
+    lines = [*heading]
     written: set[str] = set()
-    for group, heading in SECTIONS.items():
+    for group, title in SECTIONS.items():
         names = [name for name in group.model_fields if name not in written]
         written.update(names)
-        lines += ["", f"# {heading}", *(line for name in names for line in _key_lines(name, setting, values))]
+        lines += ["", f"# {title}"]
+        for name in names:
+            if name == "objectives":
+                lines += _commented(of_setting) if of_setting else _objective_block(values[name])
+            else:
+                lines.append(_commented_line(name, values, origins.get(name)))
     return "\n".join(lines) + "\n"
 
 
-def _key_lines(name: str, setting: str, values: Mapping[str, Any]) -> Iterator[str]:
-    field = Study.model_fields[name]
-    if name == "objectives":
-        yield "# objectives:                 # in place of setting, or to read the same names from elsewhere"
-        yield from (f"#   {line}" for line in _objective_lines(SETTINGS[setting].objectives))
-        return
-    value = values.get(name, field.get_default(call_default_factory=True))
-    comment = f"  # {field.description}" if field.description else ""
-    yield f"{_pair(name, value):<30}{comment}".rstrip()
-
-
-def _objective_lines(objectives: dict[str, Objective]) -> Iterator[str]:
-    for name, objective in objectives.items():
-        shown = objective.model_dump(mode="json", exclude_none=True)
-        yield f"{name}: {yaml.safe_dump(shown, default_flow_style=True, sort_keys=False, width=1000).strip()}"
-
-
-def _pair(name: str, value: Any) -> str:
-    text = yaml.safe_dump(value, default_flow_style=True, width=1000)
+def key_line(name: str, value: Any) -> str:
+    """`name: value`, as a line of YAML."""
+    text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, allow_unicode=True, width=1000)
     return f"{name}: {text.removesuffix('...' + chr(10)).strip()}"
+
+
+def _commented_line(name: str, values: Mapping[str, Any], origin: str | None) -> str:
+    field = Study.model_fields[name]
+    value = values.get(name, field.get_default(call_default_factory=True))
+    told = origin if origin and origin != name else None
+    comment = " ".join(text for text in (field.description, told and f"[{told}]") if text)
+    return f"{key_line(name, value):<30}{f'  # {comment}' if comment else ''}".rstrip()
+
+
+def _commented(objectives: Mapping[str, Objective]) -> Iterator[str]:
+    yield "# objectives:                 # in place of setting, or to read the same names from elsewhere"
+    shown = {name: objective.model_dump(mode="json", exclude_none=True) for name, objective in objectives.items()}
+    yield from (f"# {line}" for line in _objective_block(shown)[1:])
+
+
+def _objective_block(objectives: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    lines = (_flow_line(name, objective) for name, objective in objectives.items())
+    return ["objectives:", *(f"  {line}" for line in lines)]
+
+
+def _flow_line(name: str, objective: Mapping[str, Any]) -> str:
+    text = yaml.safe_dump(dict(objective), default_flow_style=True, sort_keys=False, allow_unicode=True, width=1000)
+    return f"{name}: {text.strip()}"
