@@ -25,7 +25,7 @@ from seqdpo.report.finished import Run, read_run
 from seqdpo.report.write import write_report
 from seqdpo.runner.bench import Bench, Progress, make_bench
 from seqdpo.runner.board import Board, Task, board_for
-from seqdpo.runner.continuation import check_continuation, never_less, stored_study
+from seqdpo.runner.continuation import check_continuation, stored_study
 from seqdpo.runner.design import design_notes
 from seqdpo.runner.environment import environment
 from seqdpo.runner.events import LOG
@@ -45,6 +45,7 @@ from seqdpo.screen import Screen
 from seqdpo.study.checkpoints import Node
 from seqdpo.study.config import Study
 from seqdpo.study.file import study_yaml
+from seqdpo.study.growth import grown
 
 #: Runs nodes of a prepared folder in other processes: `seqdpo.runner.executors` has them.
 Elsewhere: TypeAlias = Callable[[RunFolder, list[Node | None], Board], None]
@@ -136,7 +137,7 @@ def check_study(study: Study, say: Callable[[str], None]) -> Checked:
         check_trackers(study)
     with problems.collected():
         check_output_dir(Path(study.output_dir))
-        study = never_less(RunFolder(Path(study.output_dir)), study)
+        study = _never_less(RunFolder(Path(study.output_dir)), study)
         check_continuation(RunFolder(Path(study.output_dir)), study, {})
     with problems.collected():
         study = with_model_path(study)
@@ -206,7 +207,7 @@ def _read(study: Study, board: Board) -> tuple[RunFolder, Study, Inputs]:
     folder = RunFolder(Path(study.output_dir))
     check_output_dir(folder.root)
     check_trackers(study)
-    study = never_less(folder, study)
+    study = _never_less(folder, study)
     check_continuation(folder, study, {})  # what can be told before the data and the model are read
     inputs = read_inputs(study, board.message)
     check_continuation(folder, study, inputs.identity)
@@ -215,6 +216,12 @@ def _read(study: Study, board: Board) -> tuple[RunFolder, Study, Inputs]:
 
 def _bench(inputs: Inputs, folder: RunFolder, board: Board) -> Bench:
     return study_bench(inputs, folder, board.advance, board.message)
+
+
+def _never_less(folder: RunFolder, study: Study) -> Study:
+    """The study with all that the run in its folder has: asking for fewer orders takes none away."""
+    earlier = stored_study(folder)
+    return grown(study, earlier) if isinstance(earlier, Study) else study
 
 
 def _extended(folder: RunFolder, inputs: Inputs, bench: Bench | None, board: Board) -> Bench | None:
