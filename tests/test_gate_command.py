@@ -117,7 +117,12 @@ def test_with_control_stages_the_recipe_is_named_and_they_share_a_row(tmp_path):
     row = next(line for line in output.splitlines() if "mean of 3" in line)
     assert "+1.96" in row
     assert "--placebo" not in output
-    assert "the accuracy by +0.000 (3 control stages)" in " ".join(output.split())
+    flat = " ".join(output.split())
+    assert "the accuracy by +0.000 (3 control stages)" in flat
+    assert "Recipe, by 3 control stages in 1 seed: ATTRIBUTABLE: margin (-0.56 [" in flat  # -0.60 less a mean of -0.04
+    assert "NOT SEPARABLE FROM RUN NOISE: accuracy (" in flat
+    # the SD of -0.02, -0.04 and -0.06, and -0.6 -+ 4.303 * 0.02 * sqrt(2)
+    assert "varies by an SD of 0.02; the next run of this recipe is expected between -0.72 and -0.48" in flat
 
 
 def test_results_are_json_without_nan_and_keep_their_keys(tmp_path):
