@@ -48,6 +48,7 @@ def test_an_inspect_log_for_each_checkpoint_and_objective(run):
     assert len(files) == 5 * 2
     log = json.loads(files["2026-01-02T03-04-05+00-00_helpful_seed0.helpful.harmless.json"])
     assert (log["version"], log["status"]) == (2, "success")
+    assert [*log] == ["version", "status", "eval", "plan", "results", "stats", "samples"]
     assert (log["eval"]["task"], log["eval"]["model"]) == ("helpful", "seqdpo/seed0.helpful.harmless")
     values = {score["name"]: score["metrics"]["mean"]["value"] for score in log["results"]["scores"]}
     assert values == {"accuracy": 0.5, "margin": 0.5}
@@ -64,6 +65,7 @@ def test_inspect_itself_reads_the_log(run, tmp_path):
         (tmp_path / name).write_text(text)
         read = log.read_eval_log(str(tmp_path / name))
         assert read.results.total_samples == len(read.samples) == 2
+        assert log.read_eval_log(str(tmp_path / name), header_only=True).eval.task == read.eval.task
 
 
 def test_the_command_writes_a_new_folder_whole(run, seqdpo, tmp_path):

@@ -160,6 +160,7 @@ def _inspect_log(of: _Scored, when: datetime) -> dict[str, Any]:
             "model": name,
             "config": {},
         },
+        "plan": {"name": "plan", "steps": []},  # Inspect's readers of heads want one
         "results": {
             "total_samples": n,
             "completed_samples": n,
