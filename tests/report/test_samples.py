@@ -46,10 +46,18 @@ def test_lm_eval_has_a_folder_for_each_checkpoint_and_a_file_for_each_objective(
 def test_an_inspect_log_for_each_checkpoint_and_objective(run):
     files = dict(samples(run, "inspect", WHEN))
     assert len(files) == 5 * 2
-    log = json.loads(files["2026-01-02T03-04-05+00-00_helpful_seed0.helpful.harmless.json"])
+    logs = {name: json.loads(text) for name, text in files.items()}
+    # Inspect takes logs of one id for one task that was tried again
+    for name, log in logs.items():
+        assert name == f"2026-01-02T03-04-05+00-00_{log['eval']['task']}_{log['eval']['task_id']}.json"
+    assert len({log["eval"]["task_id"] for log in logs.values()}) == len(logs)
+    [log] = [
+        log
+        for log in logs.values()
+        if (log["eval"]["task"], log["eval"]["model"]) == ("helpful", "seqdpo/seed0.helpful.harmless")
+    ]
     assert (log["version"], log["status"]) == (2, "success")
     assert [*log] == ["version", "status", "eval", "plan", "results", "stats", "samples"]
-    assert (log["eval"]["task"], log["eval"]["model"]) == ("helpful", "seqdpo/seed0.helpful.harmless")
     values = {score["name"]: score["metrics"]["mean"]["value"] for score in log["results"]["scores"]}
     assert values == {"accuracy": 0.5, "margin": 0.5}
     right, wrong = log["samples"]

@@ -40,7 +40,8 @@ def samples(run: Run, form: SamplesForm, when: datetime) -> Iterator[tuple[str, 
     scored = [one for panel in run.panels() for one in _scored(run, panel)]
     if form == "inspect":
         for one in scored:
-            yield f"{_stamp(when)}_{_safe(one.objective)}_{_safe(one.model)}.json", _json(_inspect_log(one, when))
+            log = _inspect_log(one, when)  # which Inspect knows by the id in its name
+            yield f"{_stamp(when)}_{one.objective.replace('_', '-')}_{log['eval']['task_id']}.json", _json(log)
         return
     for model in dict.fromkeys(one.model for one in scored):
         own = [one for one in scored if one.model == model]
@@ -194,10 +195,6 @@ def _inspect_sample(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _stamp(when: datetime) -> str:
     return when.isoformat().replace(":", "-")
-
-
-def _safe(name: str) -> str:
-    return name.replace("_", "-")
 
 
 def _hash(text: str) -> str:
