@@ -530,6 +530,22 @@ def report(
 
 
 @app.command()
+def samples(
+    run: RunArgument,
+    form: Annotated[Literal["lm-eval", "inspect"], typer.Option("--format", help="Whose viewer is to open them.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="A new folder.")],
+) -> None:
+    """Write every held-out pair under every checkpoint as lm-evaluation-harness's or Inspect's samples."""
+    from datetime import UTC, datetime
+
+    from seqdpo.report.finished import read_run
+    from seqdpo.report.write import write_samples
+
+    number = write_samples(read_run(run), form, output, datetime.now(UTC).replace(microsecond=0))
+    console.print(f"Wrote {number} files into {output}", soft_wrap=True)
+
+
+@app.command()
 def compare(
     a: Annotated[Path, typer.Argument(metavar="RUN_A", help="A run folder.")],
     b: Annotated[Path, typer.Argument(metavar="RUN_B", help="Another one; differences are this one less RUN_A.")],

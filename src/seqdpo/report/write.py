@@ -1,9 +1,11 @@
 """What is shown of a run, written to files."""
 
+from datetime import datetime
 from pathlib import Path
 
 from seqdpo.analysis.schema import PairMeasure
-from seqdpo.files import write_for_user
+from seqdpo.errors import ConfigError
+from seqdpo.files import folder_written_whole, write_for_user, writing
 from seqdpo.layout import RunFiles
 from seqdpo.report.card import card
 from seqdpo.report.compared import ComparedRuns
@@ -12,6 +14,7 @@ from seqdpo.report.figures import figures
 from seqdpo.report.finished import Run
 from seqdpo.report.page import page
 from seqdpo.report.paper_tables import paper_tables
+from seqdpo.report.samples import SamplesForm, samples
 
 
 def write_report(
@@ -49,6 +52,22 @@ def write_figures(run: Run, folder: Path) -> list[Path]:
         written.append(folder / f"{name}.{form}")
         write_for_user(written[-1], content)
     return written
+
+
+def write_samples(run: Run, form: SamplesForm, folder: Path, when: datetime) -> int:
+    """Every sample of the run in another tool's form; the number of files.
+
+    Raises: ConfigError if the folder is there already, or cannot be written; DataError if a file cannot be read.
+    """
+    if folder.exists():
+        raise ConfigError(f"{folder}: exists already; expected a new folder. Choose another with --output.")
+    with writing(str(folder)), folder_written_whole(folder) as temporary:
+        number = 0
+        for number, (name, text) in enumerate(samples(run, form, when), 1):  # noqa: B007 - it is the answer
+            path = temporary / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8", errors="replace")
+    return number
 
 
 def write_comparison(compared: ComparedRuns, output: Path) -> None:
