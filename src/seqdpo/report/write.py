@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from seqdpo.files import write_for_user
+from seqdpo.files import set_aside, write_for_user
 from seqdpo.layout import RunFiles
 from seqdpo.report.card import card
 from seqdpo.report.compared import ComparedRuns
@@ -24,6 +24,8 @@ def write_report(run: Run, output: Path | None = None, card_output: Path | None 
     if card_output is not None:
         content[card_output] = card(run)  # nothing is written if one of them fails
     for path, text in content.items():
+        if path in (files.report, files.card) and path.is_dir():  # a place of ours
+            set_aside(path)
         write_for_user(path, text.encode())
     return [*content]
 

@@ -5,9 +5,8 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from seqdpo.files import file_hashes, folder_written_whole, write_sealed, write_table
+from seqdpo.files import file_hashes, folder_written_whole, read_table, write_sealed, write_table
 from seqdpo.layout import NODE_FILE, TRAINED_FILE
 from seqdpo.measure.movement import movement_table
 from seqdpo.measure.scores import PairLogps
@@ -40,7 +39,7 @@ def run_node(bench: Bench, node: Node | None) -> pa.Table | None:
         train(bench, node)
     measure(bench, node)
     bench.folder.log("stage_done", checkpoint=node.checkpoint, seed=node.seed, seconds=perf_counter() - began)
-    return pq.read_table(bench.folder.stage(node) / "train.parquet")
+    return read_table(bench.folder.stage(node) / "train.parquet")
 
 
 def score_base(bench: Bench) -> None:
