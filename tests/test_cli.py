@@ -204,20 +204,40 @@ def test_debug_shows_the_traceback(tmp_path, seqdpo, monkeypatch, way):
     assert "in crash" in told
 
 
+#: `seqdpo run`, which says that it has begun and waits.
+WAITING = """
+import sys, time, seqdpo.cli as cli, seqdpo.study.file
+
+def wait(path):
+    print('here', flush=True)
+    time.sleep(60)
+
+seqdpo.study.file.read_yaml = wait
+sys.argv = ['seqdpo', 'run', 's.yaml']
+cli.main()
+"""
+
+
 @pytest.mark.skipif(os.name == "nt", reason="Windows has other signals")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_signal_ends_it_with_the_codes_of_a_shell(number, code):
-    program = (
-        "import sys, time, seqdpo.cli as cli, seqdpo.study.file\n"
-        "def wait(path): print('here', flush=True); time.sleep(60)\n"
-        "seqdpo.study.file.read_yaml = wait\n"
-        "sys.argv = ['seqdpo', 'run', 's.yaml']; cli.main()"
-    )
-    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    with subprocess.Popen([sys.executable, "-c", WAITING], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout.readline() == b"here\n"
         process.send_signal(number)
         assert process.wait(timeout=30) == code
         assert process.stderr.read() == b""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has other signals")
+def test_under_nohup_a_terminal_that_is_closed_ends_nothing():
+    def ignore():
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+    with subprocess.Popen([sys.executable, "-c", WAITING], stdout=subprocess.PIPE, preexec_fn=ignore) as process:
+        assert process.stdout.readline() == b"here\n"
+        process.send_signal(signal.SIGHUP)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=30) == 143  # and not 129
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["pairs", "--help"], []])

@@ -54,6 +54,17 @@ def test_writes_page_and_card_into_the_run_folder(run, report):
     assert output.count("Wrote") == 2
 
 
+def test_a_folder_in_the_place_of_the_page_is_set_aside_in_the_run_and_refused_elsewhere(run, report, tmp_path):
+    for folder in (run / "report.html", tmp_path / "page.html"):
+        folder.mkdir()
+        (folder / "notes").write_text("mine")
+    assert report(run)[0] == 0
+    assert (run / "report.html").is_file()
+    assert (run / "report.html.damaged/notes").read_text() == "mine"
+    assert report(run, "-o", tmp_path / "page.html")[0] == 2
+    assert (tmp_path / "page.html/notes").read_text() == "mine"
+
+
 def test_a_page_elsewhere_writes_over_no_other_file_and_the_card_goes_where_it_is_said(run, report, tmp_path):
     (tmp_path / "README.md").write_text("mine")
     assert report(run, "-o", tmp_path / "README.html")[0] == 0

@@ -104,8 +104,9 @@ def main() -> None:
     _quiet_libraries()
     accept_any_text()
     for name in ("SIGTERM", "SIGHUP"):
-        if hasattr(signal, name):  # Windows has but one of them
-            signal.signal(getattr(signal, name), _terminate)
+        number = getattr(signal, name, None)  # Windows has but one of them
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:  # as nohup wants it
+            signal.signal(number, _terminate)
     try:
         app()
     except SystemExit as ended:
@@ -742,7 +743,8 @@ def _explained(error: Exception) -> int:
 
     told = error if isinstance(error, SeqdpoError) else crashed(error)
     text = told.named(_as_flag) if isinstance(told, ArgumentError) else str(told)
-    errors.print(f"Error: {text}", style="red" if errors.is_terminal else "", soft_wrap=True)
+    with suppress(OSError):  # the terminal may be what has gone
+        errors.print(f"Error: {text}", style="red" if errors.is_terminal else "", soft_wrap=True)
     return 3 if isinstance(told, RunError) else 2
 
 

@@ -186,8 +186,9 @@ def _seal(value: Mapping[str, Any]) -> str:
 
 
 def write_table(path: Path, table: pa.Table) -> None:
+    """A Parquet file with a checksum of every page, so that other readers, too, can tell that it is spoilt."""
     with written_whole(path) as temporary:
-        pq.write_table(table, temporary, compression="zstd")
+        pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
 
 
 def file_hash(path: Path) -> str:
@@ -214,12 +215,12 @@ def file_hashes(folder: Path) -> dict[str, str]:
 
 
 def read_table(path: Path, **options: Any) -> pa.Table:
-    """A Parquet file of a run.
+    """A Parquet file of a run, its pages checked; older releases wrote pages without checksums.
 
     Raises: DataError if it cannot be read.
     """
-    with reading(path):
-        return pq.read_table(path, partitioning=None, **options)  # the folder's name is no column
+    with reading(path):  # without partitioning, for the folder's name is no column
+        return pq.read_table(path, partitioning=None, page_checksum_verification=True, **options)
 
 
 def read_mapping(path: Path, parse: Callable[[str], Any]) -> Mapping[str, Any]:

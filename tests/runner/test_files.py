@@ -3,18 +3,23 @@
 import json
 import os
 import stat
+from contextlib import suppress
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from seqdpo.errors import ConfigError, DataError
 from seqdpo.files import (
     folder_written_whole,
     read_sealed,
+    read_table,
     set_aside,
     sweep,
     write_for_user,
     write_sealed,
+    write_table,
     write_text,
 )
 from seqdpo.runner.folder import RunFolder
@@ -114,3 +119,29 @@ def test_a_line_that_was_cut_off_spoils_no_other_line_of_the_log(tmp_path):
     folder.log("second")
     lines = folder.events.read_text().splitlines()
     assert [json.loads(line)["event"] for line in (lines[0], lines[2])] == ["first", "second"]
+
+
+def test_no_flipped_bit_of_a_page_is_read_as_another_number(tmp_path):
+    """Without checksums about a third of them are: what is checked is nothing that decompression would find anyway."""
+    path, rows = tmp_path / "a.parquet", range(9)
+    table = pa.table({"pair_id": [f"p{i}" for i in rows], "chosen_logp": [i / 7 for i in rows]})
+    write_table(path, table)
+    assert unseen_flips(path, table) == 0
+    pq.write_table(table, path, compression="zstd")
+    assert read_table(path) == table  # as older releases wrote it
+    assert unseen_flips(path, table) > 0
+
+
+def unseen_flips(path, table):
+    """Of how many bytes between the first page and the footer one flipped bit is read as another table."""
+    content = path.read_bytes()
+    end = len(content) - 8 - int.from_bytes(content[-8:-4], "little")
+    unseen = 0
+    for place in range(4, end):
+        spoilt = bytearray(content)
+        spoilt[place] ^= 1 << place % 8
+        path.write_bytes(spoilt)
+        with suppress(DataError):
+            unseen += read_table(path) != table
+    path.write_bytes(content)
+    return unseen

@@ -106,9 +106,26 @@ def test_a_base_of_another_run_is_not_taken_for_this_one(analysed, tmp_path):
     assert folder.manifest.read_bytes() == before
 
 
+def test_a_stage_of_another_run_is_not_analysed_as_this_ones(older_run):
+    record = older_run.root / "stages/seed0.first.second/node.json"
+    values = read_sealed(record)
+    write_sealed(record, values | {"identity": values["identity"] | {"data": "0" * 16}})
+    with pytest.raises(DataError, match=r"second/node.json: data = 0000.*Move .*seed0.first.second away and run again"):
+        write_findings(older_run)
+
+
+def test_stages_that_changed_places_are_not_analysed(older_run):
+    stages = older_run.root / "stages"
+    (stages / "seed0.first.second").rename(stages / "aside")
+    (stages / "seed0.first.placebo1-second").rename(stages / "seed0.first.second")
+    (stages / "aside").rename(stages / "seed0.first.placebo1-second")
+    with pytest.raises(DataError, match=r"is of 'first>second~placebo1' of seed 0; expected 'first>second' of seed 0"):
+        write_findings(older_run)
+
+
 def test_an_unfinished_run_is_refused_with_what_is_left(older_run):
     (older_run.root / "stages/seed0.first.second/node.json").unlink()
-    with pytest.raises(ConfigError, match=r"1 of 5 stages are not done, 'first>second' first.*seqdpo run"):
+    with pytest.raises(ConfigError, match=r"1 of 5 stages are not done, .*seed0.first.second first.*seqdpo run"):
         write_findings(older_run)
 
 

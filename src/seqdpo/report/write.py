@@ -5,7 +5,7 @@ from pathlib import Path
 
 from seqdpo.analysis.schema import PairMeasure
 from seqdpo.errors import ConfigError
-from seqdpo.files import folder_written_whole, write_for_user, writing
+from seqdpo.files import folder_written_whole, set_aside, write_for_user, writing
 from seqdpo.layout import RunFiles
 from seqdpo.report.card import card
 from seqdpo.report.compared import ComparedRuns
@@ -35,6 +35,8 @@ def write_report(
     if card_output is not None:
         content[card_output] = card(run)  # nothing is written if one of them fails
     for path, text in content.items():
+        if path in (files.report, files.card) and path.is_dir():  # a place of ours
+            set_aside(path)
         write_for_user(path, text.encode())
     return [*content]
 

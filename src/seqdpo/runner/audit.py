@@ -9,12 +9,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from torch import nn
 from transformers import PreTrainedModel
 
 from seqdpo.errors import Problems
-from seqdpo.files import file_hash, file_hashes, write_json, write_sealed, write_table, write_text
+from seqdpo.files import file_hash, file_hashes, read_table, write_json, write_sealed, write_table, write_text
 from seqdpo.layout import NODE_FILE
 from seqdpo.measure.movement import joined_factors, movement_between, weight_norms
 from seqdpo.measure.scores import PairLogps, pair_logps
@@ -301,5 +300,5 @@ def _idle_notes(folder: RunFolder, member: Member) -> list[str]:
 
 
 def _logps(folder: RunFolder, node: Node | None) -> np.ndarray:
-    table = pq.read_table(folder.stage(node) / "scores.parquet", columns=["chosen_logp", "rejected_logp"])
+    table = read_table(folder.stage(node) / "scores.parquet", columns=["chosen_logp", "rejected_logp"])
     return np.column_stack([column.to_numpy() for column in table.columns])

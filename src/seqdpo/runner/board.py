@@ -1,7 +1,7 @@
 """What a person sees while a study runs: a live board in a terminal, plain lines elsewhere."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Protocol
@@ -205,7 +205,8 @@ def board_for(console: Console) -> Iterator[Board]:
     try:
         yield board
     finally:
-        board.end()
+        with suppress(OSError):  # a terminal that has gone shows nothing, and is no reason to end otherwise
+            board.end()
 
 
 def clock(seconds: float | None) -> str:

@@ -1,7 +1,8 @@
 """From the files of a run folder to its findings: the run's tables and results.json. No torch, no model."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -24,7 +25,7 @@ from seqdpo.layout import NODE_FILE, check_manifest_hash, check_run_folder
 from seqdpo.report.finished import Run, read_run
 from seqdpo.report.write import write_report
 from seqdpo.runner.folder import RunFolder
-from seqdpo.runner.records import stored_manifest
+from seqdpo.runner.records import check_belongs, stored_manifest
 from seqdpo.study.audit import Audit
 from seqdpo.study.checkpoints import Node, checkpoint_of, order_name
 from seqdpo.study.keys import LossKeys, TreeKeys, VerdictKeys
@@ -70,7 +71,7 @@ def write_findings(folder: RunFolder) -> None:
         check_manifest_hash(path, folder, manifest)
     study = read_stored(folder)
     tree = study.tree() if isinstance(study, Audit) else study
-    _check_all_done(folder, tree)
+    _check_all_done(folder, tree, manifest.get("identity") or {})
     pairs = read_table(folder.pairs)
     scores = scores_table(folder, tree, pairs)
     mechanism = {name: stages_table(folder, tree, name) for name in STAGE_TABLES}
@@ -109,14 +110,18 @@ def tolerances(keys: VerdictKeys) -> Tolerances:
     return Tolerances(keys.margin_tolerance, keys.accuracy_tolerance, keys.flip_tolerance, keys.confidence, keys.looks)
 
 
-def _check_all_done(folder: RunFolder, keys: TreeKeys) -> None:
+def _check_all_done(folder: RunFolder, keys: TreeKeys, identity: Mapping[str, Any]) -> None:
+    """Of this run, too: tables that agree with a record of another run or stage are no tables of this one."""
     nodes = [None, *stage_tree(keys)]
     missing = [node for node in nodes if not (folder.stage(node) / NODE_FILE).is_file()]
     if missing:
         raise ConfigError(
-            f"{folder.root}: {len(missing)} of {len(nodes)} stages are not done, {checkpoint_of(missing[0])!r} first; "
-            "expected a finished run. Run `seqdpo run`, of an audit `seqdpo audit`, again to finish it."
+            f"{folder.root}: {len(missing)} of {len(nodes)} stages are not done, {folder.stage(missing[0])} first; "
+            "expected a finished run. Run the study again (`seqdpo run`, of an audit `seqdpo audit`) to finish it."
         )
+    for node in nodes:
+        record = folder.stage(node) / NODE_FILE
+        check_belongs(record, read_sealed(record), node, identity)
 
 
 def _scores_of(folder: RunFolder, node: Node | None) -> pa.Table:

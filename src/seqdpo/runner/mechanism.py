@@ -7,11 +7,11 @@ from typing import TypeAlias
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from peft import PeftModel
 from transformers import PreTrainedModel
 
+from seqdpo.files import read_table
 from seqdpo.measure.forecast import forecast
 from seqdpo.measure.gradients import GradientTrace, Halves, blocks_of, prompt_halves
 from seqdpo.measure.kl_and_path import Ends, HeldOut, kl_and_path_table
@@ -140,7 +140,7 @@ def held_out(preferences: Preferences, n: int) -> dict[str, HeldOut]:
 
 def scored_logps(folder: RunFolder, node: Node | None, objective: str, prepared: Sequence[PreparedPair]) -> PairLogps:
     """What a finished checkpoint makes of some evaluation pairs of an objective, from its own table."""
-    scores = pq.read_table(folder.stage(node) / "scores.parquet")
+    scores = read_table(folder.stage(node) / "scores.parquet")
     own = scores.filter(pc.field("objective") == objective)
     rows = pc.index_in(pa.array([one.pair.pair_id for one in prepared]), value_set=own["pair_id"].combine_chunks())
     assert not rows.null_count

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from seqdpo.errors import ConfigError, DataError
-from seqdpo.files import file_hash, folder_written_whole, read_sealed, write_sealed, write_text
+from seqdpo.files import file_hash, folder_written_whole, read_sealed, read_table, write_sealed, write_text
 from seqdpo.layout import NODE_FILE, check_run_folder
 from seqdpo.runner.continuation import MAX_LISTED
 from seqdpo.runner.findings import stored_manifest, write_findings
@@ -66,7 +65,7 @@ def _check_same_study(into: RunFolder, study: Keys, other: RunFolder, theirs: Ke
 
 def _check_same_base(into: RunFolder, other: RunFolder) -> None:
     """Margins of all stages will be against the first run's base."""
-    mine, yours = (pq.read_table(folder.stage(None) / "scores.parquet") for folder in (into, other))
+    mine, yours = (read_table(folder.stage(None) / "scores.parquet") for folder in (into, other))
     same_pairs = mine["pair_id"].equals(yours["pair_id"])
     columns = ("chosen_logp", "rejected_logp")
     if not same_pairs or not all(

@@ -77,10 +77,15 @@ def read_record(
     if not path.exists():
         return None
     record = _parsed(path)
-    _check_place(path, node, record)
-    _check_identity(path, identity, record)
+    check_belongs(path, record, node, identity)
     _check_files(path, record["files"])
     return record
+
+
+def check_belongs(path: Path, record: Mapping[str, Any], node: Node | None, identity: Mapping[str, Any]) -> None:
+    """Raises: DataError if what the record of a path says is of another stage, of other keys, or of other inputs."""
+    _check_place(path, node, record)
+    _check_identity(path, identity, record)
 
 
 def stored_manifest(folder: RunFolder) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """What the coordinator says of a node, on the board and in events.jsonl, wherever the node runs."""
 
 import numpy as np
-import pyarrow.parquet as pq
 
+from seqdpo.files import read_table
 from seqdpo.runner.board import Board
 from seqdpo.runner.folder import RunFolder
 from seqdpo.runner.stage import title
@@ -26,5 +26,5 @@ def _place(node: Node | None) -> dict[str, str | int]:
 def _note(folder: RunFolder, node: Node | None) -> str:
     if node is None:
         return "scored"
-    losses = pq.read_table(folder.stage(node) / "train.parquet", columns=["loss"])["loss"].to_numpy()
+    losses = read_table(folder.stage(node) / "train.parquet", columns=["loss"])["loss"].to_numpy()
     return f"loss {np.mean(losses[-10:]):.3f}" if len(losses) else "given, scored"
