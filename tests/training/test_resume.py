@@ -48,7 +48,7 @@ def test_a_stage_that_goes_on_ends_with_the_bytes_of_one_that_did_not_stop(
         return TrainingPairs([f"{seed}-{i}" for i in range(N)], random_pairs(N, seed=seed), offsets, np.zeros(N))
 
     def halves(seed):
-        return Halves(pairs(seed), range(0, N, 2), range(1, N, 2))
+        return Halves(pairs(seed), [range(0, N, 2)], [range(1, N, 2)])
 
     parent = tmp_path / "parent"
     with trainable_policy(tiny_model, study, None, seed=3) as policy:
@@ -58,7 +58,7 @@ def test_a_stage_that_goes_on_ends_with_the_bytes_of_one_that_did_not_stop(
     def stage(keeper):
         heard = []
         with trainable_policy(tiny_model, study, parent, seed=0) as policy:
-            trace = GradientTrace(policy, halves(2), {"helpful": halves(3)}, study, TraceSize(3, 4), STEPS)
+            trace = GradientTrace(policy, halves(2), {"helpful": halves(3)}, study, TraceSize(3, 4, 1), STEPS)
             steps = train_stage(policy, pairs(4), study, 0, heard.append, [trace], keeper)
             save_adapter(policy, study, parent, tmp_path / "adapter")
         adapter = (tmp_path / "adapter/adapter_model.safetensors").read_bytes()

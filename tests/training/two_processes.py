@@ -67,7 +67,7 @@ def found(model: Path, parent: Path) -> dict[str, Any]:
     study = study_of(model)
     base = load_model(study)
     choose_engine(base, 60)
-    halves = {seed: Halves(pairs(seed), range(0, N_PAIRS, 2), range(1, N_PAIRS, 2)) for seed in (2, 3)}
+    halves = {seed: Halves(pairs(seed), [range(0, N_PAIRS, 2)], [range(1, N_PAIRS, 2)]) for seed in (2, 3)}
     result: dict[str, Any] = {}
     for mode in MODES:
         for batch, accumulated in STEPS:
@@ -75,7 +75,7 @@ def found(model: Path, parent: Path) -> dict[str, Any]:
             one = study_of(model, adapter_mode=mode, **keys)
             with trainable_policy(base, one, parent, seed=0) as policy:
                 _, gradient = mean_gradient(policy, pairs(5), one)
-                trace = GradientTrace(policy, halves[2], {"helpful": halves[3]}, one, TraceSize(3, 4), 4)
+                trace = GradientTrace(policy, halves[2], {"helpful": halves[3]}, one, TraceSize(3, 4, 1), 4)
                 steps = train_stage(policy, pairs(4), one, 0, lambda step: None, [trace])
                 weights = [parameter.detach().clone() for parameter in policy.parameters() if parameter.requires_grad]
             result[f"{mode} {batch}x{accumulated}"] = {
