@@ -297,7 +297,7 @@ def command_is_unknown(bench):
     return ["rum", bench.study()]
 
 
-@kind("Missing argument", "seqdpo init --help")
+@kind("init: expected a setting, or --from FILE", "seqdpo init --help")
 def argument_is_missing(bench):
     return ["init"]
 
