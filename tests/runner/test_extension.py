@@ -14,11 +14,11 @@ from seqdpo.preferences.prepare import Preferences, PreparedObjective, PreparedP
 from seqdpo.runner import stage as node_stage
 from seqdpo.runner.board import PlainBoard
 from seqdpo.runner.extension import _new_pairs, _take_over
-from seqdpo.runner.rescore import rescore, with_more_pairs
+from seqdpo.runner.rescore import rescore
 from seqdpo.runner.study import run_study
 from seqdpo.screen import Screen
 from seqdpo.study.config import Study
-from seqdpo.study.growth import grown
+from seqdpo.study.growth import grown, with_more_pairs
 from seqdpo.study.settings import LAB
 
 OBJECTIVES = {

@@ -10,7 +10,7 @@ from seqdpo.layout import NODE_FILE, check_manifest_hash
 from seqdpo.runner.folder import RunFolder
 from seqdpo.study.audit import Audit
 from seqdpo.study.config import Study
-from seqdpo.study.growth import growing_keys, grown
+from seqdpo.study.growth import growing_keys
 from seqdpo.study.keys import Keys
 from seqdpo.study.stored import differing_keys, read_stored
 
@@ -52,12 +52,6 @@ def stored_study(folder: RunFolder) -> Study | Audit | None:
         return read_stored(folder)
     except SeqdpoError:
         return None
-
-
-def never_less(folder: RunFolder, study: Study) -> Study:
-    """The study with all that the run in its folder has: asking for fewer orders takes none away."""
-    earlier = stored_study(folder)
-    return grown(study, earlier) if isinstance(earlier, Study) else study
 
 
 def _different_keys(study: Keys, earlier: Keys | None, growing: set[str]) -> Iterator[str]:

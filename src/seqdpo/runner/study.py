@@ -21,7 +21,7 @@ from seqdpo.report.finished import Run, read_run
 from seqdpo.report.write import write_report
 from seqdpo.runner.bench import Bench, make_bench
 from seqdpo.runner.board import Board, Task, board_for
-from seqdpo.runner.continuation import check_continuation, never_less, stored_study
+from seqdpo.runner.continuation import check_continuation, stored_study
 from seqdpo.runner.design import design_notes
 from seqdpo.runner.environment import environment
 from seqdpo.runner.executors import here
@@ -37,6 +37,7 @@ from seqdpo.screen import Screen
 from seqdpo.study.checkpoints import Node
 from seqdpo.study.config import Study
 from seqdpo.study.file import study_yaml
+from seqdpo.study.growth import grown
 
 
 class Inputs(NamedTuple):
@@ -69,7 +70,7 @@ def run_study(study: Study, board: Board) -> RunFolder:
     """
     folder = RunFolder(Path(study.output_dir))
     check_output_dir(folder.root)
-    study = never_less(folder, study)
+    study = _never_less(folder, study)
     check_continuation(folder, study, {})  # what can be told before the data and the model are read
     inputs = _read_inputs(study, board)
     check_continuation(folder, study, inputs.identity)
@@ -106,7 +107,7 @@ def check_study(study: Study, say: Callable[[str], None]) -> Checked:
     problems = Problems()
     with problems.collected():
         check_output_dir(Path(study.output_dir))
-        study = never_less(RunFolder(Path(study.output_dir)), study)
+        study = _never_less(RunFolder(Path(study.output_dir)), study)
         check_continuation(RunFolder(Path(study.output_dir)), study, {})
     with problems.collected():
         study = with_model_path(study, say)
@@ -141,6 +142,12 @@ def _bench(inputs: Inputs, folder: RunFolder, board: Board) -> Bench:
     study = inputs.study
     trained = study.trained_objectives()
     return make_bench(study, folder, inputs.preferences, trained, inputs.identity, board.advance, board.message)
+
+
+def _never_less(folder: RunFolder, study: Study) -> Study:
+    """The study with all that the run in its folder has: asking for fewer orders takes none away."""
+    earlier = stored_study(folder)
+    return grown(study, earlier) if isinstance(earlier, Study) else study
 
 
 def _extended(folder: RunFolder, inputs: Inputs, bench: Bench | None, board: Board) -> Bench | None:
