@@ -18,9 +18,8 @@ from seqdpo.runner.rescore import rescore
 from seqdpo.runner.study import run_study
 from seqdpo.screen import Screen
 from seqdpo.study.config import Study
-from seqdpo.study.growth import grown
+from seqdpo.study.growth import grown, with_more_pairs
 from seqdpo.study.settings import LAB
-from seqdpo.study.stored import with_more_pairs
 
 OBJECTIVES = {
     "first": {"format": "lab", "angle": 0, "n_pairs": 60, "overlap": 0.0},

@@ -100,7 +100,7 @@ def ranking_accuracies(scores: PairScores) -> tuple[Column, Column]:
 
 
 def _of_base(cell: Cell, tolerances: Tolerances) -> OfBase:
-    after, clusters = cell.after, cell.panel.clusters
+    after, clusters = PairScores(*cell.after), cell.panel.clusters  # in nats, whatever measure the cell is in
     of_policy, of_base = ranking_accuracies(after)
     base_margin = after.base_chosen_logp - after.base_rejected_logp
     found, accuracy = mean(base_margin, clusters), mean(of_base, clusters)

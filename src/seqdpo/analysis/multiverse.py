@@ -29,7 +29,7 @@ def multiverse(cell: Cell, tolerances: Tolerances) -> Iterator[Elsewhere]:
     """The word at each of MULTIPLES and MEASURES, redistribution left aside; UNDEFINED where nothing was learned."""
     level, clusters = 1 - tolerances.confidence, cell.panel.clusters
     for name, (measure, average) in MEASURES.items():
-        before, after, taught = (measure(one) for one in (cell.before, cell.after, cell.when_taught))
+        before, after, taught = (measure(PairScores(*one)) for one in (cell.before, cell.after, cell.when_taught))
         learned = average(taught, clusters).p_above(0) <= level
         change = average(after - before, clusters)
         right = accuracy_change(share_above_zero(after) - share_above_zero(before), tolerances.accuracy, cell)

@@ -9,7 +9,8 @@ from seqdpo.layout import check_run_folder
 from seqdpo.runner.board import Board
 from seqdpo.runner.folder import RunFolder
 from seqdpo.runner.study import run_study
-from seqdpo.study.stored import read_study, with_more_pairs
+from seqdpo.study.growth import with_more_pairs
+from seqdpo.study.stored import read_study
 
 
 def rescore(root: Path, max_eval_pairs: int, board: Board) -> RunFolder:

@@ -67,26 +67,5 @@ def joined(study: Study, other: Study) -> Study:
     return Study.model_validate(study.model_dump(mode="json") | tree)
 
 
-def with_more_pairs(study: Study, max_eval_pairs: int) -> Study:
-    """The study with at least so many held-out pairs of every objective, as far as its source has them.
-
-    Raises: ConfigError if every objective was allowed as many before.
-    """
-    limits = {name: study.eval_limit(name) for name in study.objectives}
-    if all(limit is None or limit >= max_eval_pairs for limit in limits.values()):
-        allowed = min(limit for limit in limits.values() if limit is not None) if any(limits.values()) else "all"
-        raise ConfigError(
-            f"--max-eval-pairs = {max_eval_pairs}: the run was allowed {allowed} of every objective; expected more "
-            "than that. Name a larger number."
-        )
-    values = study.model_dump(mode="json")
-    if study.max_eval_pairs is not None:
-        values["max_eval_pairs"] = max(study.max_eval_pairs, max_eval_pairs)
-    for objective in values["objectives"].values():
-        if objective["max_eval_pairs"] is not None:
-            objective["max_eval_pairs"] = max(objective["max_eval_pairs"], max_eval_pairs)
-    return Study.model_validate(values)
-
-
 def _known(values: Mapping[str, Any], kind: type[Keys]) -> dict[str, Any]:
     return {key: value for key, value in values.items() if key in kind.model_fields}
