@@ -638,3 +638,11 @@ def test_cut_off_gzip_is_never_a_shorter_file(tmp_path):
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(SeqdpoError, match="cut-off gzip"):
         list(read_candidates("one", preference(path)))
+
+
+@pytest.mark.parametrize("name", ["train.jsonl", "train.jsonl.gz"])
+def test_a_line_that_no_memory_would_hold_is_refused_before_it_is_read(tmp_path, monkeypatch, name):
+    monkeypatch.setattr("seqdpo.preferences.files._LONGEST_LINE", 1000)
+    path = write(tmp_path / name, brief("a"), brief("b" * 10_000))
+    with pytest.raises(DataError, match=rf"{name}, line 2: longer than 1,000 bytes; expected one row a line"):
+        found(preference(path))

@@ -65,6 +65,11 @@ def test_undefined_is_empty_in_csv_and_a_dash_in_latex():
     assert "a & -- & 3" in as_latex(rows, "caption")
 
 
+def test_no_text_of_a_csv_is_run_by_a_spreadsheet_or_obeyed_by_a_terminal():
+    rows = [{"objective": "=1+1", "to": "a\x1b[31m", "margin change": -0.5}]
+    assert as_csv(rows) == "objective,to,margin change\n'=1+1,a\u241b[31m,-0.5\n"
+
+
 def test_latex_of_a_value_has_its_interval_beside_it():
     rows = [{"margin": -0.5, "margin low": -0.75, "margin high": -0.25}]
     assert r"$-0.500$ [-0.750, -0.250] \\" in as_latex(rows, "c")

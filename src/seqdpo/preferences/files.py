@@ -14,6 +14,8 @@ from seqdpo.preferences.json_rows import json_rows
 from seqdpo.wording import did_you_mean, first_line, listed
 
 _MAX_LISTED = 20
+_LONGEST_LINE = 2**30  # bytes; a list of all rows may stand in one line, but a small .gz can hold one for no memory
+_ROWS_AT_ONCE = 64  # of Parquet, which can say one long text of many rows in a few bytes
 
 
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:
@@ -84,7 +86,12 @@ def _check_not_lfs_pointer(path: Path) -> None:
 
 def _lines(path: Path) -> Iterator[str]:
     with _open(path) as file:
-        for number, line in enumerate(file, start=1):
+        for number, line in enumerate(iter(lambda: file.readline(_LONGEST_LINE + 1), b""), start=1):
+            if len(line) > _LONGEST_LINE:
+                raise DataError(
+                    f"{path}, line {number}: longer than {_LONGEST_LINE:,} bytes; expected one row a line. Write the "
+                    "rows as JSON lines."
+                )
             try:
                 text = line.decode()
             except UnicodeDecodeError as error:
@@ -132,7 +139,7 @@ def _parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
 
     try:
         with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=1024):
+            for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE):
                 yield from batch.to_pylist()
     except (pa.ArrowException, UnicodeDecodeError) as error:
         raise DataError(

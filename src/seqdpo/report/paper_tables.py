@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from seqdpo.analysis.schema import Bounds, Cell, Findings, Score
+from seqdpo.report.rows import marked
+from seqdpo.wording import visible
 
 Row = Mapping[str, Any]
 _LATEX = {
@@ -73,12 +75,16 @@ def score_rows(matrix: Sequence[Score]) -> list[dict[str, Any]]:
 
 
 def as_csv(rows: Sequence[Row]) -> str:
-    """Numbers in full; undefined is an empty field."""
+    """Numbers in full; undefined is an empty field. A spreadsheet runs no text of it, a terminal obeys none."""
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({name: _plain(value) for name, value in row.items()} for row in rows)
     return text.getvalue()
+
+
+def _plain(value: Any) -> Any:
+    return marked(visible(value)) if isinstance(value, str) else value
 
 
 def as_latex(rows: Sequence[Row], caption: str) -> str:

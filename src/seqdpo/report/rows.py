@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from collections.abc import Iterator
 from typing import Literal
 
@@ -42,6 +43,11 @@ def _csv(rows: pa.Table, header: bool) -> str:
 def _is_text(kind: pa.DataType) -> bool:
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def marked(text: str) -> str:
+    """A text with an apostrophe before it if a spreadsheet would take it for a formula and run it."""
+    return f"'{text}" if re.match(_FORMULA, text) else text
 
 
 def _marked(texts: pa.ChunkedArray) -> pa.ChunkedArray:
