@@ -841,7 +841,7 @@ def test_a_reader_that_has_gone_ends_the_output_quietly():
 
 
 def test_an_interrupted_run_says_how_to_go_on(bench, monkeypatch, capfd):
-    def interrupt(study, board):
+    def interrupt(*given):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("seqdpo.runner.study.run_study", interrupt)

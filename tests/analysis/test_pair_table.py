@@ -34,6 +34,7 @@ def test_every_column_of_a_pair_by_hand(make_panel):
         "seed": 0,
         "objective": "a",
         "split": "eval",
+        "measure": "margin",
         "from": "a",
         "to": "a>b",
         "margin_before": 1.0,

@@ -54,7 +54,7 @@ def test_check_and_plan_of_every_setting(hub, client, tmp_path, setting):
             assert (train, held_out) == expected
     planned = client(tmp_path, "plan", f"{setting}.yaml")
     assert planned.code == 0, planned.errors
-    assert f"{setting}: 6 stages" in planned.output
+    assert f"{setting}: 12 stages" in planned.output
 
 
 @pytest.mark.parametrize("setting", sorted(PAIRS.keys() - {"hh-rlhf"}))  # which the first test runs

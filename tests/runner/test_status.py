@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -88,6 +89,7 @@ def test_status_needs_no_torch(folder):
         "import atexit, sys; from seqdpo.cli import main; atexit.register(lambda: print(*{'torch'} & {*sys.modules}))"
     )
     command = [sys.executable, "-c", f"{code}; main()", "status", str(folder.root), "--follow"]
-    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    environment = os.environ | {"COLUMNS": "300"}
+    shown = subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
     assert "2 done, 1 failed" in shown
     assert "torch" not in shown.replace("test_status_needs_no_torch", "")

@@ -23,7 +23,7 @@ def runs(monkeypatch):
     """The studies that are run; the change stands out from 8 control stages on."""
     seen = []
 
-    def run_study(study, board):
+    def run_study(study, board, elsewhere):
         seen.append(study)
         return Some(root=study.placebo)
 
