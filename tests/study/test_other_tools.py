@@ -36,7 +36,7 @@ def refusal(**keys):
         ("max_seq_length", "expected max_length."),  # Unsloth
         ("load_in_4bit", "not quantised. Set dtype: bfloat16."),
         ("bf16", "set dtype: bfloat16 or float32."),
-        ("push_to_hub", "nothing sent elsewhere. Remove it."),
+        ("push_to_hub", "seqdpo push RUN publishes a finished one."),
         ("max_prompt_length", "Set max_length"),
         ("ref_model", "Set reference: base, previous or stage:<k>."),
         ("datasets", "objectives: {NAME: {format: preference, dataset_name: …}}."),

@@ -36,10 +36,11 @@ OURS = {
 _DATA = "name it under objectives: {NAME: {format: preference, dataset_name: …}}"
 _BASE = "the base is kept in float32 or bfloat16, not quantised. Set dtype: bfloat16"
 _ADAMW = "the optimiser is AdamW in float32. Remove it"
-_FILES = "everything is written to output_dir, nothing sent elsewhere. Remove it"
+_FILES = "a run sends nothing to the hub. Remove it; seqdpo push RUN publishes a finished one"
+_TRACKERS = "name trackers in report_to: [wandb]; the run folder is the project, a stage the run"
 _STAGE = "a checkpoint is kept after every stage, and every objective is evaluated then. Remove it"
 _AGAIN = "the same command again goes on after the last finished stage. Remove it"
-_ONE = "a run uses one device. Remove it"
+_ONE = "each process holds the whole base. Remove it; docs/scale.md says how several devices are used"
 _LORA = "every stage trains a LoRA adapter: lora_r, lora_alpha, lora_target_modules. Remove it"
 _SEEDS = "expected seeds, a list. Write seeds: [0]"
 #: Their key, and what holds here instead.
@@ -51,8 +52,10 @@ INSTEAD = {
         ("bf16", "tf32", "pure_bf16", "mixed_precision", "bf16_full_eval"), "set dtype: bfloat16 or float32"
     ),
     **dict.fromkeys(("optim", "optimizer", "adam8bit", "optim_args", "optim_target_modules"), _ADAMW),
-    **dict.fromkeys(("wandb_project", "run_name", "logging_dir", "plot_loss", "hub_strategy"), _FILES),
-    **dict.fromkeys(("push_to_hub", "hub_model_id", "hub_token", "use_wandb", "mlflow_experiment_name"), _FILES),
+    **dict.fromkeys(("push_to_hub", "hub_model_id", "hub_token", "hub_strategy"), _FILES),
+    **dict.fromkeys(
+        ("wandb_project", "use_wandb", "run_name", "logging_dir", "plot_loss", "mlflow_experiment_name"), _TRACKERS
+    ),
     **dict.fromkeys(("save_steps", "save_strategy", "saves_per_epoch", "save_total_limit", "save_only_model"), _STAGE),
     **dict.fromkeys(("eval_steps", "eval_strategy", "evaluation_strategy", "evals_per_epoch", "do_eval"), _STAGE),
     **dict.fromkeys(("load_best_model_at_end", "metric_for_best_model"), _STAGE),
