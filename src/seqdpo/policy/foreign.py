@@ -19,6 +19,7 @@ from seqdpo.hub import hub_or_cache, why_not
 from seqdpo.layout import WEIGHTS_FILE
 from seqdpo.policy.engine import choose_engine
 from seqdpo.policy.load import load_model
+from seqdpo.policy.logps import base_of
 from seqdpo.policy.lora import fuse_lora
 from seqdpo.preferences.files import contents
 from seqdpo.study.audit import Source
@@ -207,8 +208,7 @@ def engine_for(policy: nn.Module, longest: int, attention: str) -> str:
 
     `attention` is the implementation that the base was loaded with.
     """
-    model = policy.get_base_model() if isinstance(policy, PeftModel) else policy
-    assert isinstance(model, PreTrainedModel)
+    model = base_of(policy)
     model.set_attn_implementation(attention)
     return choose_engine(model, longest)
 

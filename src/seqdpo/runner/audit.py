@@ -34,7 +34,7 @@ from seqdpo.runner.environment import environment
 from seqdpo.runner.findings import write_findings
 from seqdpo.runner.folder import RunFolder, check_output_dir
 from seqdpo.runner.inputs import read_held_out, with_model_path
-from seqdpo.runner.records import MANIFEST_VERSION, STAGE_FORMAT
+from seqdpo.runner.records import MANIFEST_VERSION, STAGE_FORMAT, place_of
 from seqdpo.runner.schedule import believed
 from seqdpo.runner.stage import scores_of
 from seqdpo.runner.study import logged
@@ -230,21 +230,7 @@ def write_checkpoint(
         write_table(path / "kl_and_path.parquet", KL_AND_PATH_SCHEMA.empty_table())
         write_table(path / "movement.parquet", MOVEMENT_SCHEMA.empty_table() if movement is None else movement)
     write_table(path / "scores.parquet", scores)
-    write_sealed(path / NODE_FILE, {"kind": "audit", **_place(node), **record, "files": file_hashes(path)})
-
-
-def _place(node: Node | None) -> dict[str, Any]:
-    if node is None:
-        return {"checkpoint": BASE, "stage": 0}
-    return {
-        "checkpoint": node.checkpoint,
-        "objective": node.objective,
-        "path": list(node.path),
-        "stage": node.stage,
-        "seed": node.seed,
-        "placebo": 0,
-        "parent": checkpoint_of(node.parent),
-    }
+    write_sealed(path / NODE_FILE, {"kind": "audit", **place_of(node), **record, "files": file_hashes(path)})
 
 
 def _node(member: Member | None) -> Node | None:

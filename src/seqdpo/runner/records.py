@@ -48,8 +48,8 @@ def _shaping_keys() -> set[str]:
     return set(NodeKeys.model_fields) - {*SaveKeys.model_fields, *TrackKeys.model_fields} - _NAMES
 
 
-def place_in_tree(node: Node | None, keys: NodeKeys) -> dict[str, Any]:
-    """What a record says of where its stage stands."""
+def place_of(node: Node | None) -> dict[str, Any]:
+    """What a record says of where its stage stands, whoever trained it."""
     if node is None:
         return {"checkpoint": checkpoint_of(None), "stage": 0}
     return {
@@ -60,9 +60,15 @@ def place_in_tree(node: Node | None, keys: NodeKeys) -> dict[str, Any]:
         "seed": node.seed,
         "placebo": node.placebo,
         "parent": checkpoint_of(node.parent),
-        "reference": checkpoint_of(reference_of(node, keys.reference)),
-        "adapter_mode": keys.adapter_mode,
     }
+
+
+def place_in_tree(node: Node | None, keys: NodeKeys) -> dict[str, Any]:
+    """The same of a stage of a study, and how it was built on others."""
+    if node is None:
+        return place_of(node)
+    reference = checkpoint_of(reference_of(node, keys.reference))
+    return place_of(node) | {"reference": reference, "adapter_mode": keys.adapter_mode}
 
 
 def read_record(
