@@ -124,6 +124,8 @@ def test_analyse_scores_makes_a_run_that_the_other_commands_read(tmp_path, run, 
     assert seqdpo("report", "runs/mine")[0] == 0
     code, _, err = seqdpo("analyse", "runs/mine")
     assert (code, "Analyse them again: seqdpo analyse --scores FILE" in err) == (2, True)
+    code, _, err = seqdpo("generate", "runs/mine")
+    assert (code, "Analyse them again: seqdpo analyse --scores FILE" in err) == (2, True)
     code, _, err = seqdpo("analyse", "--scores", "mine.jsonl")
     assert (code, "runs/mine: exists already" in err) == (2, True)
 

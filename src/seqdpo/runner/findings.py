@@ -6,7 +6,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import yaml
 
 from seqdpo.analysis.results import MechanismTables, results
 from seqdpo.analysis.schema import Tolerances, to_json
@@ -14,7 +13,6 @@ from seqdpo.errors import ConfigError, DataError
 from seqdpo.files import (
     REMEDY,
     check_hash,
-    read_mapping,
     read_sealed,
     read_table,
     write_json,
@@ -29,7 +27,7 @@ from seqdpo.runner.records import check_belongs, stored_manifest
 from seqdpo.study.audit import Audit
 from seqdpo.study.checkpoints import Node, checkpoint_of, order_name
 from seqdpo.study.keys import LossKeys, TreeKeys, VerdictKeys
-from seqdpo.study.stored import read_stored
+from seqdpo.study.stored import read_stored, stored_values
 from seqdpo.study.tree import stage_tree
 from seqdpo.tables import NODE_COLUMNS, SCORES_SCHEMA, STAGE_TABLES
 
@@ -61,10 +59,7 @@ def write_findings(folder: RunFolder) -> None:
     Raises: ConfigError if the folder is no run's, or a stage of it is not done; DataError if a file cannot be read.
     """
     check_run_folder(folder)
-    if read_mapping(folder.study, yaml.safe_load).get("kind") == "scores":
-        raise ConfigError(
-            f"{folder.root}: is of scores from elsewhere. Analyse them again: seqdpo analyse --scores FILE"
-        )
+    stored_values(folder)  # of scores from elsewhere there are no stages, and no base's record to read below
     manifest = stored_manifest(folder)
     kept = [folder.generations] if folder.generations.is_file() else []
     for path in (folder.study, folder.pairs, folder.dropped, *kept):

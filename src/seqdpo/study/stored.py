@@ -27,12 +27,25 @@ GROWING_KEYS = {
 }
 
 
+def stored_values(folder: RunFiles) -> Mapping[str, Any]:
+    """study.yaml as it stands, of a folder that has stages.
+
+    Raises: DataError if it cannot be read; ConfigError where scores were given, and nothing can be made from stages.
+    """
+    values: Mapping[str, Any] = read_mapping(folder.study, yaml.safe_load)
+    if values.get("kind") == "scores":
+        raise ConfigError(
+            f"{folder.root}: is of scores from elsewhere. Analyse them again: seqdpo analyse --scores FILE"
+        )
+    return values
+
+
 def read_stored(folder: RunFiles) -> Study | Audit:
     """Keys that an older release had are left out, those that it did not have take their default.
 
-    Raises: DataError if study.yaml cannot be read; ConfigError if it is neither a study nor an audit.
+    Raises: as `stored_values`; ConfigError if it is neither a study nor an audit.
     """
-    values = read_mapping(folder.study, yaml.safe_load)
+    values = stored_values(folder)
     if "checkpoints" in values:
         return audit_from(_known(values, Audit), str(folder.study))
     return study_from(_known(values, Study), str(folder.study))
