@@ -58,12 +58,13 @@ def peak_memory_meter() -> Callable[[], int | None]:
         _CLEAR_REFS.write_text("5")  # resets VmHWM: proc(5)
     except OSError:  # not Linux, or a container that does not allow it
         return lambda: None
-    return _peak_resident
+    return lambda: _resident("VmHWM")
 
 
-def _peak_resident() -> int | None:
+def _resident(field: str) -> int | None:
+    """Bytes of one line of /proc/self/status."""
     lines = _STATUS.read_text(encoding="utf-8").splitlines()
-    kilobytes = next((line.split()[1] for line in lines if line.startswith("VmHWM:")), None)
+    kilobytes = next((line.split()[1] for line in lines if line.startswith(f"{field}:")), None)
     return None if kilobytes is None else int(kilobytes) * 1024
 
 
