@@ -88,7 +88,7 @@ def found(model: Path, parent: Path) -> dict[str, Any]:
     with loaded_adapter(base, parent) as policy:
         scores = pair_logps(policy, random_tokens(7, 5), 64)
     with line_between(base, None, parent) as line:
-        kl = line_kl(line, random_tokens(7, 5), 64)
+        kl = line_kl(line, {"helpful": random_tokens(7, 5)}, 64)["helpful"]
     return result | {"scores": torch.tensor(np.array(scores)), "kl": torch.tensor(np.array(kl))}
 
 

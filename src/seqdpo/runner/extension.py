@@ -125,14 +125,14 @@ def _score(bench: Bench, node: Node | None) -> None:
 def _scored(bench: Bench, node: Node | None, pairs: Mapping[str, list[PreparedPair]]) -> dict[str, PairLogps]:
     adapter = bench.folder.adapter(node)
     if node is None or adapter is None:
-        return {name: bench.scored_by_base(of) for name, of in pairs.items()}
+        return bench.scored_by_base(pairs)
     if not (adapter / WEIGHTS_FILE).is_file():
         raise ConfigError(
             f"{adapter}: no {WEIGHTS_FILE}, so that {checkpoint_of(node)!r} cannot score more pairs; expected the "
             "adapter that the stage left. Put it back."
         )
     with loaded_adapter(bench.base, adapter) as policy:
-        return {name: bench.scored(policy, of, node) for name, of in pairs.items()}
+        return bench.scored(policy, pairs, node)
 
 
 def _missing(old: pa.Table, objective: str, pairs: Sequence[PreparedPair]) -> list[PreparedPair]:

@@ -87,7 +87,7 @@ def score_base(bench: Bench) -> None:
     """Scores the base; training pairs too, so that every stage finds its reference in the cache."""
     for name in bench.trained:
         bench.train_logps(None, name)
-    scores = {name: bench.scored_by_base(objective.eval) for name, objective in bench.preferences.objectives.items()}
+    scores = bench.scored_by_base(bench.preferences.held_out)
     if this_process().is_first:
         _write_node(bench, None, scores, of_trial(bench))
 
@@ -132,9 +132,7 @@ def measure(bench: Bench, node: Node) -> None:
     path, parent = bench.folder.stage(node), bench.folder.adapter(node.parent)
     adapter = path / "adapter"
     with loaded_adapter(bench.base, adapter) as policy:
-        scores = {
-            name: bench.scored(policy, objective.eval, node) for name, objective in bench.preferences.objectives.items()
-        }
+        scores = bench.scored(policy, bench.preferences.held_out, node)
     given = _is_given(bench, node)
     kl_and_path = KL_AND_PATH_SCHEMA.empty_table() if given else _kl_and_path(bench, node, scores)
     if not this_process().is_first:
