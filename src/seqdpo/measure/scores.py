@@ -75,6 +75,13 @@ def sharing(objectives: Mapping[str, Sequence[PairTokens]], tail_weight: float |
     return [sorted(names, key=lambda name: places[name]) for names, _ in groups]
 
 
+def n_tokens_read(objectives: Mapping[str, Sequence[PairTokens]], tail_weight: float | None = None) -> int:
+    """Tokens that `objective_logps` puts through a model that reads packed trees."""
+    if tail_weight is not None:
+        return sum(pair.n_tokens for pairs in objectives.values() for pair in pairs)
+    return distinct_trees([pair for pairs in objectives.values() for pair in pairs]).n_tokens
+
+
 def pair_logps(
     model: nn.Module,
     pairs: Sequence[PairTokens],

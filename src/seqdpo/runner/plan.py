@@ -7,9 +7,11 @@ from heapq import heappop, heappush
 
 import torch
 
+from seqdpo.measure.scores import n_tokens_read
 from seqdpo.policy.batches import default_tokens
 from seqdpo.policy.load import ParameterCount, count_parameters, device, load_config
 from seqdpo.preferences.prepare import Preferences, PreparedPair
+from seqdpo.runner.bench import tokens_of
 from seqdpo.runner.schedule import Frontier
 from seqdpo.runner.work import Work, base_work, mechanism_work, stage_notes, stage_work
 from seqdpo.study.checkpoints import Node
@@ -33,7 +35,7 @@ class StagePlan:
     node: Node | None
     work: Work
     steps: int
-    tokens: int  # that pass through the model, a pair's prompt once
+    tokens: int  # that pass through the model: in scores each prompt and response once
     seconds: float
     scoring_seconds: float  # of these, for the evaluation pairs
     mechanism_seconds: float  # and for gradients, KL, forecast and path
@@ -90,34 +92,39 @@ def plan_study(keys: InputKeys, preferences: Preferences) -> Plan:
     """The plan of a study whose model path is resolved; loads no weights."""
     parameters = count_parameters(keys)
     rate = _matmul_rate(keys)
-    stages, alike = [_stage_plan(None, keys, preferences, parameters, rate)], {}
+    # 2 FLOPs for each parameter and token of a forward pass
+    seconds_a_token = 2 * parameters.total / (rate * ASSUMED_EFFICIENCY)
+    held_out = n_tokens_read(tokens_of(preferences.held_out))
+    stages, alike = [_base_plan(keys, preferences, held_out, seconds_a_token)], {}
     for node in stage_tree(keys):
         same = Node(0, node.path, min(node.placebo, 1))  # other seeds and control stages cost the same
         if same not in alike:
-            alike[same] = _stage_plan(node, keys, preferences, parameters, rate)
+            alike[same] = _stage_plan(node, keys, preferences, held_out, seconds_a_token)
         stages.append(replace(alike[same], node=node))
     return Plan(parameters, stages, rate, _memory(keys, preferences, parameters))
 
 
+def _base_plan(keys: InputKeys, preferences: Preferences, held_out: int, seconds_a_token: float) -> StagePlan:
+    trained = tokens_of({name: preferences.objectives[name].train for name in keys.trained_objectives()})
+    tokens = held_out + n_tokens_read(trained, keys.ld_alpha)
+    of_all, of_scores = (seconds_a_token * one for one in (tokens, held_out))
+    return StagePlan(None, base_work(preferences, keys), 0, tokens, of_all, of_scores, 0.0, [])
+
+
 def _stage_plan(
-    node: Node | None, keys: InputKeys, preferences: Preferences, parameters: ParameterCount, rate: float
+    node: Node, keys: InputKeys, preferences: Preferences, held_out: int, seconds_a_token: float
 ) -> StagePlan:
-    held_out = [pair for objective in preferences.objectives.values() for pair in objective.eval]
-    if node is None:
-        trained = [pair for name in keys.trained_objectives() for pair in preferences.objectives[name].train]
-        work, steps, mean = base_work(preferences, keys), 0, _tokens_per_pair([*held_out, *trained])
-        mechanism, notes = Work(0, 0), []
-    else:
-        train = pairs_of(node, preferences)
-        work, steps, mean = stage_work(node, preferences, keys), n_steps(len(train), keys), _tokens_per_pair(train)
-        mechanism, notes = mechanism_work(node, preferences, keys), stage_notes(node, preferences, keys)
-    tokens = round(mean * (work.trained + work.scored))
-    # 2 FLOPs for each parameter and token of a forward pass
-    seconds_a_unit = 2 * parameters.total * mean / (rate * ASSUMED_EFFICIENCY)
-    of_all, of_scores, of_mechanism = (
-        seconds_a_unit * one.units(keys) for one in (work, Work(0, len(held_out)), mechanism)
-    )
-    return StagePlan(node, work, steps, tokens, of_all, of_scores, of_mechanism, notes)
+    """`held_out`: tokens that pass through the model for the scores of all evaluation pairs."""
+    train, work = pairs_of(node, preferences), stage_work(node, preferences, keys)
+    mechanism = mechanism_work(node, preferences, keys)
+    # the scores apart, what is read has about as many tokens a pair as the stage's own
+    own = work._replace(scored=work.scored - sum(map(len, preferences.held_out.values())))
+    mean = _tokens_per_pair(train)
+    tokens = held_out + round(mean * (own.trained + own.scored))
+    of_own, of_mechanism = (seconds_a_token * mean * one.units(keys) for one in (own, mechanism))
+    of_scores, notes = seconds_a_token * held_out, stage_notes(node, preferences, keys)
+    steps = n_steps(len(train), keys)
+    return StagePlan(node, work, steps, tokens, of_own + of_scores, of_scores, of_mechanism, notes)
 
 
 def _tokens_per_pair(pairs: list[PreparedPair]) -> float:
