@@ -6,9 +6,10 @@ import math
 import numpy as np
 import pytest
 from scipy import stats
+from statsmodels.stats.contingency_tables import mcnemar
 
 from seqdpo.analysis.association import spearman
-from seqdpo.analysis.changes import FLIPS, change_record, flipped, flips, pair_changes
+from seqdpo.analysis.changes import FLIPS, change_record, flipped, flips, mcnemar_p, pair_changes
 from seqdpo.analysis.margins import PairScores
 from seqdpo.analysis.schema import to_json
 
@@ -170,6 +171,14 @@ def test_mcnemar_is_exact_below_25_flipped_pairs():
     """18 against 6: the binomial test. 19 against 6: chi-square with continuity correction, (13 - 1)^2 / 25 = 5.76."""
     assert counted(18, 6) == {"n": 24, "p": pytest.approx(stats.binomtest(18, 24).pvalue), "exact": True}
     assert counted(19, 6) == {"n": 25, "p": pytest.approx(stats.chi2.sf(5.76, 1)), "exact": False}
+
+
+@pytest.mark.parametrize("lost, regained", [(0, 0), (1, 0), (3, 9), (12, 12), (30, 17), (400, 370)])
+@pytest.mark.parametrize("exact", [True, False])
+def test_mcnemars_p_is_that_of_statsmodels(lost, regained, exact):
+    if lost + regained or exact:
+        expected = mcnemar([[5, lost], [regained, 7]], exact=exact).pvalue
+        assert mcnemar_p(lost, regained, exact) == pytest.approx(expected, rel=1e-12)
 
 
 def test_mcnemar_sees_nothing_where_nothing_flipped():

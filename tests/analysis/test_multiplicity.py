@@ -1,10 +1,11 @@
-"""Holm's procedure by hand and against statsmodels."""
+"""Holm's procedure and the false discovery rate, by hand and against statsmodels and scipy."""
 
 import numpy as np
 import pytest
+from scipy.stats import false_discovery_control
 from statsmodels.stats.multitest import multipletests
 
-from seqdpo.analysis.multiplicity import holm, holm_levels
+from seqdpo.analysis.multiplicity import benjamini_hochberg, holm, holm_levels
 
 
 @pytest.mark.parametrize(
@@ -34,3 +35,16 @@ def test_holms_levels_by_hand():
     """0.01 <= 0.05/3 passes, 0.03 > 0.05/2 fails, and the rest share its level."""
     assert holm_levels([0.2, 0.01, 0.03], 0.05) == pytest.approx([0.025, 0.05 / 3, 0.025])
     assert holm_levels([], 0.05) == []
+
+
+def test_benjamini_and_hochberg_by_hand():
+    """0.04 * 3 / 3 = 0.04, 0.03 * 3 / 2 = 0.045 but not above the next, 0.01 * 3."""
+    assert benjamini_hochberg([0.03, None, 0.01, 0.04]) == pytest.approx([0.04, None, 0.03, 0.04])
+    assert benjamini_hochberg([0.6, 0.6]) == [0.6, 0.6]
+    assert benjamini_hochberg([]) == []
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_the_false_discovery_rate_is_scipys(seed):
+    p_values = np.random.default_rng(seed).beta(0.3, 1, 12).round(2).tolist()
+    assert benjamini_hochberg(p_values) == pytest.approx(false_discovery_control(p_values).tolist(), rel=1e-12)

@@ -5,7 +5,6 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
 
 from seqdpo.analysis.estimates import Clusters, Estimate, defined, mean
 from seqdpo.analysis.margins import Column
@@ -27,7 +26,9 @@ def spearman(first: Column, second: Column) -> float | None:
     """Spearman's rank correlation, ties at their mean rank; None where either column has no spread or a NaN."""
     if not (varies(first) and varies(second)):
         return None
-    return defined(float(stats.spearmanr(first, second).statistic))
+    from scipy.stats import spearmanr  # the import takes longer than most commands that come without it
+
+    return defined(float(spearmanr(first, second).statistic))
 
 
 def fit_line(y: Column, x: Column, clusters: Clusters) -> Line:

@@ -1,10 +1,11 @@
 """What checkpoints answered, counted: lengths, and beginnings that look like a refusal. Nothing is judged."""
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import pyarrow as pa
-from statsmodels.stats.proportion import proportion_confint
+from scipy import special
 
 #: Beginnings, in small letters and with plain apostrophes, of what models say when they decline.
 REFUSALS = (
@@ -45,8 +46,10 @@ def win_rate(points: Sequence[float], confidence: float) -> tuple[float, float, 
     A tie varies less than a win and a loss, so with ties the interval is too wide rather than too narrow.
     """
     total, n = float(sum(points)), len(points)
-    low, high = proportion_confint(total, n, 1 - confidence, "wilson")
-    return total / n, float(low), float(high)
+    rate, z = total / n, float(special.ndtri((1 + confidence) / 2))
+    middle, scale = rate + z**2 / (2 * n), 1 + z**2 / n
+    reach = z * math.sqrt(rate * (1 - rate) / n + z**2 / (4 * n**2))
+    return rate, max(0.0, (middle - reach) / scale), min(1.0, (middle + reach) / scale)
 
 
 def looks_like_refusal(text: str) -> bool:

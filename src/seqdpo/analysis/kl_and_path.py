@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from scipy import stats
+from scipy import special
 
 from seqdpo.analysis.association import spearman
 from seqdpo.analysis.estimates import Clusters, Estimate, defined, mean
@@ -150,7 +150,7 @@ def _rank_correlation(first: Column, second: Column, n_prompts: int, confidence:
     r = spearman(first, second)
     low = high = math.nan
     if r is not None and n_prompts > 3 and abs(r) < 1:
-        reach = float(stats.norm.ppf((1 + confidence) / 2)) * math.sqrt((1 + r**2 / 2) / (n_prompts - 3))
+        reach = float(special.ndtri((1 + confidence) / 2)) * math.sqrt((1 + r**2 / 2) / (n_prompts - 3))
         low, high = math.tanh(math.atanh(r) - reach), math.tanh(math.atanh(r) + reach)
     return Bounds(value=r, low=defined(low), high=defined(high))
 

@@ -1,4 +1,4 @@
-"""Many tests at once: Holm's procedure, as adjusted p values and as the levels that its intervals need."""
+"""Many tests at once: Holm's procedure, as adjusted p values and as levels of intervals; false discovery rates."""
 
 from collections.abc import Sequence
 from itertools import accumulate
@@ -30,3 +30,16 @@ def holm_levels(p_values: Sequence[float], level: float) -> list[float]:
         failed = failed or p_values[i] > levels[i]
         left -= 0 if failed else 1
     return levels
+
+
+def benjamini_hochberg(p_values: Sequence[float | None]) -> list[float | None]:
+    """Adjusted for each other, so that what stays below q holds at most a share q of false ones; None takes no part.
+
+    Source: Benjamini and Hochberg 1995, Journal of the Royal Statistical Society B 57:289.
+    """
+    there = sorted((p for p in p_values if p is not None), reverse=True)
+    steps = accumulate((p * (len(there) / (len(there) - i)) for i, p in enumerate(there)), min)
+    adjusted: dict[float, float] = {}
+    for p, step in zip(there, steps, strict=True):
+        adjusted[p] = min(1.0, step)  # of equal ones the last, which is the least
+    return [None if p is None else adjusted[p] for p in p_values]

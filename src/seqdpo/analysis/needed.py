@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 from seqdpo.analysis.claims import FEWEST_PROMPTS, AccuracyChange, MarginChange
 from seqdpo.analysis.margins import Column
@@ -50,7 +50,7 @@ def _settled(
 ) -> float:
     """The share of studies with `times` as many prompts in which the verdict would not be INCONCLUSIVE."""
     of_margin, of_accuracy = _draws() / math.sqrt(times)
-    reach, reach_of_accuracy = float(stats.norm.isf(level)), float(stats.norm.isf(accuracy_level))
+    reach, reach_of_accuracy = -float(special.ndtri(level)), -float(special.ndtri(accuracy_level))
     lower, upper = (one.value / one.se + of_margin if one.se > 0 else _sure(one.value) for one in margin[1:3])
     limit = reach / math.sqrt(times)
     moved = (lower < -limit) | (upper > limit)

@@ -9,9 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
-from seqdpo.analysis.estimates import defined
+from seqdpo.analysis.estimates import defined, t_quantile
 from seqdpo.analysis.margins import Column
 from seqdpo.analysis.schema import PointInterval
 
@@ -135,7 +134,7 @@ def _sums(values: Points, blocks: Blocks) -> Points:
 
 
 def _reach(n_blocks: int, confidence: float) -> float:
-    return float(stats.t.ppf((1 + confidence) / 2, n_blocks - 1)) if n_blocks > 1 else float("nan")
+    return t_quantile((1 + confidence) / 2, n_blocks - 1) if n_blocks > 1 else float("nan")
 
 
 def _record(

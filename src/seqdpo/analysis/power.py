@@ -2,8 +2,9 @@
 
 import math
 
-from scipy import optimize, special, stats
+from scipy import special
 
+from seqdpo.analysis.estimates import t_quantile
 from seqdpo.analysis.needed import POWER
 
 #: Of the lab, where a mean margin of 0.65 SDs (accuracy 0.74) and a correlation of 0.9 between runs were seen:
@@ -34,8 +35,10 @@ def recipe_reach(n_seeds: int, n_controls: int, level: float) -> float | None:
         df, se = n_seeds - 1, math.sqrt((1 + (1 / n_controls if n_controls else 0.0)) / n_seeds)
     if df < 1 or (not n_controls and n_seeds < 3):
         return None
-    limit = float(stats.t.isf(level / 2, df))
-    found = optimize.brentq(lambda shift: _beyond(limit, df, shift / se) - POWER, 0.0, 10 * limit * se + 10)
+    limit = -t_quantile(level / 2, df)
+    from scipy.optimize import brentq  # late, as in `association.spearman`
+
+    found = brentq(lambda shift: _beyond(limit, df, shift / se) - POWER, 0.0, 10 * limit * se + 10)
     return float(found)
 
 
@@ -45,4 +48,4 @@ def _beyond(limit: float, df: int, shift: float) -> float:
 
 
 def _reach(level: float) -> float:
-    return float(stats.norm.isf(level) + stats.norm.ppf(POWER))
+    return float(special.ndtri(POWER) - special.ndtri(level))

@@ -7,11 +7,10 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
 
 from seqdpo.analysis.cells import Cell
 from seqdpo.analysis.changes import flipped
-from seqdpo.analysis.estimates import defined
+from seqdpo.analysis.estimates import defined, t_above, t_quantile
 from seqdpo.analysis.margins import Column, PairScores
 from seqdpo.analysis.multiplicity import holm
 from seqdpo.analysis.schema import OfRecipe, Quantity, RecipeBasis, RecipeStatement
@@ -97,7 +96,7 @@ def _tested(excess: float, se: float, df: int, noise: float, basis: RecipeBasis)
         return Separation(math.nan, math.nan, 0, math.nan, math.nan, None)
     if not se > 1e-12 * max(1.0, abs(excess)):  # runs that do not differ at all
         return Separation(excess, 0.0, df, 0.0, float(abs(excess) <= 1e-12), basis)
-    return Separation(excess, se, df, noise, float(2 * stats.t.sf(abs(excess) / se, df)), basis)
+    return Separation(excess, se, df, noise, 2 * t_above(abs(excess) / se, df), basis)
 
 
 def _pooled_sd(groups: Sequence[Sequence[float]]) -> float:
@@ -118,7 +117,7 @@ def draws_needed(runs: Runs, found: Separation, level: float) -> int | None:
     if found.basis != "control stages":
         return None
     for n_controls in range(max(FEWEST_CONTROLS, 1 + max(map(len, runs.controls))), MOST_CONTROLS + 1):
-        reach = stats.t.isf(level / 2, n_controls - 1) * found.run_noise
+        reach = -t_quantile(level / 2, n_controls - 1) * found.run_noise
         if abs(found.excess) > reach * math.sqrt(1 + 1 / n_controls):
             return n_controls
     return None
@@ -130,7 +129,7 @@ def seeds_needed(runs: Runs, found: Separation, level: float) -> int | None:
         return FEWEST_SEEDS
     spread = found.se * (math.sqrt(found.df + 1) if found.basis != "control stages" else 1.0)  # of one seed's excess
     for n_seeds in range(max(FEWEST_SEEDS, 1 + len(runs.real)), MOST_SEEDS + 1):
-        if abs(found.excess) > stats.t.isf(level / 2, n_seeds - 1) * spread / math.sqrt(n_seeds):
+        if abs(found.excess) > -t_quantile(level / 2, n_seeds - 1) * spread / math.sqrt(n_seeds):
             return n_seeds
     return None
 
@@ -145,7 +144,7 @@ def next_run(runs: Runs, found: Separation, confidence: float) -> tuple[float, f
         spread, df, times = float(np.std(runs.real, ddof=1)), n - 1, math.sqrt(1 + 1 / n)
     else:
         spread, df, times = found.run_noise, found.df, math.sqrt(2)
-    reach = float(stats.t.ppf((1 + confidence) / 2, df)) * spread * times if df else math.nan
+    reach = t_quantile((1 + confidence) / 2, df) * spread * times if df else math.nan
     centre = float(np.mean(runs.real))
     return centre - reach, centre + reach
 
@@ -216,7 +215,7 @@ def _record(runs: Runs, found: Separation, p_holm: float | None, confidence: flo
     if p_holm is not None:
         # a seed that went the other way is no noise around an effect of the recipe
         statement = ATTRIBUTABLE if p_holm <= level and alike in (None, len(runs.real)) else NOT_SEPARABLE
-    reach = float(stats.t.isf(level / 2, found.df)) * found.se if found.df else math.nan
+    reach = -t_quantile(level / 2, found.df) * found.se if found.df else math.nan
     low, high = next_run(runs, found, confidence)
     is_open, asked = statement != ATTRIBUTABLE, level / max(n_tested, 1)
     return OfRecipe(

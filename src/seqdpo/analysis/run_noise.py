@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
+from seqdpo.analysis.estimates import t_above, t_quantile
 from seqdpo.analysis.schema import BeyondControls
 
 #: With fewer there is no spread to compare with.
@@ -38,7 +38,7 @@ def _further_draw(real: float, controls: NDArray[np.float64], confidence: float)
     k = len(controls)
     excess = real - float(np.mean(controls))
     se = float(np.std(controls, ddof=1)) * math.sqrt(1 + 1 / k)
-    reach = float(stats.t.isf((1 - confidence) / 2, k - 1)) * se
+    reach = t_quantile((1 + confidence) / 2, k - 1) * se
     if not se > 1e-12 * max(1.0, abs(real)):
         return excess, reach, None
-    return excess, reach, float(2 * stats.t.sf(abs(excess) / se, k - 1))
+    return excess, reach, 2 * t_above(abs(excess) / se, k - 1)

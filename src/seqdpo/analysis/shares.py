@@ -5,7 +5,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import optimize
 
 from seqdpo.analysis.estimates import Clusters, Estimate, Measured, effective_prompts, mean, t_above, t_quantile
 from seqdpo.analysis.margins import Column
@@ -103,4 +102,6 @@ def _root(of: Callable[[float], float], low: float, high: float) -> float:
     low, high = max(low, -1 + 1e-9), min(high, 1 - 1e-9)
     if of(low) <= 0 or of(high) >= 0:
         return low if of(low) <= 0 else high
-    return float(optimize.brentq(of, low, high))
+    from scipy.optimize import brentq  # late, as in `association.spearman`
+
+    return float(brentq(of, low, high))

@@ -8,12 +8,12 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from scipy import stats
 
 from seqdpo.analysis.cells import Cell
 from seqdpo.analysis.changes import FLIPS, flips
 from seqdpo.analysis.estimates import Clusters, Estimate, Ratio, defined, satterthwaite_df, two_sided
 from seqdpo.analysis.margins import Column, share_above_zero
+from seqdpo.analysis.multiplicity import benjamini_hochberg
 from seqdpo.analysis.panel import Indices
 from seqdpo.analysis.quartiles import QUARTILES, quartiles
 from seqdpo.analysis.run_noise import beyond_controls
@@ -162,14 +162,8 @@ def _retentions(parts: "_Parts", values: _Values, confidence: float) -> list[Rat
 
 
 def _with_q(records: Sequence[Slice]) -> list[Slice]:
-    """With the p values of all slices of the cell, adjusted for each other; a slice without p takes no part.
-
-    Source: Benjamini and Hochberg 1995, Journal of the Royal Statistical Society B 57:289.
-    """
-    p_values = [_p(record.difference_from_rest) for record in records]
-    tested = [p for p in p_values if p is not None]
-    adjusted = iter(stats.false_discovery_control(tested).tolist() if tested else [])
-    q_values = [None if p is None else next(adjusted) for p in p_values]
+    """With the p values of all slices of the cell, adjusted for each other; a slice without p takes no part."""
+    q_values = benjamini_hochberg([_p(record.difference_from_rest) for record in records])
     return [replace(record, q=q) for record, q in zip(records, q_values, strict=True)]
 
 
