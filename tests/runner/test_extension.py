@@ -1,6 +1,7 @@
 """A finished run gets more pairs, objectives, seeds and control stages; nothing that was trained is trained again."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -8,13 +9,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from seqdpo.errors import ConfigError
-from seqdpo.files import file_hash
+from seqdpo.files import file_hash, write_table
+from seqdpo.measure.scores import PairLogps
 from seqdpo.preferences.pairs import Message, Pair
 from seqdpo.preferences.prepare import Preferences, PreparedObjective, PreparedPair
 from seqdpo.runner import stage as node_stage
 from seqdpo.runner.board import PlainBoard
-from seqdpo.runner.extension import _new_pairs, _take_over
+from seqdpo.runner.extension import _new_pairs, _score, _take_over
 from seqdpo.runner.rescore import rescore
+from seqdpo.runner.stage import scores_of
 from seqdpo.runner.study import run_study
 from seqdpo.screen import Screen
 from seqdpo.study.config import Study
@@ -125,6 +128,40 @@ def test_an_interrupted_extension_leaves_the_run_and_goes_on(tmp_path, board, tr
 
 def prepared(text):
     return PreparedPair(Pair((Message("user", text),), "yes", "no"), None)
+
+
+def test_responses_that_are_scored_are_not_scored_again(tmp_path, random_pairs):
+    """A second objective labels the run's pairs the other way round, and compares a new response with one of them."""
+    pairs = random_pairs(3, seed=1)
+    again = [one._replace(chosen=one.rejected, rejected=one.chosen) for one in pairs[:2]]
+    again.append(pairs[0]._replace(rejected=pairs[2].rejected))
+
+    def objective(tokens, word):
+        of = [PreparedPair(prepared(f"{word} {i}").pair, one) for i, one in enumerate(tokens)]
+        return PreparedObjective([], of, 0, {})
+
+    first, second = objective(pairs[:2], "first"), objective(again, "second")
+    known = {"first": PairLogps(np.array([-1.0, -2.0]), np.array([-3.0, -4.0]))}
+    write_table(tmp_path / "scores.parquet", scores_of(known, Preferences({"first": first}, {}, None)))
+    asked = []
+
+    def scored_by_base(objectives):
+        asked.append({name: [one.tokens for one in of] for name, of in objectives.items()})
+        return {"second": PairLogps(np.array([-1.1]), np.array([-5.0]))}
+
+    bench = SimpleNamespace(
+        folder=SimpleNamespace(stage=lambda node: tmp_path, adapter=lambda node: None),
+        preferences=Preferences({"first": first, "second": second}, {}, None),
+        identity={"data": "0123456789abcdef0123"},
+        scored_by_base=scored_by_base,
+    )
+    _score(bench, None)
+    assert asked == [{"second": [again[2]]}]
+    found = pq.read_table(tmp_path / "scores-0123456789abcdef.parquet")
+    assert found["objective"].to_pylist() == ["first"] * 2 + ["second"] * 3
+    # -1.1 was scored once more, for its partner, and is the -1 that it was
+    assert found["chosen_logp"].to_pylist() == [-1, -2, -3, -4, -1]
+    assert found["rejected_logp"].to_pylist() == [-3, -4, -1, -2, -5]
 
 
 def test_a_changed_training_pair_or_a_held_out_pair_that_goes_is_refused():

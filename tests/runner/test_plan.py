@@ -1,9 +1,13 @@
 """What a plan says of many workers, and in which order they are given the tree."""
 
+import numpy as np
 import pytest
 
 from seqdpo.policy.load import ParameterCount
-from seqdpo.runner.plan import Plan, StagePlan
+from seqdpo.preferences.pairs import Message, Pair
+from seqdpo.preferences.prepare import Preferences, PreparedObjective, PreparedPair
+from seqdpo.preferences.tokens import PairTokens
+from seqdpo.runner.plan import Plan, StagePlan, _base_plan, _stage_plan
 from seqdpo.runner.schedule import Frontier
 from seqdpo.runner.work import Work
 from seqdpo.study.checkpoints import Node
@@ -50,3 +54,26 @@ def test_a_node_may_run_once_its_parent_is_done_and_is_given_once():
 
 def test_what_stands_on_finished_stages_may_run_at_once():
     assert Frontier([CONTROL, SECOND]).take(5) == [CONTROL, SECOND]
+
+
+def test_what_several_objectives_hold_is_planned_once_in_scores(make_study):
+    """Both objectives hold one training and one held-out pair, of the same responses: a prompt of 3 tokens, 2 and 1.
+
+    The base reads 6 + 6 tokens, a stage 6 forward and backward (twice the cost) and 6 for the scores.
+    """
+    study = make_study(mechanism_pairs=0, gradient_trace_points=0)
+
+    def objective(chosen, rejected):
+        def one(prompt):
+            tokens = PairTokens(np.full(3, prompt), np.array(chosen), np.array(rejected), truncated=False)
+            return [PreparedPair(Pair((Message("user", str(prompt)),), "yes", "no"), tokens)]
+
+        return PreparedObjective(one(1), one(2), 2, {})
+
+    of = Preferences({"helpful": objective([5, 6], [7]), "harmless": objective([7], [5, 6])}, {}, None)
+    base = _base_plan(study, of, held_out=6, seconds_a_token=1.0)
+    assert (base.tokens, base.seconds, base.scoring_seconds) == (12, 12, 6)
+    stage = _stage_plan(Node(0, ("helpful",)), study, of, held_out=6, seconds_a_token=1.0)
+    assert (stage.tokens, stage.seconds, stage.scoring_seconds) == (12, 18, 6)
+    weighed = make_study(mechanism_pairs=0, gradient_trace_points=0, ld_alpha=0.5)  # shares nothing in training pairs
+    assert _base_plan(weighed, of, held_out=6, seconds_a_token=1.0).tokens == 18
