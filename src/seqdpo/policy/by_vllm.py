@@ -47,7 +47,7 @@ class ByVllm:
         longest: int,
         limit: int,
     ) -> None:
-        """`standings` are of all checkpoints that will be asked, with their names; `longest` prompt and `limit` in tokens.
+        """`standings` are of all checkpoints that will be asked, with names; `longest` prompt and `limit` in tokens.
 
         Raises: ConfigError where vLLM is not installed, or cannot answer as one of them; RunError where it fails.
         """

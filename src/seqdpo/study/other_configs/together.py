@@ -9,7 +9,7 @@ from seqdpo.study.config import Study
 from seqdpo.study.file import read_yaml, study_from
 from seqdpo.study.other_configs import axolotl, llama_factory, trl
 from seqdpo.study.other_configs.stage_file import StageFile, Start, Tool, Written
-from seqdpo.study.template import key_line, written_study
+from seqdpo.study.template import STANDARD, key_line, written_study
 
 TOOLS = (trl.TOOL, axolotl.TOOL, llama_factory.TOOL)
 _SEVERAL_DEVICES = (
@@ -114,14 +114,14 @@ def _continued(first: StageFile, second: StageFile, notes: list[str]) -> dict[st
     name, left = second.path.name, str(first.output_dir or "")
     if not left or Path(left) not in (Path(second.adapter), *Path(second.adapter).parents):  # or one of its checkpoints
         notes.append(
-            f"{name} goes on from {second.adapter!r}; {first.path.name} writes to {left or 'no output_dir'!r}. They are "
-            "taken for the same: the study trains the first stage."
+            f"{name} goes on from {second.adapter!r}; {first.path.name} writes to {left or 'no output_dir'!r}. They "
+            "are taken for the same: the study trains the first stage."
         )
         return {}
     if not (Path(second.adapter) / "adapter_config.json").is_file():
         notes.append(
-            f"No adapter is at {second.adapter!r} from here: the study trains the first stage. Where it is there, write "
-            f"adapter_name_or_path: {second.adapter} and learned: {next(iter(first.objectives))} to start from it."
+            f"No adapter is at {second.adapter!r} from here: the study trains the first stage. Where it is there, "
+            f"write adapter_name_or_path: {second.adapter} and learned: {next(iter(first.objectives))} to start from it."
         )
         return {}
     notes.append(
@@ -158,7 +158,8 @@ def _objectives(files: list[StageFile]) -> dict[str, dict[str, Any]]:
 def _text(files: list[StageFile], study: Mapping[str, Written]) -> str:
     sources = " and ".join(f"{file.path.name} ({file.tool.name})" for file in files)
     heading = [f"# from {sources}", "# Look first: seqdpo check THIS_FILE"]
-    values = {key: written.value for key, written in study.items()}
+    later = STANDARD if len(study["objectives"].value) > 1 else {}  # control stages stand beside later stages
+    values = later | {key: written.value for key, written in study.items()}
     return written_study(heading, values, {key: written.origin for key, written in study.items()})
 
 
