@@ -120,8 +120,8 @@ def _continued(first: StageFile, second: StageFile, notes: list[str]) -> dict[st
         return {}
     if not (Path(second.adapter) / "adapter_config.json").is_file():
         notes.append(
-            f"No adapter is at {second.adapter!r} from here: the study trains the first stage. Where it is there, "
-            f"write adapter_name_or_path: {second.adapter} and learned: {next(iter(first.objectives))} to start from it."
+            f"No adapter is at {second.adapter!r} from here: the study trains the first stage. To start from it, write "
+            f"adapter_name_or_path: {second.adapter} and learned: {next(iter(first.objectives))}."
         )
         return {}
     notes.append(
