@@ -401,21 +401,22 @@ def generate(
     n: Annotated[int, typer.Option("--n", "-n", min=1, help="Held-out prompts of each objective.")] = 20,
     objective: Annotated[list[str] | None, typer.Option(help="Only this objective; may be repeated.")] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens of an answer at most.")] = 256,
+    engine: Annotated[Literal["transformers", "vllm"], typer.Option(help="What answers.")] = "transformers",
     judge: Annotated[
         str | None, typer.Option(metavar="COMMAND", help="Judges pairs of answers; docs/commands.md has its JSON.")
     ] = None,
 ) -> None:
     """Let every checkpoint answer the same held-out prompts, and show the answers on the page."""
-    from seqdpo.analysis.generations import count_answers
+    from seqdpo.analysis.generations import count_answers, engines
     from seqdpo.report.print_generations import print_answers, print_win_rates
     from seqdpo.report.write import write_report
     from seqdpo.runner.generations import generate as answer_prompts
     from seqdpo.runner.judge import win_rates
 
     with _ended_well(run):
-        found = answer_prompts(run, n, objective or (), max_new_tokens, _note)
+        found = answer_prompts(run, n, objective or (), max_new_tokens, _note, engine)
     assert found.generations is not None
-    print_answers(console, count_answers(found.generations))
+    print_answers(console, count_answers(found.generations), engines(found.generations))
     for path in write_report(found):
         _wrote(path)
     if judge is not None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any, NamedTuple
 
-from seqdpo.analysis.generations import answered_pairs, count_answers
+from seqdpo.analysis.generations import answered_pairs, count_answers, engines
 from seqdpo.analysis.schema import (
     Bounds,
     Cell,
@@ -57,6 +57,7 @@ def page(run: Run, measure: PairMeasure = "margin") -> str:
         matrices=_matrices(findings.score_matrix),
         method=how_measured(run),
         answers=[] if run.generations is None else count_answers(run.generations),
+        engines=[] if run.generations is None else engines(run.generations),
         answered={} if run.generations is None else answered_pairs(run.generations),
         several_seeds=len(run.study.get("seeds", [])) > 1,
         distances=[one for one in mechanism.kl_and_path if one.from_ != BASE] if mechanism else [],

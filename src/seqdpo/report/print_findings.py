@@ -35,6 +35,7 @@ def print_results(console: Console, findings: Findings) -> None:
         highlight=False,
     )
     console.print("", learned_table(findings))
+    _print_missed(console, findings)
     if findings.cells:
         print_verdicts(console, findings.cells)
 
@@ -49,6 +50,16 @@ def print_verdicts(console: Console, cells: Sequence[Cell]) -> None:
         for cell in cells:
             console.print(f"- {cell.objective} {_after(cell)}: {cell.next}", highlight=False, markup=False)
     console.print(ABOUT_VERDICTS, style="dim", highlight=False, markup=False)
+
+
+def _print_missed(console: Console, findings: Findings) -> None:
+    """A line for every stage that did not teach its objective, with what to do about it."""
+    missed = [one for one in findings.learned if one.word == "NOT LEARNED"]
+    several = len({one.seed for one in findings.learned}) > 1
+    for one in missed[:MOST_SENTENCES]:
+        console.print(f"- {one.checkpoint}{f' (seed {one.seed})' if several else ''}: {one.sentence}")
+    if len(missed) > MOST_SENTENCES:
+        console.print(f"- and {len(missed) - MOST_SENTENCES} more, in the report.")
 
 
 def learned_table(findings: Findings) -> Table:
