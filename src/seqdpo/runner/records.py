@@ -20,7 +20,10 @@ from seqdpo.study.keys import ModelKeys, NodeKeys, SaveKeys, TrackKeys
 STAGE_FORMAT = 1
 MANIFEST_VERSION = 1
 #: What these keys name is in the identity by its content.
-_NAMES = {"model_name_or_path", "model_revision", "trust_remote_code", "chat_template_path"}
+_NAMES = {
+    *("model_name_or_path", "model_revision", "trust_remote_code", "chat_template_path"),
+    *("load_in_4bit", "load_in_8bit"),
+}
 
 
 class SpoiltError(DataError):
