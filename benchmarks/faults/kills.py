@@ -42,7 +42,7 @@ STUDY = {
 }
 #: Longer stages of shorter steps, and one order: of a run most is spent in training.
 INSIDE = STUDY | {
-    "objectives": {name: {**one, "n_pairs": 1500} for name, one in OBJECTIVES.items()},
+    "objectives": {name: {**one, "n_pairs": 500} for name, one in OBJECTIVES.items()},
     "orders": [["first", "second"]],
     "per_device_train_batch_size": 2,
     "max_eval_pairs": 60,

@@ -18,12 +18,13 @@ from transformers import (
 )
 
 from seqdpo.errors import ConfigError, SeqdpoError
-from seqdpo.hub import cached_commit
+from seqdpo.hub import cached_commit, is_cached
 from seqdpo.policy.adapters import new_adapter
 from seqdpo.policy.checks import check_causal, check_template, loading
 from seqdpo.policy.library import keep_softcap
-from seqdpo.policy.quantised import bits_of, check_quantisation, keep_gradients, named, quantisation
+from seqdpo.policy.quantised import BYTES, bits_of, check_quantisation, keep_gradients, named, quantisation
 from seqdpo.policy.weights import (
+    WEIGHTS,
     check_finite,
     check_tensors,
     check_unquantised,
@@ -145,6 +146,25 @@ def count_parameters(keys: PolicyKeys) -> ParameterCount:
         parameters = list(new_adapter(model, keys, seed=0).parameters())
     trainable = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
     return ParameterCount(trainable, sum(parameter.numel() for parameter in parameters))
+
+
+def has_weights(keys: ModelKeys) -> bool:
+    """Whether the base's weights are on this machine: in its folder, or in the hub's cache."""
+    folder = Path(keys.model_name_or_path)
+    if folder.is_dir():
+        return bool(weight_files(folder))
+    return is_cached(keys.model_name_or_path, _origin(keys)["revision"], WEIGHTS)
+
+
+def base_bytes(keys: ModelKeys) -> int:
+    """Memory that the base's weights take: in the study's dtype, or fewer bits for its linear layers but the head."""
+    model, bits = outline(keys), bits_of(keys)
+    total = sum(parameter.numel() for parameter in model.parameters()) * getattr(torch, keys.dtype).itemsize
+    if bits is None:
+        return total
+    head = model.get_output_embeddings()
+    linear = sum(one.weight.numel() for one in model.modules() if isinstance(one, nn.Linear) and one is not head)
+    return round(total - linear * (getattr(torch, keys.dtype).itemsize - BYTES[bits]))
 
 
 def model_hash(keys: ModelKeys, progress: Callable[[str], None] = lambda text: None) -> str:

@@ -16,10 +16,9 @@ from seqdpo.study.keys import ModelKeys
 from seqdpo.wording import reason
 
 _LIBRARY = "bitsandbytes"
-#: Bytes of a weight; in 4 bits with an 8-bit scale for 64 weights and a float32 one for 256 of those (double
-#: quantisation of QLoRA, arXiv 2305.14314, section 3), in 8 bits with a scale for a row, which counts for nothing.
-BYTES_IN_4BIT = (4 + 8 / 64 + 32 / (64 * 256)) / 8
-BYTES_IN_8BIT = 1.0
+#: Of a weight, by its bits. 4: with an 8-bit scale for 64 weights and a float32 one for 256 of those (double
+#: quantisation of QLoRA, arXiv 2305.14314, section 3); 8: a row's scale counts for nothing.
+BYTES = {4: (4 + 8 / 64 + 32 / (64 * 256)) / 8, 8: 1.0}
 
 
 def bits_of(keys: ModelKeys) -> int | None:

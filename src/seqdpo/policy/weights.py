@@ -17,7 +17,7 @@ from seqdpo.wording import reason
 
 _MAX_NAMED = 3  # tensors in a message
 #: What transformers reads, the first that is there: a file, or an index that names several.
-_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 #: Beside a configuration that says nothing: files of AutoGPTQ and AutoAWQ before transformers knew of them.
 _QUANTISED_BY = {"quantize_config.json": "gptq", "quant_config.json": "awq"}
 
@@ -51,7 +51,7 @@ def weight_files(folder: Path) -> list[Path]:
 
     Raises: ConfigError where an index cannot be read, or names a file that is not there.
     """
-    first = next((folder / name for name in _WEIGHTS if (folder / name).is_file()), None)
+    first = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
     if first is None:
         return []
     return _shards(first) if first.suffix == ".json" else [first]

@@ -1,15 +1,14 @@
 """What a study will cost, before anything is run: pairs, tokens, parameters, memory and time."""
 
-import math
-import time
 from dataclasses import dataclass, replace
 from heapq import heappop, heappush
 
 import torch
 
 from seqdpo.policy.batches import default_tokens
-from seqdpo.policy.load import ParameterCount, count_parameters, device, load_config
+from seqdpo.policy.load import ParameterCount, base_bytes, count_parameters, device, load_config
 from seqdpo.preferences.prepare import Preferences, PreparedPair
+from seqdpo.runner.probe import Rates, probe
 from seqdpo.runner.schedule import Frontier
 from seqdpo.runner.work import Work, base_work, mechanism_work, stage_notes, stage_work
 from seqdpo.study.checkpoints import Node
@@ -18,12 +17,9 @@ from seqdpo.study.tree import stage_tree
 from seqdpo.training.pairs import pairs_of
 from seqdpo.training.stage import n_steps
 
-#: The share of the measured matrix-multiplication rate that a pass reaches; a rough assumption, and said so.
-ASSUMED_EFFICIENCY = 0.4
 ADAM_BYTES = 16  # an adapter weight, its gradient and two moments, all float32
 #: Numbers of workers for which a plan says how long a study takes.
 WORKERS = (2, 4, 8, 16)
-DTYPE_BYTES = {"float32": 4, "bfloat16": 2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +42,7 @@ class Plan:
 
     parameters: ParameterCount
     stages: list[StagePlan]
-    flops_per_second: float  # measured on this machine's matrix multiplication
+    rates: Rates
     memory_bytes: int
 
     @property
@@ -87,21 +83,22 @@ class Plan:
 
 
 def plan_study(keys: InputKeys, preferences: Preferences) -> Plan:
-    """The plan of a study whose model path is resolved; loads no weights."""
+    """The plan of a study whose model path is resolved.
+
+    Raises: ConfigError for what is wrong with the model, as far as it is looked at.
+    """
     parameters = count_parameters(keys)
-    rate = _matmul_rate(keys)
-    stages, alike = [_stage_plan(None, keys, preferences, parameters, rate)], {}
+    rates = probe(keys, preferences, parameters)
+    stages, alike = [_stage_plan(None, keys, preferences, rates)], {}
     for node in stage_tree(keys):
         same = Node(0, node.path, min(node.placebo, 1))  # other seeds and control stages cost the same
         if same not in alike:
-            alike[same] = _stage_plan(node, keys, preferences, parameters, rate)
+            alike[same] = _stage_plan(node, keys, preferences, rates)
         stages.append(replace(alike[same], node=node))
-    return Plan(parameters, stages, rate, _memory(keys, preferences, parameters))
+    return Plan(parameters, stages, rates, _memory(keys, preferences, parameters))
 
 
-def _stage_plan(
-    node: Node | None, keys: InputKeys, preferences: Preferences, parameters: ParameterCount, rate: float
-) -> StagePlan:
+def _stage_plan(node: Node | None, keys: InputKeys, preferences: Preferences, rates: Rates) -> StagePlan:
     held_out = [pair for objective in preferences.objectives.values() for pair in objective.eval]
     if node is None:
         trained = [pair for name in keys.trained_objectives() for pair in preferences.objectives[name].train]
@@ -112,10 +109,9 @@ def _stage_plan(
         work, steps, mean = stage_work(node, preferences, keys), n_steps(len(train), keys), _tokens_per_pair(train)
         mechanism, notes = mechanism_work(node, preferences, keys), stage_notes(node, preferences, keys)
     tokens = round(mean * (work.trained + work.scored))
-    # 2 FLOPs for each parameter and token of a forward pass
-    seconds_a_unit = 2 * parameters.total * mean / (rate * ASSUMED_EFFICIENCY)
     of_all, of_scores, of_mechanism = (
-        seconds_a_unit * one.units(keys) for one in (work, Work(0, len(held_out)), mechanism)
+        mean * (one.trained * rates.trained + one.scored * rates.scored)
+        for one in (work, Work(0, len(held_out)), mechanism)
     )
     return StagePlan(node, work, steps, tokens, of_all, of_scores, of_mechanism, notes)
 
@@ -125,23 +121,6 @@ def _tokens_per_pair(pairs: list[PreparedPair]) -> float:
     return sum(pair.tokens.n_tokens for pair in pairs) / len(pairs) if pairs else 0.0
 
 
-def _matmul_rate(keys: InputKeys) -> float:
-    """FLOP/s of a large matrix multiplication in the study's dtype, on this machine, in about half a second.
-
-    The fastest one counts: what else the machine does at the moment is not the study's.
-    """
-    where = device()
-    size = 4096 if where.type != "cpu" else 1024
-    a = torch.ones(size, size, dtype=getattr(torch, keys.dtype), device=where)
-    (a @ a).sum().item()  # the first call sets up the library
-    began, fastest = time.perf_counter(), math.inf
-    while time.perf_counter() - began < 0.5:
-        start = time.perf_counter()
-        (a @ a)[0, 0].item()  # waits for the device
-        fastest = min(fastest, time.perf_counter() - start)
-    return 2.0 * size**3 / fastest
-
-
 def _memory(keys: InputKeys, preferences: Preferences, parameters: ParameterCount) -> int:
     """Weights, adapter with optimiser and gradient trace, and the activations of one batch; a rough upper estimate.
 
@@ -149,9 +128,9 @@ def _memory(keys: InputKeys, preferences: Preferences, parameters: ParameterCoun
     response tokens in the model's dtype and in float32.
     """
     config = load_config(keys).get_text_config()
-    base = (parameters.total - parameters.trainable) * DTYPE_BYTES[keys.dtype]
+    base, value = base_bytes(keys), getattr(torch, keys.dtype).itemsize
     tokens = max(keys.tokens_per_batch or default_tokens(device(), getattr(torch, keys.dtype)), 2 * preferences.longest)
     values = config.hidden_size * config.num_hidden_layers * (1 if keys.gradient_checkpointing else 16)
-    activations = tokens * (values * DTYPE_BYTES[keys.dtype] + config.vocab_size * (4 + DTYPE_BYTES[keys.dtype]))
+    activations = tokens * (values * value + config.vocab_size * (4 + value))
     traced = 1 + max(len(order) for order in keys.all_orders()) if keys.gradient_trace_points else 0
     return base + parameters.trainable * (ADAM_BYTES + 4 * traced) + activations

@@ -14,7 +14,7 @@ from seqdpo.layout import NODE_FILE, WEIGHTS_FILE
 from seqdpo.preferences.pairs import content_hash
 from seqdpo.runner.folder import RunFolder
 from seqdpo.study.checkpoints import Node, checkpoint_of, reference_of
-from seqdpo.study.keys import ModelKeys, NodeKeys, SaveKeys, TrackKeys
+from seqdpo.study.keys import MachineKeys, ModelKeys, NodeKeys, SaveKeys, TrackKeys
 
 #: Raised whenever the same study would give other numbers; the release's own version is but a note.
 STAGE_FORMAT = 1
@@ -24,6 +24,9 @@ _NAMES = {
     *("model_name_or_path", "model_revision", "trust_remote_code", "chat_template_path"),
     *("load_in_4bit", "load_in_8bit"),
 }
+
+
+_UNSHAPING = {*SaveKeys.model_fields, *MachineKeys.model_fields, *TrackKeys.model_fields}
 
 
 class SpoiltError(DataError):
@@ -48,7 +51,7 @@ def stage_identity(keys: NodeKeys, model: str, data: str, chat_template: str | N
 
 def _shaping_keys() -> set[str]:
     assert set(ModelKeys.model_fields) >= _NAMES
-    return set(NodeKeys.model_fields) - {*SaveKeys.model_fields, *TrackKeys.model_fields} - _NAMES
+    return set(NodeKeys.model_fields) - _UNSHAPING - _NAMES
 
 
 def place_of(node: Node | None) -> dict[str, Any]:

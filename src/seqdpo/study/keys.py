@@ -361,6 +361,14 @@ class SaveKeys(Keys):
     )
 
 
+class MachineKeys(Keys):
+    """Which machines may share a run; every stage records its own."""
+
+    mixed_machines: bool = Field(
+        default=True, description="false: refuse a device, processor or release other than the base was scored with"
+    )
+
+
 class TrackKeys(Keys):
     """Who else hears of a stage's numbers; changes no result."""
 
@@ -371,9 +379,9 @@ class TrackKeys(Keys):
     )
 
 
-class NodeKeys(TrackKeys, SaveKeys, MechanismKeys, StageKeys, PolicyKeys):
-    """All that one node of the tree reads, its texts and labels aside; all but SaveKeys and TrackKeys shapes what it
-    leaves."""
+class NodeKeys(TrackKeys, MachineKeys, SaveKeys, MechanismKeys, StageKeys, PolicyKeys):
+    """All that one node of the tree reads, its texts and labels aside; all but SaveKeys, MachineKeys and TrackKeys
+    shapes what it leaves."""
 
 
 class InputKeys(TreeKeys, TextKeys, NodeKeys):
