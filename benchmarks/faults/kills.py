@@ -13,6 +13,7 @@ that is whole, or since the stage began: at most `save_minutes`, the step that w
 
 import argparse
 import json
+import os
 import random
 import shutil
 import subprocess
@@ -22,8 +23,11 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
+from multiprocessing import get_context
 from pathlib import Path
 
+import seqdpo.runner.study  # noqa: F401 - imported once, for all processes that are forked
+from seqdpo import cli
 from seqdpo.runner.events import read_events
 
 OBJECTIVES = {
@@ -42,10 +46,12 @@ STUDY = {
 }
 #: Longer stages of shorter steps, and one order: of a run most is spent in training.
 INSIDE = STUDY | {
-    "objectives": {name: {**one, "n_pairs": 500} for name, one in OBJECTIVES.items()},
+    "objectives": {name: {**one, "n_pairs": 240} for name, one in OBJECTIVES.items()},
     "orders": [["first", "second"]],
     "per_device_train_batch_size": 2,
-    "max_eval_pairs": 60,
+    "placebo": 0,
+    "max_eval_pairs": 40,
+    "save_minutes": 0.003,
 }
 #: Seconds beyond `save_minutes` that a kill may cost: a step, and a save that was not yet whole.
 UNDER_WAY = 2.0
@@ -106,7 +112,7 @@ def killed_inside(root: Path, kills: int, generator: random.Random) -> dict[str,
     """The same of kills while a stage trains; and the most seconds of work that one of them cost."""
     study, whole = root / "study.yaml", root / "whole" / "run"
     study.write_text(json.dumps(INSIDE | {"output_dir": "unused"}))
-    timed(running(study, whole))
+    assert struck(running(study, whole), whole, None, {}) == (0, None)
     expected, trained = contents(whole), training_seconds(whole)
     counts = {"kills": 0, "ended": 0, "wrong": 0, "stage_seconds": max(trained.values()), "most_lost_seconds": 0.0}
     allowed = 60 * INSIDE["save_minutes"] + UNDER_WAY
@@ -143,18 +149,27 @@ def struck(
     `moment` is the share of a stage's training after which it is killed; None: never.
     """
     target.parent.mkdir(exist_ok=True)
-    with (target.parent / "errors.txt").open("ab") as errors:
-        process = subprocess.Popen(seqdpo(arguments), stdout=subprocess.DEVNULL, stderr=errors)
-    while process.poll() is None:
+    process = get_context("fork").Process(target=command, args=(arguments, target.parent / "errors.txt"))
+    process.start()
+    while process.is_alive():
         now = training(target, process.pid) if moment is not None else None
         if now is not None and time.time() - now[1] >= moment * trained[now[0]]:
             process.kill()
-            process.wait()
+            process.join()
             if not (target / "stages" / now[0]).exists():  # else it was trained by then
                 return None, time.time() - max([now[1], *save_times(target / "saves" / now[0])])
             return None, None
-        time.sleep(0.005)
-    return process.returncode, None
+        process.join(0.01)
+    return process.exitcode, None
+
+
+def command(arguments: Sequence[str], errors: Path) -> None:
+    """The command line in a process that was forked: what is imported need not be imported again for every kill."""
+    with errors.open("a") as file:
+        os.dup2(file.fileno(), 2)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    sys.argv = ["seqdpo", *arguments]
+    cli.main()
 
 
 def training(target: Path, pid: int) -> tuple[str, float] | None:
