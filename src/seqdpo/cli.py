@@ -19,7 +19,7 @@ from typer.core import TyperGroup
 
 import seqdpo
 from seqdpo.errors import ArgumentError, ConfigError, RunError, SeqdpoError
-from seqdpo.launched import check_alone, launch
+from seqdpo.launched import check_alone, check_whole_base, launch
 from seqdpo.screen import SIGPIPE, Screen, accept_any_text, print_account, write_out
 from seqdpo.study.checkpoints import typed
 from seqdpo.study.config import Study
@@ -127,7 +127,9 @@ def seqdpo_command(
     earlier ones."""
     if version:
         write_out(console, [f"seqdpo {seqdpo.__version__}\n"])
-    elif context.invoked_subcommand not in (None, *FOR_SEVERAL_PROCESSES):
+        return
+    check_whole_base()
+    if context.invoked_subcommand not in (None, *FOR_SEVERAL_PROCESSES):
         check_alone(f"seqdpo {context.invoked_subcommand}")
     elif context.invoked_subcommand is None:
         write_out(console, [FIRST_STEPS + "\n"])

@@ -4,6 +4,7 @@ import pytest
 
 from seqdpo.policy.load import ParameterCount
 from seqdpo.runner.plan import Plan, StagePlan
+from seqdpo.runner.probe import Rates
 from seqdpo.runner.schedule import Frontier
 from seqdpo.runner.work import Work
 from seqdpo.study.checkpoints import Node
@@ -18,7 +19,7 @@ def plan():
     """The base takes 1 s, a 2 s, a>b 3 s and its control stage 3 s, b 4 s; of each stage's, 1 s is the mechanism."""
     seconds = {None: 1.0, FIRST: 2.0, LATER: 3.0, CONTROL: 3.0, SECOND: 4.0}
     stages = [StagePlan(node, Work(0, 0), 0, 0, seconds[node], 0.0, 1.0 if node else 0.0, []) for node in TREE]
-    return Plan(ParameterCount(1, 1), stages, 1.0, 1)
+    return Plan(ParameterCount(1, 1), stages, Rates(1.0, 2.0, "by hand"), 1)
 
 
 def test_makespans_by_hand(plan):

@@ -15,6 +15,7 @@ from seqdpo.measure.scores import PairLogps, objective_logps, sharing
 from seqdpo.policy.adapters import loaded_adapter
 from seqdpo.policy.engine import choose_engine
 from seqdpo.policy.load import load_model
+from seqdpo.policy.quantised import description
 from seqdpo.policy.trial import Trial, try_adapter
 from seqdpo.preferences.prepare import Preferences, PreparedPair
 from seqdpo.preferences.tokens import PairTokens
@@ -127,7 +128,7 @@ def make_bench(
     """
     say(f"loading {keys.model_name_or_path}")
     base = load_model(keys)
-    engine = choose_engine(base, preferences.longest, keys.lora_target_modules)
+    engine = choose_engine(base, preferences.longest, keys.lora_target_modules) + description(base)
     say(f"engine: {engine}")
     trial = try_adapter(base, keys, keys)
     for note in trial.notes:

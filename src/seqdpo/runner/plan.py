@@ -1,7 +1,5 @@
 """What a study will cost, before anything is run: pairs, tokens, parameters, memory and time."""
 
-import math
-import time
 from dataclasses import dataclass, replace
 from heapq import heappop, heappush
 
@@ -9,9 +7,10 @@ import torch
 
 from seqdpo.measure.scores import n_tokens_read
 from seqdpo.policy.batches import default_tokens
-from seqdpo.policy.load import ParameterCount, count_parameters, device, load_config
+from seqdpo.policy.load import ParameterCount, base_bytes, count_parameters, device, load_config
 from seqdpo.preferences.prepare import Preferences, PreparedPair
 from seqdpo.runner.bench import tokens_of
+from seqdpo.runner.probe import Rates, probe
 from seqdpo.runner.schedule import Frontier
 from seqdpo.runner.work import Work, base_work, mechanism_work, stage_notes, stage_work
 from seqdpo.study.checkpoints import Node
@@ -20,12 +19,9 @@ from seqdpo.study.tree import stage_tree
 from seqdpo.training.pairs import pairs_of
 from seqdpo.training.stage import n_steps
 
-#: The share of the measured matrix-multiplication rate that a pass reaches; a rough assumption, and said so.
-ASSUMED_EFFICIENCY = 0.4
 ADAM_BYTES = 16  # an adapter weight, its gradient and two moments, all float32
 #: Numbers of workers for which a plan says how long a study takes.
 WORKERS = (2, 4, 8, 16)
-DTYPE_BYTES = {"float32": 4, "bfloat16": 2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +44,7 @@ class Plan:
 
     parameters: ParameterCount
     stages: list[StagePlan]
-    flops_per_second: float  # measured on this machine's matrix multiplication
+    rates: Rates
     memory_bytes: int
 
     @property
@@ -89,31 +85,29 @@ class Plan:
 
 
 def plan_study(keys: InputKeys, preferences: Preferences) -> Plan:
-    """The plan of a study whose model path is resolved; loads no weights."""
+    """The plan of a study whose model path is resolved.
+
+    Raises: ConfigError for what is wrong with the model, as far as it is looked at.
+    """
     parameters = count_parameters(keys)
-    rate = _matmul_rate(keys)
-    # 2 FLOPs for each parameter and token of a forward pass
-    seconds_a_token = 2 * parameters.total / (rate * ASSUMED_EFFICIENCY)
-    held_out = n_tokens_read(tokens_of(preferences.held_out))
-    stages, alike = [_base_plan(keys, preferences, held_out, seconds_a_token)], {}
+    rates, held_out = probe(keys, preferences, parameters), n_tokens_read(tokens_of(preferences.held_out))
+    stages, alike = [_base_plan(keys, preferences, held_out, rates)], {}
     for node in stage_tree(keys):
         same = Node(0, node.path, min(node.placebo, 1))  # other seeds and control stages cost the same
         if same not in alike:
-            alike[same] = _stage_plan(node, keys, preferences, held_out, seconds_a_token)
+            alike[same] = _stage_plan(node, keys, preferences, held_out, rates)
         stages.append(replace(alike[same], node=node))
-    return Plan(parameters, stages, rate, _memory(keys, preferences, parameters))
+    return Plan(parameters, stages, rates, _memory(keys, preferences, parameters))
 
 
-def _base_plan(keys: InputKeys, preferences: Preferences, held_out: int, seconds_a_token: float) -> StagePlan:
+def _base_plan(keys: InputKeys, preferences: Preferences, held_out: int, rates: Rates) -> StagePlan:
     trained = tokens_of({name: preferences.objectives[name].train for name in keys.trained_objectives()})
     tokens = held_out + n_tokens_read(trained, keys.ld_alpha)
-    of_all, of_scores = (seconds_a_token * one for one in (tokens, held_out))
+    of_all, of_scores = (rates.scored * one for one in (tokens, held_out))
     return StagePlan(None, base_work(preferences, keys), 0, tokens, of_all, of_scores, 0.0, [])
 
 
-def _stage_plan(
-    node: Node, keys: InputKeys, preferences: Preferences, held_out: int, seconds_a_token: float
-) -> StagePlan:
+def _stage_plan(node: Node, keys: InputKeys, preferences: Preferences, held_out: int, rates: Rates) -> StagePlan:
     """`held_out`: tokens that pass through the model for the scores of all evaluation pairs."""
     train, work = pairs_of(node, preferences), stage_work(node, preferences, keys)
     mechanism = mechanism_work(node, preferences, keys)
@@ -121,8 +115,10 @@ def _stage_plan(
     own = work._replace(scored=work.scored - sum(map(len, preferences.held_out.values())))
     mean = _tokens_per_pair(train)
     tokens = held_out + round(mean * (own.trained + own.scored))
-    of_own, of_mechanism = (seconds_a_token * mean * one.units(keys) for one in (own, mechanism))
-    of_scores, notes = seconds_a_token * held_out, stage_notes(node, preferences, keys)
+    of_own, of_mechanism = (
+        mean * (one.trained * rates.trained + one.scored * rates.scored) for one in (own, mechanism)
+    )
+    of_scores, notes = rates.scored * held_out, stage_notes(node, preferences, keys)
     steps = n_steps(len(train), keys)
     return StagePlan(node, work, steps, tokens, of_own + of_scores, of_scores, of_mechanism, notes)
 
@@ -132,23 +128,6 @@ def _tokens_per_pair(pairs: list[PreparedPair]) -> float:
     return sum(pair.tokens.n_tokens for pair in pairs) / len(pairs) if pairs else 0.0
 
 
-def _matmul_rate(keys: InputKeys) -> float:
-    """FLOP/s of a large matrix multiplication in the study's dtype, on this machine, in about half a second.
-
-    The fastest one counts: what else the machine does at the moment is not the study's.
-    """
-    where = device()
-    size = 4096 if where.type != "cpu" else 1024
-    a = torch.ones(size, size, dtype=getattr(torch, keys.dtype), device=where)
-    (a @ a).sum().item()  # the first call sets up the library
-    began, fastest = time.perf_counter(), math.inf
-    while time.perf_counter() - began < 0.5:
-        start = time.perf_counter()
-        (a @ a)[0, 0].item()  # waits for the device
-        fastest = min(fastest, time.perf_counter() - start)
-    return 2.0 * size**3 / fastest
-
-
 def _memory(keys: InputKeys, preferences: Preferences, parameters: ParameterCount) -> int:
     """Weights, adapter with optimiser and gradient trace, and the activations of one batch; a rough upper estimate.
 
@@ -156,9 +135,9 @@ def _memory(keys: InputKeys, preferences: Preferences, parameters: ParameterCoun
     response tokens in the model's dtype and in float32.
     """
     config = load_config(keys).get_text_config()
-    base = (parameters.total - parameters.trainable) * DTYPE_BYTES[keys.dtype]
+    base, value = base_bytes(keys), getattr(torch, keys.dtype).itemsize
     tokens = max(keys.tokens_per_batch or default_tokens(device(), getattr(torch, keys.dtype)), 2 * preferences.longest)
     values = config.hidden_size * config.num_hidden_layers * (1 if keys.gradient_checkpointing else 16)
-    activations = tokens * (values * DTYPE_BYTES[keys.dtype] + config.vocab_size * (4 + DTYPE_BYTES[keys.dtype]))
+    activations = tokens * (values * value + config.vocab_size * (4 + value))
     traced = 1 + max(len(order) for order in keys.all_orders()) if keys.gradient_trace_points else 0
     return base + parameters.trainable * (ADAM_BYTES + 4 * traced) + activations

@@ -23,7 +23,7 @@ from seqdpo.runner.claims import claimed
 from seqdpo.runner.environment import peak_memory_meter
 from seqdpo.runner.mechanism import gradient_trace, scored_logps, stage_forecast, stage_kl_and_path, trace_halves
 from seqdpo.runner.node_log import node_log
-from seqdpo.runner.records import adapter_hash, place_in_tree, read_record
+from seqdpo.runner.records import adapter_hash, check_adapter, place_in_tree, read_record
 from seqdpo.runner.saves import forget_saves, stage_saves
 from seqdpo.runner.trackers import StageTrackers, stage_trackers
 from seqdpo.runner.work import stage_notes
@@ -113,6 +113,7 @@ def _train(bench: Bench, node: Node, adapter: Path | None) -> tuple[pa.Table, Gr
         if adapter is not None:
             take_in(bench.base, bench.keys, bench.start, adapter)
         return STEPS_SCHEMA.empty_table(), None
+    check_adapter(bench.folder, node.parent)
     parent, given = bench.folder.adapter(node.parent), (bench.preferences, bench.keys)
     pairs, seed = stage_pairs(bench, node), stage_seed(node)
     halves = trace_halves(node, *given, bench.held_out_logps, np.random.default_rng([seed, 2]))

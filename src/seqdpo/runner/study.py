@@ -25,7 +25,7 @@ from seqdpo.report.finished import Run, read_run
 from seqdpo.report.write import write_report
 from seqdpo.runner.bench import Bench, Progress, make_bench
 from seqdpo.runner.board import Board, Task, board_for
-from seqdpo.runner.continuation import check_continuation, stored_study
+from seqdpo.runner.continuation import check_continuation, check_machine, stored_study
 from seqdpo.runner.design import design_notes
 from seqdpo.runner.environment import environment
 from seqdpo.runner.events import LOG
@@ -197,6 +197,9 @@ def bench_beside(study: Study, root: Path, identity: dict[str, Any]) -> Bench:
 
 
 def _made(inputs: Inputs, folder: RunFolder, progress: Progress, say: Callable[[str], None]) -> Bench:
+    note = check_machine(folder, environment(), inputs.study)
+    if note is not None:
+        say(note)
     study, start = inputs.study, None if inputs.start is None else inputs.start.folder
     trained = study.trained_objectives()
     return make_bench(study, folder, inputs.preferences, trained, inputs.identity, progress, say, start)

@@ -44,8 +44,7 @@ def print_plan(console: Console, keys: InputKeys, preferences: Preferences, plan
     for note in dict.fromkeys(note for stage in stages for note in stage.notes):
         console.print(f"note: {note}", highlight=False)
     console.print(
-        f"Times are estimates: FLOPs of the passes at 40% of the {plan.flops_per_second / 1e12:.2f} TFLOP/s that a "
-        f"matrix multiplication in {keys.dtype} reached just now at best. Memory is a rough upper estimate.",
+        f"Times are estimates: {plan.rates.how}. Memory is a rough upper estimate.",
         style="dim",
         highlight=False,
     )
