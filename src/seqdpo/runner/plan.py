@@ -2,7 +2,8 @@
 
 import math
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush
 
 import torch
@@ -13,8 +14,9 @@ from seqdpo.preferences.prepare import Preferences, PreparedPair
 from seqdpo.runner.schedule import Frontier
 from seqdpo.runner.work import Work, base_work, mechanism_work, stage_notes, stage_work
 from seqdpo.study.checkpoints import Node
-from seqdpo.study.keys import InputKeys
+from seqdpo.study.keys import InputKeys, Variant
 from seqdpo.study.tree import stage_tree
+from seqdpo.study.variants import laid_over, variant_at
 from seqdpo.training.pairs import pairs_of
 from seqdpo.training.stage import n_steps
 
@@ -48,6 +50,7 @@ class Plan:
     stages: list[StagePlan]
     flops_per_second: float  # measured on this machine's matrix multiplication
     memory_bytes: int
+    variants: Mapping[str, Variant] = field(default_factory=dict)
 
     @property
     def seconds(self) -> float:
@@ -60,7 +63,7 @@ class Plan:
         """
         running: list[tuple[float, int]] = []  # when it ends, and its place among the stages
         places = {stage.node: place for place, stage in enumerate(self.stages)}
-        frontier, now = Frontier(list(places)), 0.0
+        frontier, now = Frontier(list(places), self.variants), 0.0
         while True:
             for node in frontier.take(workers - len(running)):
                 heappush(running, (now + self.stages[places[node]].seconds, places[node]))
@@ -92,11 +95,11 @@ def plan_study(keys: InputKeys, preferences: Preferences) -> Plan:
     rate = _matmul_rate(keys)
     stages, alike = [_stage_plan(None, keys, preferences, parameters, rate)], {}
     for node in stage_tree(keys):
-        same = Node(0, node.path, min(node.placebo, 1))  # other seeds and control stages cost the same
+        same = Node(0, node.path, min(node.placebo, 1), node.variant)  # other seeds and control stages cost the same
         if same not in alike:
             alike[same] = _stage_plan(node, keys, preferences, parameters, rate)
         stages.append(replace(alike[same], node=node))
-    return Plan(parameters, stages, rate, _memory(keys, preferences, parameters))
+    return Plan(parameters, stages, rate, _memory(keys, preferences, parameters), keys.variants)
 
 
 def _stage_plan(
@@ -108,9 +111,10 @@ def _stage_plan(
         work, steps, mean = base_work(preferences, keys), 0, _tokens_per_pair([*held_out, *trained])
         mechanism, notes = Work(0, 0), []
     else:
-        train = pairs_of(node, preferences)
-        work, steps, mean = stage_work(node, preferences, keys), n_steps(len(train), keys), _tokens_per_pair(train)
-        mechanism, notes = mechanism_work(node, preferences, keys), stage_notes(node, preferences, keys)
+        train, own = pairs_of(node, preferences), laid_over(keys, node, keys.variants)
+        steps = n_steps(len(train), own) if variant_at(node, keys.variants).is_trained else 0
+        work, mean = stage_work(node, preferences, keys), _tokens_per_pair(train)
+        mechanism, notes = mechanism_work(node, preferences, own), stage_notes(node, preferences, own)
     tokens = round(mean * (work.trained + work.scored))
     # 2 FLOPs for each parameter and token of a forward pass
     seconds_a_unit = 2 * parameters.total * mean / (rate * ASSUMED_EFFICIENCY)
