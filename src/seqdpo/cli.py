@@ -26,6 +26,7 @@ from seqdpo.study.config import Study
 from seqdpo.study.file import audit_of, study_of
 from seqdpo.study.settings import SETTINGS
 from seqdpo.study.template import study_template
+from seqdpo.study.variants import STANDARD
 from seqdpo.wording import did_you_mean
 
 if TYPE_CHECKING:
@@ -227,8 +228,16 @@ def init(
         ),
     ] = None,
     output: Annotated[str | None, typer.Option("--output", "-o", help="The file; - prints it.")] = None,
+    variants: Annotated[
+        Literal["standard"] | None, typer.Option(help="Remedies to try beside the plain stages.")
+    ] = None,
 ) -> None:
     """Write a commented study file for a setting, or from configurations of other tools."""
+    if files and variants:
+        raise ConfigError(
+            "init: --variants with --from; expected it with a setting. Write `variants: standard` into the study file "
+            "that --from makes."
+        )
     if files and setting is None:
         _init_from(files, output)
     elif setting is None or files:
@@ -237,7 +246,8 @@ def init(
         near = did_you_mean(setting, SETTINGS)
         raise ConfigError(f"init: {setting!r} is no setting; expected one of {', '.join(SETTINGS)}.{near}")
     else:
-        _write_study(study_template(setting), output, f"{setting}.yaml", "plan")
+        text = study_template(setting, STANDARD if variants else None)
+        _write_study(text, output, f"{setting}.yaml", "plan")
 
 
 def _init_from(files: list[Path], output: str | None) -> None:
@@ -575,6 +585,24 @@ def compare(
 
 
 @app.command()
+def export(
+    run: RunArgument,
+    target: Annotated[Path, typer.Argument(metavar="DIR", help="The folder to write, which is not there yet.")],
+    variant: Annotated[str, typer.Option(help="Whose adapter; plain: of the study's own keys.")],
+    order: Annotated[
+        str | None, typer.Option(parser=typed, metavar="NAME", help="Of this order, where there are several.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="The seed; else the study's first.")] = None,
+) -> None:
+    """Write the adapter of a variant at the end of its order, ready to load or to serve."""
+    from seqdpo.runner.export import export as export_run
+
+    written = export_run(run, target, variant, order, seed)
+    console.print(f"Wrote {target}: {written.node.checkpoint}, seed {written.node.seed}.", soft_wrap=True)
+    write_out(console, [f"  {line}\n" for line in written.lines])
+
+
+@app.command()
 def gate(
     run: RunArgument,
     max_loss: Annotated[float, typer.Option(help="Share of the learned margin that may be gone, as 0.05.")],
@@ -586,6 +614,7 @@ def gate(
     order: Annotated[
         str | None, typer.Option(parser=typed, metavar="NAME", help="Only this order, as helpful/harmless.")
     ] = None,
+    variant: Annotated[str | None, typer.Option(help="The orders of this variant; else those of none.")] = None,
     strict: Annotated[bool, typer.Option(help="Fail, too, where the pairs cannot rule such a loss out.")] = False,
 ) -> None:
     """Exit 1 if later stages took more of an earlier objective than they may, with confidence: of its learned margin,
@@ -594,7 +623,7 @@ def gate(
     from seqdpo.report.finished import read_run
     from seqdpo.report.print_findings import print_gate
 
-    outcomes = gated(read_run(run).findings, max_loss, objective, order, strict, max_accuracy_loss)
+    outcomes = gated(read_run(run).findings, max_loss, objective, order, strict, max_accuracy_loss, variant)
     print_gate(console, outcomes)
     if any(one.outcome == "failed" for one in outcomes):
         raise _GateFailed(1)

@@ -26,6 +26,7 @@ from seqdpo.report.finished import Run
 from seqdpo.report.html import html
 from seqdpo.report.mechanism_sentences import mechanism_sentences
 from seqdpo.report.payload import payload
+from seqdpo.report.print_variants import passes
 from seqdpo.report.recipe_line import recipe_line
 from seqdpo.report.words import AT_THE_END, FLIP_WORDS, LEARNED, SIDES, TAGS, UNITS, VERDICTS, VerdictWord
 from seqdpo.study.checkpoints import BASE
@@ -36,7 +37,9 @@ HARMLESS_SETTINGS = "lab-"
 
 def page(run: Run, measure: PairMeasure = "margin") -> str:
     """The whole of report.html, in a measure."""
-    findings = run.findings.in_measure(measure)
+    whole = run.findings.in_measure(measure)
+    findings = whole.plain()
+    verdicts = [_shown_verdict(i, cell) for i, cell in enumerate(whole.cells)]
     mechanism = findings.mechanism
     return html(
         "page.html.jinja",
@@ -44,7 +47,7 @@ def page(run: Run, measure: PairMeasure = "margin") -> str:
         measure=measure,
         unit=UNITS[measure],
         sides=SIDES[measure],
-        measures=_measures(run.findings),
+        measures=_measures(run.findings.plain()),
         model=base_model.shown(run),
         blurred=may_harm(run.study),
         run=run,
@@ -52,7 +55,10 @@ def page(run: Run, measure: PairMeasure = "margin") -> str:
         learned=[(one, LEARNED[one.word]) for one in findings.learned],
         at_the_end=[(one, AT_THE_END[one.word]) for one in findings.at_the_end],
         tags=TAGS,
-        verdicts=[_shown_verdict(i, cell) for i, cell in enumerate(findings.cells)],
+        verdicts=[one for one in verdicts if one.cell in findings.cells],
+        variants=findings.variants,
+        verdicts_of_variants=[one for one in verdicts if one.cell not in findings.cells],
+        passes=passes,
         orders=[_shown_orders(one, one.final_accuracy, measure) for one in findings.orders if one.final_accuracy],
         matrices=_matrices(findings.score_matrix),
         method=how_measured(run),

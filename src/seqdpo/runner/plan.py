@@ -1,6 +1,7 @@
 """What a study will cost, before anything is run: pairs, tokens, parameters, memory and time."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush
 
 import torch
@@ -14,8 +15,9 @@ from seqdpo.runner.probe import Rates, probe
 from seqdpo.runner.schedule import Frontier
 from seqdpo.runner.work import Work, base_work, mechanism_work, stage_notes, stage_work
 from seqdpo.study.checkpoints import Node
-from seqdpo.study.keys import InputKeys
+from seqdpo.study.keys import InputKeys, Variant
 from seqdpo.study.tree import stage_tree
+from seqdpo.study.variants import laid_over, variant_at
 from seqdpo.training.pairs import pairs_of
 from seqdpo.training.stage import n_steps
 
@@ -46,6 +48,7 @@ class Plan:
     stages: list[StagePlan]
     rates: Rates
     memory_bytes: int
+    variants: Mapping[str, Variant] = field(default_factory=dict)
 
     @property
     def seconds(self) -> float:
@@ -58,7 +61,7 @@ class Plan:
         """
         running: list[tuple[float, int]] = []  # when it ends, and its place among the stages
         places = {stage.node: place for place, stage in enumerate(self.stages)}
-        frontier, now = Frontier(list(places)), 0.0
+        frontier, now = Frontier(list(places), self.variants), 0.0
         while True:
             for node in frontier.take(workers - len(running)):
                 heappush(running, (now + self.stages[places[node]].seconds, places[node]))
@@ -93,11 +96,11 @@ def plan_study(keys: InputKeys, preferences: Preferences) -> Plan:
     rates, held_out = probe(keys, preferences, parameters), n_tokens_read(tokens_of(preferences.held_out))
     stages, alike = [_base_plan(keys, preferences, held_out, rates)], {}
     for node in stage_tree(keys):
-        same = Node(0, node.path, min(node.placebo, 1))  # other seeds and control stages cost the same
+        same = Node(0, node.path, min(node.placebo, 1), node.variant)  # other seeds and control stages cost the same
         if same not in alike:
             alike[same] = _stage_plan(node, keys, preferences, held_out, rates)
         stages.append(replace(alike[same], node=node))
-    return Plan(parameters, stages, rates, _memory(keys, preferences, parameters))
+    return Plan(parameters, stages, rates, _memory(keys, preferences, parameters), keys.variants)
 
 
 def _base_plan(keys: InputKeys, preferences: Preferences, held_out: int, rates: Rates) -> StagePlan:
@@ -109,8 +112,9 @@ def _base_plan(keys: InputKeys, preferences: Preferences, held_out: int, rates: 
 
 def _stage_plan(node: Node, keys: InputKeys, preferences: Preferences, held_out: int, rates: Rates) -> StagePlan:
     """`held_out`: tokens that pass through the model for the scores of all evaluation pairs."""
-    train, work = pairs_of(node, preferences), stage_work(node, preferences, keys)
-    mechanism = mechanism_work(node, preferences, keys)
+    train, own_keys = pairs_of(node, preferences), laid_over(keys, node, keys.variants)
+    steps = n_steps(len(train), own_keys) if variant_at(node, keys.variants).is_trained else 0
+    work, mechanism = stage_work(node, preferences, keys), mechanism_work(node, preferences, own_keys)
     # the scores apart, what is read has about as many tokens a pair as the stage's own
     own = work._replace(scored=work.scored - sum(map(len, preferences.held_out.values())))
     mean = _tokens_per_pair(train)
@@ -118,8 +122,7 @@ def _stage_plan(node: Node, keys: InputKeys, preferences: Preferences, held_out:
     of_own, of_mechanism = (
         mean * (one.trained * rates.trained + one.scored * rates.scored) for one in (own, mechanism)
     )
-    of_scores, notes = rates.scored * held_out, stage_notes(node, preferences, keys)
-    steps = n_steps(len(train), keys)
+    of_scores, notes = rates.scored * held_out, stage_notes(node, preferences, own_keys)
     return StagePlan(node, work, steps, tokens, of_own + of_scores, of_scores, of_mechanism, notes)
 
 

@@ -78,9 +78,7 @@ def _measured(keys: InputKeys, preferences: Preferences, pairs: list[PreparedPai
 
 def _sample(keys: InputKeys, preferences: Preferences, most_tokens: float) -> list[PreparedPair]:
     """Pairs of all lengths, evenly: two steps' worth, or what fills a batch, but no more tokens than these."""
-    every = [
-        pair for objective in preferences.objectives.values() for pair in (*objective.train, *objective.eval)
-    ]
+    every = [pair for objective in preferences.objectives.values() for pair in (*objective.train, *objective.eval)]
     if not every:
         return []
     every.sort(key=lambda pair: pair.tokens.n_tokens)

@@ -36,7 +36,7 @@ from seqdpo.runner.findings import write_findings
 from seqdpo.runner.folder import RunFolder, check_output_dir
 from seqdpo.runner.generations import generate_as_asked
 from seqdpo.runner.inputs import read_preferences, with_model_path
-from seqdpo.runner.records import MANIFEST_VERSION, stage_identity, stored_manifest
+from seqdpo.runner.records import MANIFEST_VERSION, stage_identity, stored_manifest, variant_hashes
 from seqdpo.runner.schedule import unfinished
 from seqdpo.runner.stage import of_trial, title
 from seqdpo.runner.trackers import check_trackers
@@ -170,6 +170,7 @@ def read_inputs(study: Study, say: Callable[[str], None]) -> Inputs:
     preferences, _ = read_preferences(resolved, say)
     model = model_hash(resolved, say)
     identity = stage_identity(resolved, model, preferences.content_hash(), preferences.chat_template_hash)
+    identity |= variant_hashes(study.variants)
     if start is not None:
         identity["start"] = file_hash(start.folder / WEIGHTS_FILE)
     return Inputs(resolved, parameters, preferences, identity, start)
@@ -202,7 +203,7 @@ def _made(inputs: Inputs, folder: RunFolder, progress: Progress, say: Callable[[
         say(note)
     study, start = inputs.study, None if inputs.start is None else inputs.start.folder
     trained = study.trained_objectives()
-    return make_bench(study, folder, inputs.preferences, trained, inputs.identity, progress, say, start)
+    return make_bench(study, folder, inputs.preferences, trained, inputs.identity, progress, say, study.variants, start)
 
 
 def _read(study: Study, board: Board) -> tuple[RunFolder, Study, Inputs]:

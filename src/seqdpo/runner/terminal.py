@@ -36,6 +36,7 @@ def print_plan(console: Console, keys: InputKeys, preferences: Preferences, plan
         assert stage.node is not None
         parent = branches.get(stage.node.parent, tree)
         name = f"placebo {stage.node.placebo} of {stage.node.objective}" if stage.node.placebo else stage.node.objective
+        name += f"@{stage.node.variant}" if stage.node.variant else ""
         seed = f" (seed {stage.node.seed})" if stage.node.stage == 1 else ""
         line = _stage_line(name + seed, stage)
         branches[stage.node] = parent.add(line, style="dim" if stage.node.placebo else "")

@@ -79,7 +79,7 @@ class CellChart(NamedTuple):
 class RunChart(NamedTuple):
     """The entry of pictures of a whole run."""
 
-    section: Literal["overview", "mechanism"]  # of the page
+    section: Literal["remedies", "overview", "mechanism"]  # of the page
     place: int
     build: Callable[[Findings, pa.Table], Sequence[Chart]]  # of the findings and movement.parquet
 
@@ -129,4 +129,5 @@ def counts_of(rows: Iterable[Score]) -> str:
 
 def key_of(kind: str, checkpoint: str, seed: int) -> str:
     """The key of a picture of one stage."""
-    return f"{kind}-{'-'.join(Checkpoint.parse(checkpoint).path)}-seed{seed}"
+    of = Checkpoint.parse(checkpoint)
+    return "-".join((kind, *of.path, *((of.variant,) if of.variant else ()), f"seed{seed}"))
