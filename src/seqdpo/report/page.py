@@ -11,6 +11,7 @@ from seqdpo.analysis.schema import (
     FinalAccuracy,
     Findings,
     FirstMinusLast,
+    NothingLearned,
     OrderEnd,
     Orders,
     PairMeasure,
@@ -89,6 +90,7 @@ class _ShownVerdict(NamedTuple):
     cell: Cell
     look: VerdictWord
     recipe: str
+    numbers: str  # the verdict's own, before and after and in control stages
     multiverse: list[tuple[str, list[tuple[float, Word, VerdictWord]]]]  # by measure: tolerance, word and its look
 
 
@@ -97,7 +99,22 @@ def _shown_verdict(number: int, cell: Cell) -> _ShownVerdict:
     if isinstance(reasons, Reasons):
         for measure, group in groupby(reasons.multiverse, key=lambda one: one.measure):
             strip.append((measure, [(one.tolerance, one.verdict, VERDICTS[one.verdict]) for one in group]))
-    return _ShownVerdict(number, cell, VERDICTS[cell.verdict.verdict], recipe_line(cell.recipe), strip)
+    look, numbers = VERDICTS[cell.verdict.verdict], _numbers(reasons, cell.measure)
+    return _ShownVerdict(number, cell, look, recipe_line(cell.recipe), numbers, strip)
+
+
+def _numbers(reasons: Reasons | NothingLearned, measure: PairMeasure) -> str:
+    """`86% → 26% right, margin +3.39 → -2.76 nats; control stages -1 points, -0.22 nats`; '' with nothing learned."""
+    if not isinstance(reasons, Reasons):
+        return ""
+    unit, controls = UNITS[measure], reasons.controls
+    moved = (
+        f"{reasons.accuracy_before:.0%} → {reasons.accuracy_after:.0%} right, {measure.replace('_', ' ')} "
+        f"{reasons.margin_before:+.2f} → {reasons.margin_after:+.2f} {unit}"
+    )
+    if controls is None:
+        return moved
+    return f"{moved}; control stages: {100 * controls.accuracy_change:+.0f} points, {controls.margin_change:+.2f} {unit}"
 
 
 class _Winner(NamedTuple):
