@@ -96,7 +96,7 @@ Begin with one of these:
   seqdpo check hh-rlhf.yaml      what is wrong with it, its data and its chat template
   seqdpo plan hh-rlhf.yaml       what it will cost
   seqdpo run hh-rlhf.yaml        the study; the same command again goes on with it
-All commands: seqdpo --help"""
+All commands: seqdpo --help; completion in your shell: seqdpo --install-completion"""
 
 
 def main() -> None:
@@ -515,9 +515,12 @@ def report(
     measure: MeasureOption = "margin",
 ) -> None:
     """Write the findings as one HTML page, down to the single pair, and the adapters' card, report.md, beside it."""
+    from seqdpo.report.figures import check_drawing
     from seqdpo.report.finished import read_run
     from seqdpo.report.write import write_figures, write_report
 
+    if figures is not None:
+        check_drawing()  # before anything is written
     source = read_run(run)
     written = write_report(source, output, card, measure)
     if figures is not None:

@@ -369,7 +369,7 @@ def test_a_click_on_a_point_opens_its_pair(reader, report):
     assert canvas.rect["x"] + canvas.rect["width"] <= table["x"] and canvas.rect["y"] < table["y"] + table["height"]
     x, y = reader.script(
         "const [left, top] = report.scatter.origin(), at = (n, v) => report.scatter.scale(n)(v);"
-        "return [left + at('x', 0.5), top + at('y', -5.5)]"
+        "const edge = report.scatter.padding(); return [edge.left + left + at('x', 0.5), edge.top + top + at('y', -5.5)]"
     )
     place = (round(x - canvas.size["width"] / 2), round(y - canvas.size["height"] / 2))
     ActionChains(reader.driver).move_to_element_with_offset(canvas, *place).click().perform()

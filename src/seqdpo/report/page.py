@@ -21,6 +21,7 @@ from seqdpo.analysis.schema import (
     Word,
     WorstObjective,
 )
+from seqdpo.preferences.drops import left_out
 from seqdpo.report import base_model
 from seqdpo.report.audit import checkpoint_facts
 from seqdpo.report.finished import Run
@@ -225,7 +226,7 @@ def _controls(n: int | None) -> str | None:
 
 
 def _account(name: str, record: Mapping[str, Any]) -> str:
-    dropped = sum(record["dropped"].values())
+    by_limits, wrong = left_out(record["dropped"])
     trained = f"{record['train']:,} trained, " if record["train"] else ""
     kept = f"{name}: {trained}{record['eval']:,} held out"
-    return f"{kept}, {dropped:,} of {record['read']:,} dropped"
+    return f"{kept}; of {record['read']:,} read, {by_limits:,} over the study's limits and {wrong:,} dropped"

@@ -25,6 +25,7 @@ from seqdpo.runner.trackers import StageTrackers
 from seqdpo.runner.work import Work
 from seqdpo.study.checkpoints import Node, checkpoint_of
 from seqdpo.study.keys import NodeKeys
+from seqdpo.training.stage import Step
 
 #: Hears of work done: its units, as those of `seqdpo.runner.work`, and the pairs that passed through the model.
 Progress: TypeAlias = Callable[[float, int], None]
@@ -46,6 +47,7 @@ class Bench:
     say: Callable[[str], None]
     base_logps: BaseLogps
     trackers: StageTrackers = field(default_factory=StageTrackers)  # of the stage that runs
+    on_step: Callable[[Step], None] = field(default=lambda step: None)  # hears of every step of the stage that runs
     start: Path | None = None  # the adapter that was trained before, and is taken for every first stage
     environment: dict[str, Any] = field(default_factory=environment)
     weight_norms: dict[str, float] = field(init=False)
