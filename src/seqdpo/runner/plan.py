@@ -20,6 +20,12 @@ from seqdpo.training.stage import n_steps
 
 #: The share of the measured matrix-multiplication rate that a pass reaches; a rough assumption, and said so.
 ASSUMED_EFFICIENCY = 0.4
+#: FLOP/s of accelerators that are not here: dense peaks of the vendor's data sheets (SXM cards; float32 without TF32).
+#: Nothing was measured on them.
+ASSUMED_RATES: dict[str, dict[str, float]] = {
+    "a100": {"bfloat16": 312e12, "float32": 19.5e12},
+    "h100": {"bfloat16": 989e12, "float32": 67e12},
+}
 ADAM_BYTES = 16  # an adapter weight, its gradient and two moments, all float32
 #: Numbers of workers for which a plan says how long a study takes.
 WORKERS = (2, 4, 8, 16)
@@ -46,8 +52,9 @@ class Plan:
 
     parameters: ParameterCount
     stages: list[StagePlan]
-    flops_per_second: float  # measured on this machine's matrix multiplication
+    flops_per_second: float  # measured on this machine's matrix multiplication, or assumed
     memory_bytes: int
+    assumed: str | None = None  # the device of ASSUMED_RATES that it is for; None: this machine
 
     @property
     def seconds(self) -> float:
@@ -86,17 +93,19 @@ class Plan:
         return sum(stage.seconds for stage in self.stages if stage.node is not None and stage.node.placebo)
 
 
-def plan_study(keys: InputKeys, preferences: Preferences) -> Plan:
-    """The plan of a study whose model path is resolved; loads no weights."""
+def plan_study(keys: InputKeys, preferences: Preferences, assumed: str | None = None) -> Plan:
+    """The plan of a study whose model path is resolved, for this machine or a device of ASSUMED_RATES; loads no
+    weights."""
     parameters = count_parameters(keys)
-    rate = _matmul_rate(keys)
+    rate = _matmul_rate(keys) if assumed is None else ASSUMED_RATES[assumed][keys.dtype]
+    where = device() if assumed is None else torch.device("cuda")
     stages, alike = [_stage_plan(None, keys, preferences, parameters, rate)], {}
     for node in stage_tree(keys):
         same = Node(0, node.path, min(node.placebo, 1))  # other seeds and control stages cost the same
         if same not in alike:
             alike[same] = _stage_plan(node, keys, preferences, parameters, rate)
         stages.append(replace(alike[same], node=node))
-    return Plan(parameters, stages, rate, _memory(keys, preferences, parameters))
+    return Plan(parameters, stages, rate, _memory(keys, preferences, parameters, where), assumed)
 
 
 def _stage_plan(
@@ -142,7 +151,7 @@ def _matmul_rate(keys: InputKeys) -> float:
     return 2.0 * size**3 / fastest
 
 
-def _memory(keys: InputKeys, preferences: Preferences, parameters: ParameterCount) -> int:
+def _memory(keys: InputKeys, preferences: Preferences, parameters: ParameterCount, where: torch.device) -> int:
     """Weights, adapter with optimiser and gradient trace, and the activations of one batch; a rough upper estimate.
 
     Activations: about 16 hidden-sized values a token and layer (one with checkpointing), and the logits of the
@@ -150,7 +159,7 @@ def _memory(keys: InputKeys, preferences: Preferences, parameters: ParameterCoun
     """
     config = load_config(keys).get_text_config()
     base = (parameters.total - parameters.trainable) * DTYPE_BYTES[keys.dtype]
-    tokens = max(keys.tokens_per_batch or default_tokens(device(), getattr(torch, keys.dtype)), 2 * preferences.longest)
+    tokens = max(keys.tokens_per_batch or default_tokens(where, getattr(torch, keys.dtype)), 2 * preferences.longest)
     values = config.hidden_size * config.num_hidden_layers * (1 if keys.gradient_checkpointing else 16)
     activations = tokens * (values * DTYPE_BYTES[keys.dtype] + config.vocab_size * (4 + DTYPE_BYTES[keys.dtype]))
     traced = 1 + max(len(order) for order in keys.all_orders()) if keys.gradient_trace_points else 0

@@ -18,10 +18,10 @@ from seqdpo.study.keys import InputKeys
 
 
 def print_plan(console: Console, keys: InputKeys, preferences: Preferences, plan: Plan) -> None:
-    count = plan.parameters
+    count, where = plan.parameters, "this machine" if plan.assumed is None else f"one {plan.assumed.upper()} (assumed)"
     console.print(
         f"{keys.setting or 'study'}: {len(plan.stages) - 1} stages, "
-        f"about {duration(plan.seconds)} and {plan.memory_bytes / 2**30:.1f} GiB on this machine",
+        f"about {duration(plan.seconds)} and {plan.memory_bytes / 2**30:.1f} GiB on {where}",
         style="bold",
         highlight=False,
     )
@@ -45,11 +45,17 @@ def print_plan(console: Console, keys: InputKeys, preferences: Preferences, plan
     for note in dict.fromkeys(note for stage in stages for note in stage.notes):
         console.print(f"note: {note}", highlight=False)
     console.print(
-        f"Times are estimates: FLOPs of the passes at 40% of the {plan.flops_per_second / 1e12:.2f} TFLOP/s that a "
-        f"matrix multiplication in {keys.dtype} reached just now at best. Memory is a rough upper estimate.",
+        f"Times are estimates: FLOPs of the passes at 40% of the {plan.flops_per_second / 1e12:.2f} TFLOP/s that "
+        f"{_rate_of(plan, keys.dtype)}. Memory is a rough upper estimate.",
         style="dim",
         highlight=False,
     )
+
+
+def _rate_of(plan: Plan, dtype: str) -> str:
+    if plan.assumed is None:
+        return f"a matrix multiplication in {dtype} reached just now at best"
+    return f"the vendor names for {dtype} on an {plan.assumed.upper()}; nothing was measured there, so time your first stage"
 
 
 def _print_shares(console: Console, plan: Plan) -> None:
@@ -64,7 +70,7 @@ def _print_shares(console: Console, plan: Plan) -> None:
             times.append(f"{workers}: {duration(seconds)}")
         fewer = seconds
     if times:
-        console.print(f"with several workers like this machine: {', '.join(times)}", highlight=False)
+        console.print(f"with several workers like {'this machine' if plan.assumed is None else 'that'}: {', '.join(times)}", highlight=False)
 
 
 def print_check(console: Console, checked: Checked, show: int) -> None:
