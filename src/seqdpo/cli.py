@@ -97,7 +97,7 @@ Begin with one of these:
   seqdpo check hh-rlhf.yaml      what is wrong with it, its data and its chat template
   seqdpo plan hh-rlhf.yaml       what it will cost
   seqdpo run hh-rlhf.yaml        the study; the same command again goes on with it
-All commands: seqdpo --help"""
+All commands: seqdpo --help; completion in your shell: seqdpo --install-completion"""
 
 
 def main() -> None:
@@ -194,7 +194,7 @@ def demo(
     """Run a lab setting in both orders: no download, about a minute on a laptop."""
     from seqdpo.lab.demo import demo_studies
     from seqdpo.report.finished import read_run
-    from seqdpo.report.print_findings import verdict_table
+    from seqdpo.report.print_findings import in_three_lines, verdict_table
     from seqdpo.runner.folder import check_output_dir
 
     studies = demo_studies(output_dir, every)
@@ -208,7 +208,10 @@ def demo(
             _headed(study)
             console.print(verdict_table(read_run(study.output_dir).findings.cells))
         return
-    console.print(f"\nOpen {Path(studies[0].output_dir, 'report.html')} in a browser: every pair is there.")
+    console.rule("In three lines", align="left")
+    for line in in_three_lines(read_run(studies[0].output_dir).findings.cells[0]):
+        console.print(line, highlight=False, markup=False)
+    console.print(f"Open {Path(studies[0].output_dir, 'report.html')} in a browser: every pair is there.")
     console.print("Three settings more, some minutes: seqdpo demo --all")
 
 
@@ -321,6 +324,10 @@ def plan(
         Literal["table", "json", "make"],
         typer.Option("--format", help="json and make: the stages with what each needs, to run them elsewhere."),
     ] = "table",
+    device: Annotated[
+        Literal["a100", "h100"] | None,
+        typer.Option(help="For a device that is not here, by its data sheet; else this machine is measured."),
+    ] = None,
 ) -> None:
     """Show the tree of stages, pairs, tokens, parameters, memory and time; runs nothing."""
     study = study_of(arguments)
@@ -336,7 +343,7 @@ def plan(
         return
     study = with_model_path(study)
     preferences, _ = read_preferences(study, _note)
-    found = plan_study(study, preferences)
+    found = plan_study(study, preferences, device)
     if form == "json":
         write_out(console, [plan_json(study.output_dir, found)])
         return
@@ -528,9 +535,12 @@ def report(
     measure: MeasureOption = "margin",
 ) -> None:
     """Write the findings as one HTML page, down to the single pair, and the adapters' card, report.md, beside it."""
+    from seqdpo.report.figures import check_drawing
     from seqdpo.report.finished import read_run
     from seqdpo.report.write import write_figures, write_report
 
+    if figures is not None:
+        check_drawing()  # before anything is written
     source = read_run(run)
     written = write_report(source, output, card, measure)
     if figures is not None:

@@ -11,6 +11,7 @@ from seqdpo.analysis.schema import (
     FinalAccuracy,
     Findings,
     FirstMinusLast,
+    NothingLearned,
     OrderEnd,
     Orders,
     PairMeasure,
@@ -20,6 +21,7 @@ from seqdpo.analysis.schema import (
     Word,
     WorstObjective,
 )
+from seqdpo.preferences.drops import left_out
 from seqdpo.report import base_model
 from seqdpo.report.audit import checkpoint_facts
 from seqdpo.report.finished import Run
@@ -96,6 +98,7 @@ class _ShownVerdict(NamedTuple):
     cell: Cell
     look: VerdictWord
     recipe: str
+    numbers: str  # the verdict's own, before and after and in control stages
     multiverse: list[tuple[str, list[tuple[float, Word, VerdictWord]]]]  # by measure: tolerance, word and its look
 
 
@@ -104,7 +107,24 @@ def _shown_verdict(number: int, cell: Cell) -> _ShownVerdict:
     if isinstance(reasons, Reasons):
         for measure, group in groupby(reasons.multiverse, key=lambda one: one.measure):
             strip.append((measure, [(one.tolerance, one.verdict, VERDICTS[one.verdict]) for one in group]))
-    return _ShownVerdict(number, cell, VERDICTS[cell.verdict.verdict], recipe_line(cell.recipe), strip)
+    look, numbers = VERDICTS[cell.verdict.verdict], _numbers(reasons, cell.measure)
+    return _ShownVerdict(number, cell, look, recipe_line(cell.recipe), numbers, strip)
+
+
+def _numbers(reasons: Reasons | NothingLearned, measure: PairMeasure) -> str:
+    """`86% → 26% right, margin +3.39 → -2.76 nats; control stages -1 points, -0.22 nats`; '' with nothing learned."""
+    if not isinstance(reasons, Reasons):
+        return ""
+    unit, controls = UNITS[measure], reasons.controls
+    moved = (
+        f"{reasons.accuracy_before:.0%} → {reasons.accuracy_after:.0%} right, {measure.replace('_', ' ')} "
+        f"{reasons.margin_before:+.2f} → {reasons.margin_after:+.2f} {unit}"
+    )
+    if controls is None:
+        return moved
+    return (
+        f"{moved}; control stages: {100 * controls.accuracy_change:+.0f} points, {controls.margin_change:+.2f} {unit}"
+    )
 
 
 class _Winner(NamedTuple):
@@ -215,7 +235,7 @@ def _controls(n: int | None) -> str | None:
 
 
 def _account(name: str, record: Mapping[str, Any]) -> str:
-    dropped = sum(record["dropped"].values())
+    by_limits, wrong = left_out(record["dropped"])
     trained = f"{record['train']:,} trained, " if record["train"] else ""
     kept = f"{name}: {trained}{record['eval']:,} held out"
-    return f"{kept}, {dropped:,} of {record['read']:,} dropped"
+    return f"{kept}; of {record['read']:,} read, {by_limits:,} over the study's limits and {wrong:,} dropped"

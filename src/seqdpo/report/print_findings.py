@@ -9,8 +9,8 @@ from rich.text import Text
 
 from seqdpo.analysis.gate import Gated, Loss
 from seqdpo.analysis.recipes import ATTRIBUTABLE
-from seqdpo.analysis.schema import Bounds, Cell, Findings, Score
-from seqdpo.report.numbers import interval
+from seqdpo.analysis.schema import Bounds, Cell, Findings, Reasons, Score
+from seqdpo.report.numbers import interval, number
 from seqdpo.report.print_variants import print_variants
 from seqdpo.report.recipe_line import recipe_line
 from seqdpo.report.words import AT_THE_END, GATE, LEARNED, RECIPES, TERMINAL, VERDICTS
@@ -63,6 +63,29 @@ def _print_missed(console: Console, findings: Findings) -> None:
         console.print(f"- {one.checkpoint}{f' (seed {one.seed})' if several else ''}: {one.sentence}")
     if len(missed) > MOST_SENTENCES:
         console.print(f"- and {len(missed) - MOST_SENTENCES} more, in the report.")
+
+
+def in_three_lines(cell: Cell) -> list[str]:
+    """What was found of one cell: what happened, whether the later objective did it, and what other runs would show."""
+    reasons, of = cell.verdict.reasons, cell.recipe
+    later = " and ".join(cell.later)
+    if not isinstance(reasons, Reasons):
+        return [f"Found: {cell.verdict.sentence}"]
+    lines = [
+        f"Found: with {later} trained after it, {cell.objective} is {cell.verdict.words}: "
+        f"{reasons.accuracy_before:.0%} of its pairs were right before, {reasons.accuracy_after:.0%} are now."
+    ]
+    if reasons.controls is not None and of.read is not None:
+        whose = RECIPES[of.read.statement].meaning
+        left = reasons.accuracy_before + reasons.controls.accuracy_change
+        lines.append(f"Control stages leave {left:.0%} right; {of.read.statement}: {whose}.")
+    if of.margin.next_run_low is not None and of.margin.next_run_high is not None:
+        lines.append(
+            f"The margin changed by {number(reasons.margin_change.value)} nats; another run, on another machine or "
+            f"with another seed, is expected between {number(of.margin.next_run_low)} and "
+            f"{number(of.margin.next_run_high)}."
+        )
+    return lines
 
 
 def learned_table(findings: Findings) -> Table:

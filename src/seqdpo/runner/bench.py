@@ -28,6 +28,7 @@ from seqdpo.runner.work import Work
 from seqdpo.study.checkpoints import Node, checkpoint_of
 from seqdpo.study.keys import NodeKeys, Variant
 from seqdpo.study.variants import laid_over
+from seqdpo.training.stage import Step
 
 #: Hears of work done: its units, as those of `seqdpo.runner.work`, and the pairs that passed through the model.
 Progress: TypeAlias = Callable[[float, int], None]
@@ -50,6 +51,7 @@ class Bench:
     say: Callable[[str], None]
     base_logps: BaseLogps
     trackers: StageTrackers = field(default_factory=StageTrackers)  # of the stage that runs
+    on_step: Callable[[Step], None] = field(default=lambda step: None)  # hears of every step of the stage that runs
     variants: Mapping[str, Variant] = field(default_factory=dict)
     start: Path | None = None  # the adapter that was trained before, and is taken for every first stage
     environment: dict[str, Any] = field(default_factory=environment)

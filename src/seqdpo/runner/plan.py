@@ -11,7 +11,7 @@ from seqdpo.policy.batches import default_tokens
 from seqdpo.policy.load import ParameterCount, base_bytes, count_parameters, device, load_config
 from seqdpo.preferences.prepare import Preferences, PreparedPair
 from seqdpo.runner.bench import tokens_of
-from seqdpo.runner.probe import Rates, probe
+from seqdpo.runner.probe import Rates, assumed_rates, probe
 from seqdpo.runner.schedule import Frontier
 from seqdpo.runner.work import Work, base_work, mechanism_work, stage_notes, stage_work
 from seqdpo.study.checkpoints import Node
@@ -49,6 +49,7 @@ class Plan:
     rates: Rates
     memory_bytes: int
     variants: Mapping[str, Variant] = field(default_factory=dict)
+    assumed: str | None = None  # the device of probe.ASSUMED_RATES that it is for; None: this machine
 
     @property
     def seconds(self) -> float:
@@ -87,20 +88,22 @@ class Plan:
         return sum(stage.seconds for stage in self.stages if stage.node is not None and stage.node.placebo)
 
 
-def plan_study(keys: InputKeys, preferences: Preferences) -> Plan:
-    """The plan of a study whose model path is resolved.
+def plan_study(keys: InputKeys, preferences: Preferences, assumed: str | None = None) -> Plan:
+    """The plan of a study whose model path is resolved, for this machine or a device of `probe.ASSUMED_RATES`.
 
     Raises: ConfigError for what is wrong with the model, as far as it is looked at.
     """
     parameters = count_parameters(keys)
-    rates, held_out = probe(keys, preferences, parameters), n_tokens_read(tokens_of(preferences.held_out))
+    rates = probe(keys, preferences, parameters) if assumed is None else assumed_rates(keys, parameters, assumed)
+    where = device() if assumed is None else torch.device("cuda")
+    held_out = n_tokens_read(tokens_of(preferences.held_out))
     stages, alike = [_base_plan(keys, preferences, held_out, rates)], {}
     for node in stage_tree(keys):
         same = Node(0, node.path, min(node.placebo, 1), node.variant)  # other seeds and control stages cost the same
         if same not in alike:
             alike[same] = _stage_plan(node, keys, preferences, held_out, rates)
         stages.append(replace(alike[same], node=node))
-    return Plan(parameters, stages, rates, _memory(keys, preferences, parameters), keys.variants)
+    return Plan(parameters, stages, rates, _memory(keys, preferences, parameters, where), keys.variants, assumed)
 
 
 def _base_plan(keys: InputKeys, preferences: Preferences, held_out: int, rates: Rates) -> StagePlan:
@@ -131,7 +134,7 @@ def _tokens_per_pair(pairs: list[PreparedPair]) -> float:
     return sum(pair.tokens.n_tokens for pair in pairs) / len(pairs) if pairs else 0.0
 
 
-def _memory(keys: InputKeys, preferences: Preferences, parameters: ParameterCount) -> int:
+def _memory(keys: InputKeys, preferences: Preferences, parameters: ParameterCount, where: torch.device) -> int:
     """Weights, adapter with optimiser and gradient trace, and the activations of one batch; a rough upper estimate.
 
     Activations: about 16 hidden-sized values a token and layer (one with checkpointing), and the logits of the
@@ -139,7 +142,7 @@ def _memory(keys: InputKeys, preferences: Preferences, parameters: ParameterCoun
     """
     config = load_config(keys).get_text_config()
     base, value = base_bytes(keys), getattr(torch, keys.dtype).itemsize
-    tokens = max(keys.tokens_per_batch or default_tokens(device(), getattr(torch, keys.dtype)), 2 * preferences.longest)
+    tokens = max(keys.tokens_per_batch or default_tokens(where, getattr(torch, keys.dtype)), 2 * preferences.longest)
     values = config.hidden_size * config.num_hidden_layers * (1 if keys.gradient_checkpointing else 16)
     activations = tokens * (values * value + config.vocab_size * (4 + value))
     traced = 1 + max(len(order) for order in keys.all_orders()) if keys.gradient_trace_points else 0

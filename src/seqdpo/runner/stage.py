@@ -230,6 +230,7 @@ def _kl_and_path(bench: Bench, node: Node, scores: dict[str, PairLogps]) -> pa.T
 def _on_step(bench: Bench, step: Step) -> None:
     bench.on_gradient(step.n_pairs)
     bench.trackers.step(step)
+    bench.on_step(step)
 
 
 def _write_node(bench: Bench, node: Node | None, scores: dict[str, PairLogps], details: dict[str, Any]) -> None:

@@ -1,7 +1,7 @@
 """A whole study: its inputs are read, the nodes of its tree that are left run, and the findings are written."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
@@ -46,6 +46,7 @@ from seqdpo.study.checkpoints import Node
 from seqdpo.study.config import Study
 from seqdpo.study.file import study_yaml
 from seqdpo.study.growth import grown
+from seqdpo.study.tree import stage_tree
 
 #: Runs nodes of a prepared folder in other processes: `seqdpo.runner.executors` has them.
 Elsewhere: TypeAlias = Callable[[RunFolder, list[Node | None], Board], None]
@@ -94,7 +95,7 @@ def run_study(study: Study, board: Board, elsewhere: Elsewhere | None = None) ->
         with logged(folder, board):
             _write_inputs(folder, study, inputs, _ran(folder, left, bench))
             if left:
-                board.begin([Task(title(node), _units(inputs, node)) for node in left])
+                board.begin(_tasks(inputs, left))
                 if elsewhere is not None:
                     elsewhere(folder, left, board)
                 elif bench is not None:
@@ -251,6 +252,12 @@ def _extended(folder: RunFolder, inputs: Inputs, bench: Bench | None, board: Boa
 
 def _unfinished(folder: RunFolder, inputs: Inputs, say: Callable[[str], None]) -> list[Node | None]:
     return unfinished(folder, inputs.study, inputs.identity, say)
+
+
+def _tasks(inputs: Inputs, left: Sequence[Node | None]) -> list[Task]:
+    """All nodes of the tree; those that are not left were finished before."""
+    nodes: list[Node | None] = [None, *stage_tree(inputs.study)]
+    return [Task(title(node), _units(inputs, node), earlier=node not in left) for node in nodes]
 
 
 def _units(inputs: Inputs, node: Node | None) -> float:
