@@ -1,202 +1,208 @@
-"""Which signals before a stage foretell what it does? `preflight_truth.py cells | table [--runs FOLDER]`.
+"""Which signals before a stage foretell what it leaves? `preflight_truth.py [--runs FOLDER] [--finished RUN ...]`.
 
-    cells  small studies of the lab, drawn at random: a first objective, then one of several others from its checkpoint
-           (angle, noise, overlap, features, pairs), a third one after one of those, and the other order. Before every
-           later stage all signals are measured from its parent's checkpoint. 40 minutes of one core; a second call
-           goes on.
-    table  of each signal: Spearman with the share that was lost, how often its sign is right, how often its interval
-           holds. The combined forecast is fitted on one half of the groups and tested on the other.
+Reads what `preflight_cells.py` made. A cell is an earlier objective and a later stage; what came is the share of the
+objective's mean margin that the stage left. Each signal is made a forecast by a line that is fitted on one half of the
+groups of cells, and tested on the other half: how often it tells the sign of a change beyond the tolerance, and how
+often its 90% interval holds what came. Finished runs, as of `seqdpo demo --all` and `lab_truth.py settings`, are a
+third set, of more pairs, that nothing was fitted on: there only the signals that scores know are known.
 """
 
 import argparse
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
+from preflight_cells import N_CONTROLS, PROBED_STEPS, RUNS, groups, raw_file
+from scipy import stats
 
-from seqdpo.measure.forecast import forecast
-from seqdpo.measure.kl_and_path import HeldOut
-from seqdpo.measure.scores import pair_logps
-from seqdpo.policy.adapters import loaded_adapter, trainable_policy
-from seqdpo.runner.bench import Bench
+from seqdpo.analysis.kept import CONFIDENCE
+from seqdpo.analysis.label_pull import label_slope
+from seqdpo.report.finished import read_run
 from seqdpo.runner.folder import RunFolder
-from seqdpo.runner.stage import stage_seed, train
-from seqdpo.runner.study import read_inputs, study_bench
-from seqdpo.study.checkpoints import Node
-from seqdpo.study.config import Study
-from seqdpo.study.settings import SETTINGS
-from seqdpo.training.pairs import TrainingPairs, training_pairs
-from seqdpo.training.placebo import with_own_labels
-from seqdpo.training.stage import Step, train_stage
+from seqdpo.study.checkpoints import parse_order
 
-N_GROUPS = 10
-N_OTHERS = 5
-N_FIRST = 480  # fewer teach the first objective next to nothing
-N_HELD_OUT, N_NEW_HELD_OUT, N_PROBED, N_LABELS = 128, 48, 64, 128
-GRADIENT_PAIRS = 48
-PROBED_STEPS = (2, 4)
-N_CONTROLS = 2
-HALVES = (["warmth", "thoroughness", "caution"], ["certainty", "evidence", "openness"])
-FIRST, THIRD = "first", "third"
+TOLERANCE = 0.1
+#: SEs that the present margin must lie above 0: else there is nothing to keep.
+THERE = 2.5
+
+Column = NDArray[np.float64]
 
 
-class Group(NamedTuple):
-    """One study, and the later stages that are looked at before they train."""
+class Cell(NamedTuple):
+    """An earlier objective and a later stage: signals by name, NaN where one is not known, and what came."""
 
-    study: Study
-    later: list[Node]
-
-
-def groups(root: Path) -> Iterator[Group]:
-    for number in range(N_GROUPS):
-        draw = np.random.default_rng([1811, number])
-        apart = number % 6 == 5  # the first objective judges three of the features
-        first = {"angle": 0.0, "noise": float(draw.choice([0.1, 0.25, 0.5]))}
-        firsts = {"max_train_pairs": N_FIRST}
-        first |= firsts | {"features": HALVES[0] if apart else None}
-        objectives = {f"first{number}": _objective(draw, first)}
-        for k in range(N_OTHERS + 1):
-            angle = 90.0 if apart and k == 0 else float(draw.choice(np.arange(0, 181, 15)))
-            features = HALVES[1] if apart and k < 2 else None
-            name = f"third{number}" if k == N_OTHERS else f"other{number}-{k}"
-            overlap = 0.0 if apart else float(draw.choice([0, 0.5, 1]))
-            dials = {"angle": angle, "noise": float(draw.choice([0.1, 0.25, 0.5, 1.0])), "features": features}
-            objectives[name] = _objective(draw, dials | {"overlap": overlap} | (firsts if k == 0 else {}))
-        names = list(objectives)
-        orders = [[names[0], names[1], names[-1]], *([names[0], name] for name in names[2:-1])]
-        if number % 2 == 0:
-            orders.append([names[1], names[0]])
-        rest = {
-            "objectives": objectives,
-            "orders": orders,
-            "seeds": [int(draw.integers(1000))],
-            "learning_rate": float(draw.choice([1.5e-3, 2e-3, 2.5e-3])),
-            "max_eval_pairs": N_HELD_OUT,
-            "placebo": 0,
-            "gradient_trace_points": 0,
-            "mechanism_pairs": 0,
-            "output_dir": str(root / f"group{number:02d}"),
-        }
-        study = Study.model_validate(SETTINGS["lab-null"].defaults | rest)
-        later = [Node(study.seeds[0], tuple(order[:2])) for order in orders]
-        yield Group(study, [*later, Node(study.seeds[0], tuple(orders[0]))])
+    name: str
+    group: int
+    stage: int
+    kept: float
+    again: float  # by the same stage with another seed
+    signals: dict[str, float]
 
 
-def _objective(draw: np.random.Generator, dials: Mapping[str, Any]) -> dict[str, Any]:
-    n_train = int(draw.choice([160, 240, 320]))
-    return {"format": "lab", "max_train_pairs": n_train, "n_pairs": 2000, "overlap": 0.0} | dict(dials)
-
-
-def cells(root: Path) -> None:
-    for study, later in groups(root):
+def drawn(root: Path) -> Iterator[Cell]:
+    """Of the cells that are there, those with something to keep."""
+    for number, (study, later, _) in enumerate(groups(root)):
         folder = RunFolder(Path(study.output_dir))
-        left = [node for node in later if not raw_file(folder, node).is_file()]
-        if not left:
-            continue
-        inputs = read_inputs(study, lambda text: None)
-        bench = study_bench(inputs, folder, lambda units, pairs: None, lambda text: None)
-        for node in left:
-            raw_file(folder, node).parent.mkdir(parents=True, exist_ok=True)
-            found = measured(bench, node)
-            temporary = raw_file(folder, node).with_suffix(".tmp.npz")
-            np.savez_compressed(temporary, **found)
-            temporary.rename(raw_file(folder, node))
-            print(raw_file(folder, node), flush=True)
+        for node in later:
+            if not raw_file(folder, node).is_file():
+                continue
+            raw = np.load(raw_file(folder, node))
+            new = np.concatenate([_margin(raw, "labels_current", "labels_base"), _of(raw, node.objective, "current")])
+            for name in node.path[:-1]:
+                before, after = _of(raw, name, "current"), _of(raw, name, "came")
+                if before.mean() > THERE * before.std() / math.sqrt(len(before)):
+                    again = _of(raw, name, "again").mean() / before.mean() if f"{name}.again" in raw else math.nan
+                    signals = _from_scores(before, new, study.beta) | _from_passes(raw, name, before)
+                    kept = float(after.mean() / before.mean())
+                    yield Cell(f"{name} after {node.checkpoint}", number, node.stage, kept, again, signals)
 
 
-def raw_file(folder: RunFolder, node: Node) -> Path:
-    return folder.root / "raw" / f"{node.folder}.npz"
+def _of(raw: Any, name: str, at: str) -> Column:
+    return _margin(raw, f"{name}.{at}", f"{name}.base")
 
 
-def _trained(bench: Bench, node: Node) -> None:
-    if not bench.folder.stage(node).is_dir():
-        train(bench, node)
+def _margin(raw: Any, policy: str, base: str) -> Column:
+    """Of a policy's log-probabilities (2, n) and the base's; fewer of the policy are the first ones."""
+    one, other = raw[policy], raw[base][:, : raw[policy].shape[1]]
+    margins: Column = (one[0] - other[0]) - (one[1] - other[1])
+    return margins
 
 
-def measured(bench: Bench, node: Node) -> dict[str, Any]:
-    """Numbers by name; columns of log-probabilities are (2, n): chosen and rejected."""
-    assert node.parent is not None
-    if node.parent.parent is not None:
-        _trained(bench, node.parent.parent)
-    _trained(bench, node.parent)
-    held_out = {}
-    for name in node.path:
-        n = N_NEW_HELD_OUT if name == node.objective else N_HELD_OUT
-        some = bench.preferences.objectives[name].eval[:n]
-        held_out[name] = HeldOut([p.pair.pair_id for p in some], [p.tokens for p in some])
-    prepared = bench.preferences.objectives[node.objective].train
-    base = np.stack(bench.train_logps(None, node.objective))
-    shuffled = np.random.default_rng(stage_seed(node)).permutation(len(prepared))
-    labels = shuffled[:N_LABELS]
-    current = scored(bench, node.parent, HeldOut([], [prepared[i].tokens for i in labels]))
-    found: dict[str, Any] = {"labels_base": base[:, labels], "labels_current": current, "n_train": len(prepared)}
-    found |= {f"{name}.base": scored(bench, None, of) for name, of in held_out.items()}
-    found |= {f"{name}.current": scored(bench, node.parent, of) for name, of in held_out.items()}
-    earlier = {name: HeldOut(of.pair_ids[:N_PROBED], of.tokens[:N_PROBED]) for name, of in held_out.items()}
-    del earlier[node.objective]
-    pairs = training_pairs(prepared, (base[0], base[1]))
-    with trainable_policy(bench.base, bench.keys, bench.folder.adapter(node.parent), stage_seed(node)) as policy:
-        found["n_parameters"] = sum(p.numel() for p in policy.parameters() if p.requires_grad)
-        some = pairs.take(shuffled[-GRADIENT_PAIRS:].tolist())
-        told = forecast(policy, some, earlier, bench.keys)
-    found |= {f"{name}.forecast": np.stack(logps) for name, logps in told.items()}
-    n = bench.keys.pairs_per_step * PROBED_STEPS[-1]
-    for control in range(N_CONTROLS + 1):
-        found |= probe(bench, node, pairs.take(labels[:n].tolist()), current[:, :n], control, earlier)
-    _trained(bench, node)
-    found |= {f"{name}.came": scored(bench, node, of) for name, of in held_out.items()}
-    if node.path == bench.keys.all_orders()[0][:2]:
-        found |= again(bench, node, pairs, held_out)
+def _from_scores(before: Column, new: Column, beta: float) -> dict[str, float]:
+    """Signals that take no more than scores of held-out pairs."""
+    places = np.arange(len(new))
+    return {
+        "opposed": float(np.mean(new < 0)),
+        "slope": label_slope(new, beta, places).value,
+        "transfer": float(new.mean() / before.mean()),
+    }
+
+
+def _from_passes(raw: Any, name: str, before: Column) -> dict[str, float]:
+    forecast, real = raw[f"{name}.forecast"], _of(raw, name, f"probe{PROBED_STEPS}.0")
+    present = before[: len(real)]
+    controls = [_of(raw, name, f"probe{PROBED_STEPS}.{k}") for k in range(1, N_CONTROLS + 1)]
+    return {
+        "gradient": float((forecast[0] - forecast[1]).mean() / present.mean()),
+        "probe": float((real - present).mean() / present.mean()),
+        "probe beyond controls": float((real - np.mean(controls, axis=0)).mean() / present.mean()),
+    }
+
+
+def finished(folders: Sequence[Path]) -> Iterator[Cell]:
+    """The cells of finished runs; each seed and order once, whoever ran it."""
+    seen = set()
+    for number, root in enumerate(folders):
+        run = read_run(root)
+        panels = {panel.objective: panel for panel in run.panels()}
+        for name, panel in panels.items():
+            for at in panel.checkpoints:
+                path = parse_order(at.order)[: at.stage]
+                if at.placebo or at.stage < 2 or name not in path[:-1]:
+                    continue
+                start = at._replace(stage=at.stage - 1)
+                before, after = panel.checkpoints[start].margin, panel.checkpoints[at].margin
+                kept = float(after.mean() / before.mean())
+                new = panels[path[-1]].checkpoints[start].margin
+                cell = f"{run.name}: {name} after {'>'.join(path)} (seed {at.seed}, n = {len(before)})"
+                if before.mean() > THERE * before.std() / math.sqrt(len(before)) and cell not in seen:
+                    seen.add(cell)
+                    signals = _from_scores(before, new, float(run.study["beta"]))
+                    yield Cell(cell, number, at.stage, kept, math.nan, signals)
+
+
+class Line(NamedTuple):
+    """kept = level + weights . signals, fitted by least squares; error and df of its residuals by whole groups."""
+
+    signals: tuple[str, ...]
+    level: float
+    weights: tuple[float, ...]
+    error: float  # of a cell of a group that it was not fitted on, by leaving one group out at a time
+    n: int
+
+    def at(self, cell: Cell) -> float:
+        return self.level + sum(
+            w * cell.signals.get(s, math.nan) for w, s in zip(self.weights, self.signals, strict=True)
+        )
+
+    @property
+    def reach(self) -> float:
+        return float(stats.t.ppf((1 + CONFIDENCE) / 2, self.n - len(self.weights) - 1)) * self.error
+
+
+def fitted(cells: Sequence[Cell], signals: tuple[str, ...]) -> Line:
+    known = [cell for cell in cells if all(math.isfinite(cell.signals.get(s, math.nan)) for s in signals)]
+    level, *weights = _least_squares(known, signals)
+    left_out = []
+    for group in {cell.group for cell in known}:
+        others = [cell for cell in known if cell.group != group]
+        found = _least_squares(others, signals)
+        line = Line(signals, found[0], tuple(found[1:]), 0.0, len(others))
+        left_out += [cell.kept - line.at(cell) for cell in known if cell.group == group]
+    return Line(signals, level, tuple(weights), float(np.sqrt(np.mean(np.square(left_out)))), len(known))
+
+
+def _least_squares(cells: Sequence[Cell], signals: tuple[str, ...]) -> list[float]:
+    x = np.array([[1.0, *(cell.signals[s] for s in signals)] for cell in cells])
+    found: list[float] = np.linalg.lstsq(x, np.array([cell.kept for cell in cells]), rcond=None)[0].tolist()
     return found
 
 
-def scored(bench: Bench, node: Node | None, of: HeldOut) -> NDArray[np.float64]:
-    with loaded_adapter(bench.base, bench.folder.adapter(node)) as policy:
-        return np.stack(pair_logps(policy, of.tokens, bench.keys.tokens_per_batch))
+def tested(line: Line, cells: Sequence[Cell]) -> dict[str, Any]:
+    """How a line does on cells that it was not fitted on."""
+    known = [(line.at(cell), cell.kept) for cell in cells if math.isfinite(line.at(cell))]
+    if len(known) < 3:
+        return {"n": len(known), "Spearman": None, "sign right": None, "of": 0, "held": None, "median error": None}
+    told, came = np.array(known).T
+    beyond = np.abs(came - 1) > TOLERANCE
+    return {
+        "n": len(known),
+        "Spearman": float(stats.spearmanr(told, came).statistic),
+        "sign right": float(np.mean(np.sign(told - 1)[beyond] == np.sign(came - 1)[beyond])) if beyond.any() else None,
+        "of": int(beyond.sum()),
+        "held": float(np.mean(np.abs(came - told) <= line.reach)),
+        "median error": float(np.median(np.abs(came - told))),
+    }
 
 
-def probe(
-    bench: Bench, node: Node, pairs: TrainingPairs, current: Any, control: int, earlier: dict[str, HeldOut]
-) -> dict[str, Any]:
-    """The first steps of the stage at its full rate, or those of a control stage, scored on the way."""
-    keys = bench.keys.model_copy(update={"lr_scheduler_type": "constant"})
-    seed, found = stage_seed(node), {}
-    if control:
-        pairs = with_own_labels(pairs, (current[0], current[1]), keys, np.random.default_rng([seed, control]))
-    with trainable_policy(bench.base, keys, bench.folder.adapter(node.parent), seed) as policy:
-
-        def look(step: Step) -> None:
-            if step.step in PROBED_STEPS:
-                for name, of in earlier.items():
-                    logps = np.stack(pair_logps(policy, of.tokens, keys.tokens_per_batch))
-                    found[f"{name}.probe{step.step}.{control}"] = logps
-
-        train_stage(policy, pairs, keys, seed, look)
-    return found
+def pooled(halves: Sequence[Sequence[Cell]], signals: tuple[str, ...]) -> dict[str, Any]:
+    """Each half told by a line of the other; what came and what was told, all together."""
+    rows = []
+    for mine, other in (halves, halves[::-1]):
+        line = fitted(mine, signals)
+        rows += [(line.at(cell), cell.kept, line.reach) for cell in other if math.isfinite(line.at(cell))]
+    told, came, reach = np.array(rows).T
+    beyond = np.abs(came - 1) > TOLERANCE
+    return {
+        "n": len(rows),
+        "Spearman": float(stats.spearmanr(told, came).statistic),
+        "sign right": float(np.mean(np.sign(told - 1)[beyond] == np.sign(came - 1)[beyond])),
+        "of": int(beyond.sum()),
+        "held": float(np.mean(np.abs(came - told) <= reach)),
+        "median error": float(np.median(np.abs(came - told))),
+    }
 
 
-def again(bench: Bench, node: Node, pairs: TrainingPairs, held_out: dict[str, HeldOut]) -> dict[str, Any]:
-    """What comes of the same stage with another seed: how well one run foretells another is all that can be asked."""
-    seed = stage_seed(node) + 1
-    with trainable_policy(bench.base, bench.keys, bench.folder.adapter(node.parent), seed) as policy:
-        train_stage(policy, pairs, bench.keys, seed, lambda step: None)
-        return {
-            f"{name}.again": np.stack(pair_logps(policy, of.tokens, bench.keys.tokens_per_batch))
-            for name, of in held_out.items()
-        }
+COMBINED = ("transfer",)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=["cells", "table"])
-    parser.add_argument("--runs", type=Path, default=Path("runs/preflight-truth"))
+    parser.add_argument("--runs", type=Path, default=RUNS)
+    parser.add_argument("--finished", type=Path, nargs="*", default=[])
     asked = parser.parse_args()
-    {"cells": cells}[asked.part](asked.runs)
+    cells, others = list(drawn(asked.runs)), list(finished(asked.finished))
+    halves = [[cell for cell in cells if cell.group % 2 == k] for k in (0, 1)]
+    rows = []
+    names = [(name,) for name in cells[0].signals]
+    for signals in [*names, ("transfer", "gradient"), ("transfer", "probe beyond controls"), ("transfer", "slope")]:
+        row = {"signal": " and ".join(signals), "fitted on the other half": pooled(halves, signals)}
+        print(row, tested(fitted(cells, signals), others), fitted(cells, signals), sep="\n  ")
+        rows.append(row)
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
     main()

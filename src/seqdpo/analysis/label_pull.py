@@ -9,6 +9,8 @@ import pyarrow as pa
 
 from seqdpo.analysis.estimates import Clusters, Estimate, Measured, mean, t_quantile
 from seqdpo.analysis.margins import Column, share_above_zero
+from seqdpo.analysis.schema import Interval
+from seqdpo.analysis.shares import share_change
 from seqdpo.analysis.slices import metadata_slices
 
 #: Beyond this a slope says that nearly all labels agree, or nearly none, and its size nothing.
@@ -22,15 +24,25 @@ class SliceOpposed(NamedTuple):
 
     column: str
     value: str
-    opposed: Estimate
+    opposed: Interval
 
 
-def opposed(margins: Column, clusters: Clusters) -> Estimate:
+def opposed(margins: Column, clusters: Clusters, confidence: float) -> Interval:
     """The share of labels against which the policy holds: margin against the base below 0, a tie one half.
 
     `margins` (n_pairs,) are of the new pairs, signed by their labels, in nats.
     """
-    return mean(1 - share_above_zero(margins), clusters)
+    return share(1 - share_above_zero(margins), clusters, margins, confidence)
+
+
+def share(column: Column, clusters: Clusters, companion: Column, confidence: float) -> Interval:
+    """The mean of a column in [0, 1] with an interval that stays in it, of `2 share - 1` by a score test.
+
+    `companion` as in `seqdpo.analysis.shares.share_change`.
+    """
+    found = share_change(2 * column - 1, clusters, companion).record(confidence)
+    value, low, high = (None if one is None else (1 + one) / 2 for one in (found.value, found.low, found.high))
+    return Interval(value=value, low=low, high=high, confidence=confidence, n=found.n, n_prompts=found.n_prompts)
 
 
 def opposition_strength(margins: Column, clusters: Clusters) -> Estimate:
@@ -88,16 +100,17 @@ def label_slope(margins: Column, beta: float, clusters: Clusters) -> Slope:
     return Slope(a, math.sqrt(float(pulls @ pulls) * correction) / information, n, n_prompts)
 
 
-def opposed_by_slice(metadata: pa.Table, margins: Column, clusters: Clusters, fewest: int) -> list[SliceOpposed]:
+def opposed_by_slice(
+    metadata: pa.Table, margins: Column, clusters: Clusters, fewest: int, confidence: float
+) -> list[SliceOpposed]:
     """Of every slice with at least so many prompts, the most opposed first; `metadata` as in data/pairs.parquet."""
-    share = 1 - share_above_zero(margins)
     lengths = metadata["chosen_tokens"].to_numpy() - metadata["rejected_tokens"].to_numpy()
     found = [
-        SliceOpposed(column, label, mean(share[own], renumbered(clusters[own])))
+        SliceOpposed(column, label, opposed(margins[own], renumbered(clusters[own]), confidence))
         for column, label, own in metadata_slices(metadata, lengths.astype(np.float64))
         if len(np.unique(clusters[own])) >= fewest
     ]
-    return sorted(found, key=lambda one: (-one.opposed.value, one.column, one.value))
+    return sorted(found, key=lambda one: (-(one.opposed.value or 0), one.column, one.value))
 
 
 class Judged(NamedTuple):

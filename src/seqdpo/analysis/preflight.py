@@ -15,8 +15,8 @@ from pydantic import TypeAdapter, ValidationError
 from scipy import stats
 
 from seqdpo.analysis.estimates import Clusters, effective_prompts, mean, ratio
-from seqdpo.analysis.kept import CONFIDENCE, Before, kept
-from seqdpo.analysis.label_pull import label_slope, opposed, opposed_by_slice, opposition_strength, renumbered
+from seqdpo.analysis.kept import CONFIDENCE, kept
+from seqdpo.analysis.label_pull import label_slope, opposed, opposed_by_slice, opposition_strength, renumbered, share
 from seqdpo.analysis.margins import Column, share_above_zero
 from seqdpo.analysis.power import (
     pairs_for_accuracy_tolerance,
@@ -162,9 +162,19 @@ class Foretold(Record):
     objective: str
     margin: Interval
     accuracy: Interval
+    transfer: float | None  # mean margin of the new pairs, trained and held out, as a share of this objective's own
     gradient: Interval | None  # change along a short step as a share of the present margin
     probe: ProbeResult | None
-    kept: Kept | None  # None where nothing is there to lose, or a signal is missing
+    kept: Kept | None  # None where nothing is surely there that could be lost
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemedyCost(Record):
+    """What a remedy costs beside the stage: passes, and as a share of the stage's training passes."""
+
+    remedy: str
+    passes: float
+    share: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,6 +189,7 @@ class StagePreflight(Record):
     labels: Labels
     transfer: TransferSoFar
     earlier: tuple[Foretold, ...]
+    remedies: tuple[RemedyCost, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -224,11 +235,13 @@ def read_preflights(path: Path) -> tuple[Preflights, Mapping[str, Any]]:
 # from signals to records
 
 
-def stage_preflight(seed: int, checkpoint: Checkpoint, of: Signals, cost: Cost, keys: DesignKeys) -> StagePreflight:
+def stage_preflight(
+    seed: int, checkpoint: Checkpoint, of: Signals, cost: Cost, remedies: Sequence[RemedyCost], keys: DesignKeys
+) -> StagePreflight:
     """The record of one stage."""
     new, confidence = of.new, keys.confidence
     slope = label_slope(new.margins, keys.beta, new.clusters)
-    accuracy = mean(share_above_zero(of.new_held_out), of.new_held_out_clusters)
+    accuracy = share(share_above_zero(of.new_held_out), of.new_held_out_clusters, of.new_held_out, confidence)
     parent = Checkpoint(checkpoint.path[:-1])
     return StagePreflight(
         seed=seed,
@@ -237,25 +250,24 @@ def stage_preflight(seed: int, checkpoint: Checkpoint, of: Signals, cost: Cost, 
         objective=checkpoint.path[-1],
         cost=cost,
         labels=Labels(
-            opposed=opposed(new.margins, new.clusters).record(confidence),
+            opposed=opposed(new.margins, new.clusters, confidence),
             strength=opposition_strength(new.margins, new.clusters).record(confidence),
             slope=slope.record(confidence),
             slices=_slices(new, confidence),
         ),
         transfer=TransferSoFar(
-            accuracy=accuracy.record(confidence),
+            accuracy=accuracy,
             margin=mean(of.new_held_out, of.new_held_out_clusters).record(confidence),
         ),
         earlier=tuple(_foretold(name, one, of, keys) for name, one in of.earlier.items()),
+        remedies=tuple(remedies),
     )
 
 
 def _slices(new: NewPairs, confidence: float) -> tuple[OpposedSlice, ...]:
-    found = opposed_by_slice(new.metadata, new.margins, new.clusters, FEWEST_PROMPTS_OF_SLICE)
+    found = opposed_by_slice(new.metadata, new.margins, new.clusters, FEWEST_PROMPTS_OF_SLICE, confidence)
     shown = found if len(found) <= 2 * MOST_SLICES else [*found[:MOST_SLICES], *found[-MOST_SLICES:]]
-    return tuple(
-        OpposedSlice(column=one.column, value=one.value, opposed=one.opposed.record(confidence)) for one in shown
-    )
+    return tuple(OpposedSlice(column=one.column, value=one.value, opposed=one.opposed) for one in shown)
 
 
 def _foretold(name: str, one: Earlier, of: Signals, keys: DesignKeys) -> Foretold:
@@ -265,20 +277,21 @@ def _foretold(name: str, one: Earlier, of: Signals, keys: DesignKeys) -> Foretol
     gradient = None if one.forecast is None else ratio(one.forecast, present, clusters)
     probe = _probe(present, one.probes, clusters, confidence) if one.probes else None
     there = margin.interval(confidence)[0] > 0
+    new = np.concatenate([of.new.margins, of.new_held_out])
+    transfer = float(np.mean(new)) / margin.value if there and len(new) else None
     return Foretold(
         objective=name,
         margin=margin.record(confidence),
-        accuracy=mean(share_above_zero(one.margins), one.clusters).record(confidence),
+        accuracy=share(share_above_zero(one.margins), one.clusters, one.margins, confidence),
+        transfer=transfer,
         gradient=None if gradient is None else gradient.record(confidence),
         probe=probe,
-        kept=_kept(of, keys) if there else None,
+        kept=None if transfer is None else _kept(transfer, keys),
     )
 
 
-def _kept(of: Signals, keys: DesignKeys) -> Kept | None:
-    margins = np.concatenate([of.new.margins, of.new_held_out])
-    clusters = np.concatenate([of.new.clusters, of.new_held_out_clusters + of.new.clusters.max(initial=-1) + 1])
-    found = kept(Before(label_slope(margins, keys.beta, clusters).value), keys.margin_tolerance)
+def _kept(transfer: float, keys: DesignKeys) -> Kept | None:
+    found = kept(transfer, keys.margin_tolerance)
     if found is None:
         return None
     return Kept(
@@ -286,7 +299,7 @@ def _kept(of: Signals, keys: DesignKeys) -> Kept | None:
         low=found.low,
         high=found.high,
         confidence=CONFIDENCE,
-        falls_beyond_tolerance=found.below,
+        falls_beyond_tolerance=found.falls,
         outside=found.outside,
     )
 

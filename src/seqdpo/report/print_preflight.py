@@ -11,6 +11,8 @@ from seqdpo.report.numbers import interval, number
 
 #: Slices shown of either end.
 MOST_SLICES = 2
+#: The chance at which an order is said to look better.
+SURE = 0.9
 
 
 def print_preflights(console: Console, found: Preflights, folder: str) -> None:
@@ -47,6 +49,8 @@ def stage_lines(stage: StagePreflight) -> Iterator[str]:
         f"(n = {so_far.accuracy.n:,} held out)"
     )
     for one in stage.earlier:
+        if one.transfer is not None:
+            yield f"{one.objective}, the signal of the forecast: new pairs have {one.transfer:+.0%} of its margin"
         for line in _signals(one):
             yield f"{one.objective}, {line}"
     cost = stage.cost
@@ -56,21 +60,25 @@ def stage_lines(stage: StagePreflight) -> Iterator[str]:
         f"{cost.gradient_pairs:,}, {cost.held_out_pairs:,} held-out pairs an objective"
         f"{probe if cost.probe_steps else '; no probe, whose steps cost more than the rest leaves'}"
     )
+    costs = ", ".join(f"{one.remedy} {one.share:+.0%}" for one in stage.remedies)
+    yield f"what a remedy costs, of the same: {costs}"
 
 
 def forecast_line(one: Foretold) -> str:
     """What the stage is forecast to leave of an earlier objective."""
     if one.kept is None:
-        nothing = one.margin.low is None or one.margin.low <= 0
-        why = "nothing is sure to be there that could be lost" if nothing else "a signal is missing"
-        return f"no forecast: {why} (margin {interval(one.margin)} nats)"
+        return f"no forecast: nothing is sure to be there that could be lost (margin {interval(one.margin)} nats)"
     kept = one.kept
     outside = "; its signals lie outside those that the forecast was tested on" if kept.outside else ""
     return (
         f"forecast to keep {kept.value:.0%} [{kept.low:.0%}, {kept.high:.0%}] of its margin of "
         f"{number(one.margin.value)} nats ({kept.confidence:.0%} interval); chance of a loss beyond the tolerance "
-        f"{kept.falls_beyond_tolerance:.0%}{outside}"
+        f"{_chance(kept.falls_beyond_tolerance)}{outside}"
     )
+
+
+def _chance(value: float) -> str:
+    return "above 99%" if value > 0.99 else "below 1%" if value < 0.01 else f"{value:.0%}"
 
 
 def _labels(objective: str, labels: Labels) -> str:
@@ -113,9 +121,10 @@ def _failed(signal: str) -> str:
 def general_lines(found: Preflights) -> Iterator[str]:
     """Orders, labels and power."""
     for one in found.orders:
+        looks = "looks better than" if one.chance >= SURE else "is not told from"
         yield (
-            f"{one.order} looks better than {one.other} (seed {one.seed}): its first objective keeps more with a "
-            f"chance of {one.chance:.0%}"
+            f"{one.order} {looks} {one.other} (seed {one.seed}): its first objective keeps more with a chance of "
+            f"{_chance(one.chance)}"
         )
     for conflict in found.conflicts:
         yield (

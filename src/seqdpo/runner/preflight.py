@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from itertools import combinations
 from typing import NamedTuple
 
-from seqdpo.analysis.estimates import mean
-from seqdpo.analysis.label_pull import Judged, label_conflicts, numbered
+from seqdpo.analysis.label_pull import Judged, label_conflicts, numbered, share
 from seqdpo.analysis.preflight import (
     PREFLIGHT_VERSION,
     Conflict,
     Cost,
     Power,
     Preflights,
+    RemedyCost,
     StagePreflight,
     better_orders,
     power_of,
@@ -32,7 +32,7 @@ from seqdpo.runner.folder import RunFolder
 from seqdpo.runner.preflight_signals import PreflightSize, preflight_size, signals
 from seqdpo.runner.stage import title
 from seqdpo.runner.study import Inputs, logged, prepared, study_bench
-from seqdpo.runner.work import base_work, stage_work
+from seqdpo.runner.work import FORWARD_COST, base_work, stage_work, training_cost
 from seqdpo.screen import Screen
 from seqdpo.study.checkpoints import Checkpoint, Node, checkpoint_of
 from seqdpo.study.config import Study
@@ -42,6 +42,8 @@ from seqdpo.training.stage import n_steps
 
 #: A preflight's passes as a share of the stage's training passes, unless another is asked for.
 SHARE = 0.15
+#: Of the way between two checkpoints that an interpolation scores.
+N_PLACES = 3
 
 
 def preflight(study: Study, stages: Sequence[str] = (), share: float = SHARE) -> Preflights:
@@ -114,10 +116,10 @@ def _is_done(folder: RunFolder, node: Node | None) -> bool:
     return (folder.stage(node) / NODE_FILE).is_file()
 
 
-def _measured(folder: RunFolder, inputs: Inputs, asked: _Asked, board: Board, share: float) -> list[StagePreflight]:
+def _measured(folder: RunFolder, inputs: Inputs, asked: _Asked, board: Board, most: float) -> list[StagePreflight]:
     study, preferences = inputs.study, inputs.preferences
     bench = study_bench(inputs, folder, board.advance, board.message)
-    sizes = {node: _size(node, preferences, study, share) for node in asked.nodes}
+    sizes = {node: _size(node, preferences, study, most) for node in asked.nodes}
     given = [Task(title(node), _given_work(node, inputs)) for node in asked.given]
     board.begin([*given, *(Task(_task(node), size.units) for node, size in sizes.items())])
     here.execute(bench, asked.given, board)
@@ -126,7 +128,9 @@ def _measured(folder: RunFolder, inputs: Inputs, asked: _Asked, board: Board, sh
         board.start(_task(node))
         found = signals(bench, node, size)
         cost = _cost(node, size, preferences, study)
-        records.append(stage_preflight(node.seed, Checkpoint(node.path), found, cost, study))
+        records.append(
+            stage_preflight(node.seed, Checkpoint(node.path), found, cost, _remedies(node, preferences, study), study)
+        )
         board.finish(f"{size.share:.0%} of its training passes", _task(node))
     board.end()
     return records
@@ -158,6 +162,20 @@ def _cost(node: Node, size: PreflightSize, preferences: Preferences, keys: Optim
         passes=size.units,
         share=size.share,
     )
+
+
+def _remedies(node: Node, preferences: Preferences, keys: OptimiserKeys) -> list[RemedyCost]:
+    """Passes beside those of the stage; replay takes the place of new pairs, so it adds none."""
+    n_pairs, one = len(preferences.objectives[node.objective].train), training_cost(keys) * keys.num_train_epochs
+    n_held_out = sum(len(objective.eval) for objective in preferences.objectives.values())
+    joint = sum(len(preferences.objectives[name].train) for name in node.path) * one
+    costs = {
+        "replay in place of new pairs": 0.0,
+        "reference: previous": n_pairs * FORWARD_COST,
+        f"interpolation at {N_PLACES} places": N_PLACES * n_held_out * FORWARD_COST,
+        "all objectives in one stage, instead": joint,
+    }
+    return [RemedyCost(remedy=name, passes=passes, share=passes / (n_pairs * one)) for name, passes in costs.items()]
 
 
 def _together(folder: RunFolder, inputs: Inputs, asked: _Asked, records: Sequence[StagePreflight]) -> Preflights:
@@ -200,8 +218,8 @@ def _conflicts(preferences: Preferences, keys: DesignKeys) -> tuple[Conflict, ..
         of = [_judged(preferences.objectives[name].pairs) for name in (other, one)]
         column, prompts = label_conflicts(*of)
         if len(column):
-            share = mean(column, numbered(prompts)).record(keys.confidence)
-            found.append(Conflict(objective=one, other=other, differing=share))
+            differing = share(column, numbered(prompts), column, keys.confidence)
+            found.append(Conflict(objective=one, other=other, differing=differing))
     return tuple(found)
 
 

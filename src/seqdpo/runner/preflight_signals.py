@@ -66,9 +66,8 @@ def preflight_size(n_pairs: int, n_earlier: int, n_held_out: int, keys: Optimise
     n_stages = 1 + N_CONTROLS
     labels = _between(LABELS * budget / a_label, FEWEST_LABELS, min(MOST_LABELS, n_pairs))
     gradient = _between(GRADIENT * budget / pulled, FEWEST_GRADIENT_PAIRS, min(MOST_GRADIENT_PAIRS, n_pairs))
-    held_out = _between(
-        HELD_OUT * budget / ((2 + n_stages) * a_held_out), FEWEST_HELD_OUT, min(MOST_HELD_OUT, n_held_out)
-    )
+    affordable = HELD_OUT * budget / ((2 + n_stages) * a_held_out)
+    held_out = _between(affordable, FEWEST_HELD_OUT, min(MOST_HELD_OUT, n_held_out))
     spent = labels * a_label + gradient * pulled + 2 * held_out * a_held_out
     of_probe = n_stages * held_out * a_held_out
     a_step = keys.pairs_per_step * (n_stages * one + 2 * FORWARD_COST)  # the reference, and labels of control stages
@@ -145,10 +144,8 @@ def _probes(
             train_stage(policy, own, keys, seed, lambda step: bench.on_gradient(step.n_pairs))
             found.append(
                 {
-                    name: pair_logps(
-                        policy, _held_out(bench, name, some).tokens, keys.tokens_per_batch, bench.on_scored
-                    )
-                    for name, some in earlier.items()
+                    name: pair_logps(policy, of.tokens, keys.tokens_per_batch, bench.on_scored)
+                    for name, of in held_out.items()
                 }
             )
     return found
