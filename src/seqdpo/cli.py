@@ -354,6 +354,36 @@ def plan(
         console.print(f"note: {note}")
 
 
+@app.command(context_settings=PASS_FLAGS_ON)
+def preflight(
+    arguments: StudyArguments,
+    stage: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME", help="Only of this stage, as helpful/harmless, also of a trained one; repeatable."
+        ),
+    ] = None,
+    share: Annotated[
+        float,
+        typer.Option(min=0.001, max=1, help="Of the stage's training passes, how many it may take."),
+    ] = 0.15,
+    form: Annotated[Literal["table", "json"], typer.Option("--format")] = "table",
+) -> None:
+    """Say what can be said of the next stages before they are trained: what they will take from what was learned."""
+    study = study_of(arguments)
+    from seqdpo.analysis.schema import to_json
+    from seqdpo.report.print_preflight import print_preflights
+    from seqdpo.runner.board import board_for
+    from seqdpo.runner.preflight import run_preflight
+
+    with _ended_well(Path(study.output_dir)), board_for(errors if form == "json" else console) as board:
+        found = run_preflight(study, board, stage or (), share)
+    if form == "json":
+        write_out(console, [json.dumps(to_json(found), indent=2, ensure_ascii=False, allow_nan=False) + "\n"])
+        return
+    print_preflights(console, found, study.output_dir)
+
+
 @app.command()
 def pairs(
     run: RunArgument,

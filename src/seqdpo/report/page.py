@@ -5,6 +5,7 @@ from itertools import groupby
 from typing import Any, NamedTuple
 
 from seqdpo.analysis.generations import answered_pairs, count_answers, engines
+from seqdpo.analysis.preflight import came
 from seqdpo.analysis.schema import (
     Bounds,
     Cell,
@@ -28,6 +29,7 @@ from seqdpo.report.finished import Run
 from seqdpo.report.html import html
 from seqdpo.report.mechanism_sentences import mechanism_sentences
 from seqdpo.report.payload import payload
+from seqdpo.report.print_preflight import came_line
 from seqdpo.report.print_variants import passes
 from seqdpo.report.recipe_line import recipe_line
 from seqdpo.report.words import AT_THE_END, FLIP_WORDS, LEARNED, SIDES, TAGS, UNITS, VERDICTS, VerdictWord
@@ -68,10 +70,18 @@ def page(run: Run, measure: PairMeasure = "margin") -> str:
         engines=[] if run.generations is None else engines(run.generations),
         answered={} if run.generations is None else answered_pairs(run.generations),
         several_seeds=len(run.study.get("seeds", [])) > 1,
+        foretold=_foretold(run),
         distances=[one for one in mechanism.kl_and_path if one.from_ != BASE] if mechanism else [],
         flip_words={name: word.meaning for name, word in FLIP_WORDS.items()},
         mechanism_sentences=mechanism_sentences(mechanism) if mechanism else [],
     )
+
+
+def _foretold(run: Run) -> list[tuple[str, list[str]]]:
+    """Of each stage that a preflight was made of and that has run: its name, and forecasts beside what came."""
+    rows = [] if run.preflight is None else came(run.preflight, run.findings)
+    named = groupby(rows, key=lambda row: f"{row.stage.checkpoint} (seed {row.stage.seed})")
+    return [(name, [came_line(row) for row in group]) for name, group in named]
 
 
 def may_harm(study: Mapping[str, Any]) -> bool:

@@ -111,13 +111,18 @@ def prepare_run(study: Study, board: Board) -> RunFolder:
 
     Raises: ConfigError and DataError for wrong input.
     """
+    return prepared(study, board)[0]
+
+
+def prepared(study: Study, board: Board) -> tuple[RunFolder, Inputs]:
+    """The same, and what was read of it."""
     folder, study, inputs = _read(study, board)
     with folder.locked():
         check_continuation(folder, study, inputs.identity)
         _extended(folder, inputs, None, board)
         left = _unfinished(folder, inputs, board.message)
         _write_inputs(folder, study, inputs, _ran(folder, left, None))
-    return folder
+    return folder, inputs
 
 
 class Checked(NamedTuple):
