@@ -22,7 +22,7 @@ from seqdpo.policy.trees import token_bytes
 from seqdpo.preferences.prepare import Preferences, PreparedPair
 from seqdpo.runner.bench import Bench
 from seqdpo.runner.folder import RunFolder
-from seqdpo.runner.records import read_record
+from seqdpo.runner.records import identity_of, read_record
 from seqdpo.runner.stage import scores_of
 from seqdpo.study.checkpoints import Node, checkpoint_of
 from seqdpo.study.keys import TreeKeys
@@ -169,16 +169,16 @@ def _merged(
 
 def _take_over(bench: Bench, node: Node | None) -> None:
     """The new scores in place of the old ones, and records that say so; node.json comes last."""
-    stage = bench.folder.stage(node)
+    stage, identity = bench.folder.stage(node), identity_of(node, bench.identity)
     record, trained = stage / NODE_FILE, stage / TRAINED_FILE
     found = read_sealed(record)
     files = dict(found["files"])
     if trained.is_file():
-        write_sealed(trained, read_sealed(trained) | {"identity": bench.identity})
+        write_sealed(trained, read_sealed(trained) | {"identity": identity})
         files[TRAINED_FILE] = file_hash(trained)
     _beside(bench, node).replace(stage / SCORES)
     files[SCORES] = file_hash(stage / SCORES)
-    write_sealed(record, found | {"identity": bench.identity, "files": files})
+    write_sealed(record, found | {"identity": identity, "files": files})
 
 
 def _beside(bench: Bench, node: Node | None) -> Path:
