@@ -87,9 +87,9 @@ def test_a_plan_for_a_device_that_is_not_here_goes_by_its_data_sheet_and_says_so
 def test_what_several_objectives_hold_is_planned_once_in_scores(make_study):
     """Both objectives hold one training and one held-out pair, of the same responses: a prompt of 3 tokens, 2 and 1.
 
-    The base reads 6 + 6 tokens, a stage 6 forward and backward (twice the cost) and 6 for the scores.
+    The base reads 6 + 6 tokens, a stage 6 forward and backward, at twice the cost, and 6 for the scores.
     """
-    study = make_study(mechanism_pairs=0, gradient_trace_points=0)
+    study, rates = make_study(mechanism_pairs=0, gradient_trace_points=0), Rates(1.0, 2.0, "by hand")
 
     def objective(chosen, rejected):
         def one(prompt):
@@ -99,9 +99,9 @@ def test_what_several_objectives_hold_is_planned_once_in_scores(make_study):
         return PreparedObjective(one(1), one(2), 2, {})
 
     of = Preferences({"helpful": objective([5, 6], [7]), "harmless": objective([7], [5, 6])}, {}, None)
-    base = _base_plan(study, of, held_out=6, seconds_a_token=1.0)
+    base = _base_plan(study, of, 6, rates)
     assert (base.tokens, base.seconds, base.scoring_seconds) == (12, 12, 6)
-    stage = _stage_plan(Node(0, ("helpful",)), study, of, held_out=6, seconds_a_token=1.0)
+    stage = _stage_plan(Node(0, ("helpful",)), study, of, 6, rates)
     assert (stage.tokens, stage.seconds, stage.scoring_seconds) == (12, 18, 6)
     weighed = make_study(mechanism_pairs=0, gradient_trace_points=0, ld_alpha=0.5)  # shares nothing in training pairs
-    assert _base_plan(weighed, of, held_out=6, seconds_a_token=1.0).tokens == 18
+    assert _base_plan(weighed, of, 6, rates).tokens == 18
