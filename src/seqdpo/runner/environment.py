@@ -17,7 +17,7 @@ from seqdpo.policy.ranks import this_process
 
 PACKAGES = (
     *("torch", "transformers", "peft", "accelerate", "datasets", "tokenizers", "safetensors"),
-    *("pyarrow", "numpy", "scipy", "statsmodels"),
+    *("pyarrow", "numpy", "scipy"),
 )
 
 _CLEAR_REFS, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
