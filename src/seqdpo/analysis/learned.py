@@ -177,11 +177,13 @@ def _sentence(
         f"{openings[word]}: {accuracy.value:.0%} [{accuracy.low:.0%}, {accuracy.high:.0%}] of its pairs are "
         f"right{before}, its stage changed the mean margin by {gain.value:+.2f} [{gain.low:+.2f}, {gain.high:+.2f}] ({figures})."
     )
-    return found if word != "NOT LEARNED" else f"{found} {_to_learn(gain.low > 0)}"
+    return found if word != "NOT LEARNED" else f"{found} {_to_learn(gain.low > 0, accuracy_before is not None)}"
 
 
-def _to_learn(moved: bool) -> str:
+def _to_learn(moved: bool, later: bool) -> str:
     longer = "its stage longer or with a higher learning rate"
+    if later:
+        longer += ", which moves what was learned before it further, too"
     if moved:
         return f"The stage moved it the right way, not far enough: train {longer}."
     return f"The stage is not shown to have moved it the right way: check its labels, or train {longer}."
