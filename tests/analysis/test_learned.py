@@ -27,7 +27,9 @@ def test_every_stage_has_a_card_and_every_end_a_state(make_scores, score_rows):
     assert {key: end.word for key, end in ends.items()} == {("a>b", "a"): "BELOW BASE", ("a>b", "b"): "BELOW BASE"}
     assert cards["a>b", "b"].sentence.startswith("b was not learned: 34% [")
     # after a, half of b's pairs are right; b's stage is not shown to have moved the mean of -0.32, 0.34 - 0.66, up
-    assert "are right (50% before its stage), its stage changed the mean margin by -0.32 [" in cards["a>b", "b"].sentence
+    assert (
+        "are right (50% before its stage), its stage changed the mean margin by -0.32 [" in cards["a>b", "b"].sentence
+    )
     assert "check its labels" in cards["a>b", "b"].sentence
     assert "check its labels" not in cards["a", "a"].sentence
     assert cards["a>b", "b"].gain.value == pytest.approx(few.mean())

@@ -65,7 +65,10 @@ def test_how_much_is_left_is_open_where_zero_and_a_tenth_are_both_possible(make_
 
 @pytest.mark.parametrize(
     ("left", "said"),
-    [(-0.5, "the margin that a had learned turned around after b"), (-0.02, "nothing is shown to be left of the margin")],
+    [
+        (-0.5, "the margin that a had learned turned around after b"),
+        (-0.02, "nothing is shown to be left of the margin"),
+    ],
 )
 def test_a_margin_is_said_to_have_turned_around_where_it_is_shown_to_have(make_panel, left, said):
     noise = np.random.default_rng(1).normal(0, 0.5 * TAUGHT.mean(), len(TAUGHT))

@@ -19,11 +19,6 @@ STEPS = 7
 RESULTS = ("scores.parquet", "results.json", "stages/seed0.first/adapter/adapter_model.safetensors")
 
 
-@pytest.fixture(autouse=True)
-def own_cache_of_base_logps(tmp_path, monkeypatch):
-    monkeypatch.setattr("seqdpo.runner.base_logps.cache_dir", lambda: tmp_path / "cache")
-
-
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory):
     """A run that nothing interrupted."""
@@ -127,6 +122,8 @@ import os, signal, sys
 from pathlib import Path
 from seqdpo.runner import base_logps, stage
 from seqdpo.runner.worker import Worker
+
+pytestmark = pytest.mark.usefixtures("base_logps_cache")
 
 base_logps.cache_dir = lambda: Path(sys.argv[2])
 on_step = stage._on_step

@@ -8,11 +8,11 @@ import sys
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from rich.console import Console
 
 from seqdpo.runner.claims import claimed
 from seqdpo.runner.folder import RunFolder
 from seqdpo.runner.status import run_status, status_board
+from seqdpo.screen import Screen
 from seqdpo.study.checkpoints import Node
 from seqdpo.study.config import Study
 from seqdpo.study.file import study_yaml
@@ -73,7 +73,7 @@ def test_what_a_process_holds_is_running(folder):
 
 
 def test_the_board_shows_a_line_for_each_stage(folder):
-    console = Console(width=250, record=True, file=io.StringIO())
+    console = Screen(width=250, record=True, file=io.StringIO())
     console.print(status_board(run_status(folder)))
     text = console.export_text()
     assert "2 done, 1 failed, 1 stopped, 1 waiting; no coordinator" in text

@@ -174,8 +174,9 @@ def _sentence(
         return f"{openings[word]} ({figures})."
     before = "" if accuracy_before is None else f" ({accuracy_before:.0%} before its stage)"
     found = (
-        f"{openings[word]}: {accuracy.value:.0%} [{accuracy.low:.0%}, {accuracy.high:.0%}] of its pairs are "
-        f"right{before}, its stage changed the mean margin by {gain.value:+.2f} [{gain.low:+.2f}, {gain.high:+.2f}] ({figures})."
+        f"{openings[word]}: {accuracy.value:.0%} [{accuracy.low:.0%}, {accuracy.high:.0%}] of its pairs are right"
+        f"{before}, its stage changed the mean margin by {gain.value:+.2f} [{gain.low:+.2f}, {gain.high:+.2f}] "
+        f"({figures})."
     )
     return found if word != "NOT LEARNED" else f"{found} {_to_learn(gain.low > 0, accuracy_before is not None)}"
 
