@@ -309,7 +309,7 @@ def test_finding_names_the_quartiles_that_moved(shifts, rose, fell, redistribute
     assert (found["basis"], found["rose"], found["fell"]) == (basis, rose, fell)
     assert found["redistributed_between_quartiles"] is redistributed
     assert words in found["sentence"]
-    assert found["sentence"].startswith("Redistributed" if redistributed else "No redistribution shown")
+    assert found["sentence"].startswith("Redistributed" if redistributed else "No shift between quartiles shown")
     assert record["withheld"] is None
 
 

@@ -367,5 +367,5 @@ def _sentence(rose: Sequence[str], fell: Sequence[str], objective: str, how: str
         return f"Redistributed: {how}, {' while '.join(parts)} in the margins of {objective} in this run."
     if parts:
         other = "fell" if rose else "rose"
-        return f"No redistribution shown: {how}, {parts[0]} in the margins of {objective}, and none {other}."
-    return f"No redistribution shown: {how}, no quartile of {objective} rose or fell beyond the noise of its pairs."
+        return f"No shift between quartiles shown: {how}, {parts[0]} in the margins of {objective}, and none {other}."
+    return f"No shift between quartiles shown: {how}, no quartile of {objective} rose or fell beyond the noise of its pairs."

@@ -74,7 +74,7 @@ def _scored(run: Run, panel: Panel) -> Iterator[_Scored]:
 
 
 def _model(at: At, name: str) -> str:
-    return name if at.stage == 0 else Node(at.seed, Checkpoint.parse(name).path).folder
+    return name if at.stage == 0 else Node.of(at.seed, Checkpoint.parse(name)).folder
 
 
 def _numbers(column: np.ndarray) -> list[float | None]:

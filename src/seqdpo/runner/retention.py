@@ -18,7 +18,7 @@ from seqdpo.analysis.margins import Column, share_above_zero
 from seqdpo.errors import ConfigError
 from seqdpo.files import read_sealed, read_table, write_json, write_sealed, write_table, write_text
 from seqdpo.layout import NODE_FILE
-from seqdpo.measure.scores import PairLogps, pair_logps
+from seqdpo.measure.scores import PairLogps, objective_logps
 from seqdpo.policy.guest import Guest
 from seqdpo.preferences.held_out import held_out_candidates
 from seqdpo.preferences.pairs import content_hash
@@ -26,7 +26,7 @@ from seqdpo.preferences.prepare import Preferences, prepare
 from seqdpo.preferences.table import pairs_table
 from seqdpo.preferences.tokens import Tokeniser
 from seqdpo.runner.audit import write_checkpoint
-from seqdpo.runner.bench import finite
+from seqdpo.runner.bench import all_finite, tokens_of
 from seqdpo.runner.environment import environment
 from seqdpo.runner.findings import write_findings
 from seqdpo.runner.folder import RunFolder, check_output_dir
@@ -269,12 +269,10 @@ def _keys_of(objective: Any) -> Any:
 def _scored(
     guest: Guest, model: nn.Module, preferences: Preferences, tokens_per_batch: int | None, adapter: bool = True
 ) -> Scores:
-    scores = {}
+    pairs = preferences.held_out
     with guest.reading(model, adapter) as reader:
-        for name, objective in preferences.objectives.items():
-            logps = pair_logps(reader, [pair.tokens for pair in objective.eval], tokens_per_batch)
-            scores[name] = finite(logps, objective.eval, BASE if not adapter else "in training")
-    return scores
+        scores = objective_logps(reader, tokens_of(pairs), tokens_per_batch)
+    return all_finite(scores, pairs, BASE if not adapter else "in training")
 
 
 def _row(step: int, name: str, now: Column, before: Column, clusters: Clusters, confidence: float) -> dict[str, Any]:

@@ -101,9 +101,10 @@ def _joined(files: list[StageFile]) -> tuple[dict[str, Written], list[str]]:
 def _of_start(start: Start, study: Mapping[str, Written], file: StageFile, notes: list[str]) -> dict[str, Written]:
     origin = f"as {file.tool.name} begins a later stage"
     mode = start.adapter_mode
-    if mode == "new_on_merged" and study.get("dtype", Written("float32", "")).value != "float32":
+    rounding = _rounding(study) if mode == "new_on_merged" else None
+    if rounding is not None:
         mode = "stack"
-        notes.append("adapter_mode: stack is new_on_merged without merging, which dtype: bfloat16 would round.")
+        notes.append(f"adapter_mode: stack is new_on_merged without merging, which {rounding} would round.")
     return {"reference": Written(start.reference, origin), "adapter_mode": Written(mode, origin)}
 
 
@@ -132,6 +133,15 @@ def _continued(first: StageFile, second: StageFile, notes: list[str]) -> dict[st
         "adapter_name_or_path": Written(second.adapter, f"that {name} goes on from"),
         "learned": Written(next(iter(first.objectives)), f"what {first.path.name} trains on"),
     }
+
+
+def _rounding(study: Mapping[str, Written]) -> str | None:
+    """The key by which a merged adapter would be rounded."""
+    for key in ("load_in_4bit", "load_in_8bit"):
+        if key in study and study[key].value:
+            return f"{key}: true"
+    dtype = study["dtype"].value if "dtype" in study else "float32"
+    return None if dtype == "float32" else f"dtype: {dtype}"
 
 
 def _differences(first: StageFile, file: StageFile) -> Iterator[str]:
