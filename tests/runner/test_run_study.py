@@ -43,6 +43,8 @@ class SilentBoard:
     def advance(self, units, pairs, name=None):
         self.units += units
 
+    def said(self, text, name): ...
+
     def finish(self, note, name):
         self.finished += 1
 

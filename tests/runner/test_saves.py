@@ -109,10 +109,10 @@ def test_a_spoilt_save_costs_the_stage_and_not_the_run(file, straight, tmp_path,
     spoilt.write_bytes(spoilt.read_bytes()[:-20] + b"x" * 20)
     heard.then(0, lambda: None)
     board = SilentBoard()
-    board.said = []
-    monkeypatch.setattr(SilentBoard, "message", lambda self, text: self.said.append(text), raising=True)
+    board.told = []
+    monkeypatch.setattr(SilentBoard, "message", lambda self, text: self.told.append(text), raising=True)
     folder = run_study(lab_study(tmp_path / "run", **ONE), board)
-    assert any("000000003: cannot be believed. It is kept as 000000003.damaged" in text for text in board.said)
+    assert any("000000003: cannot be believed. It is kept as 000000003.damaged" in text for text in board.told)
     assert {name: (folder.root / name).read_bytes() for name in RESULTS} == straight
     assert saves(folder.root) == ["000000003.damaged"]
 
