@@ -14,6 +14,8 @@ from seqdpo.runner.folder import RunFolder
 from seqdpo.runner.study import prepare_run, run_study
 from seqdpo.runner.worker import Worker
 
+pytestmark = pytest.mark.usefixtures("base_logps_cache")
+
 ONE = {"orders": [["first"]], "per_device_train_batch_size": 8, "gradient_trace_points": 0, "mechanism_pairs": 0}
 STEPS = 7
 RESULTS = ("scores.parquet", "results.json", "stages/seed0.first/adapter/adapter_model.safetensors")
@@ -122,8 +124,6 @@ import os, signal, sys
 from pathlib import Path
 from seqdpo.runner import base_logps, stage
 from seqdpo.runner.worker import Worker
-
-pytestmark = pytest.mark.usefixtures("base_logps_cache")
 
 base_logps.cache_dir = lambda: Path(sys.argv[2])
 on_step = stage._on_step
