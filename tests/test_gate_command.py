@@ -7,12 +7,12 @@ from functools import partial
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from rich.console import Console
 
 from run_folders import pair, write_run
 from seqdpo.analysis.results import results
 from seqdpo.analysis.schema import findings_from_json, to_json
 from seqdpo.report.print_findings import print_results
+from seqdpo.screen import Screen
 
 ORDER = "helpful>harmless"
 PAIRS = [pair(f"{i:016x}", slice_topic="sofa" if i % 3 else "kettle") for i in range(200)]
@@ -96,7 +96,7 @@ def test_what_cannot_be_gated_is_an_error_and_no_failed_gate(tmp_path, gate, spo
 def printed(root, width=80):
     screen = io.StringIO()
     path = root / "results.json"
-    print_results(Console(file=screen, width=width), findings_from_json(path.read_text(), path))
+    print_results(Screen(file=screen, width=width), findings_from_json(path.read_text(), path))
     return screen.getvalue()
 
 

@@ -210,7 +210,7 @@ def demo(
         return
     console.rule("In three lines", align="left")
     for line in in_three_lines(read_run(studies[0].output_dir).findings.cells[0]):
-        console.print(line, highlight=False, markup=False)
+        console.print(line)
     console.print(f"Open {Path(studies[0].output_dir, 'report.html')} in a browser: every pair is there.")
     console.print("Three settings more, some minutes: seqdpo demo --all")
 

@@ -26,11 +26,27 @@ def test_every_stage_has_a_card_and_every_end_a_state(make_scores, score_rows):
     assert {key: card.word for key, card in cards.items()} == {("a", "a"): "LEARNED", ("a>b", "b"): "NOT LEARNED"}
     assert {key: end.word for key, end in ends.items()} == {("a>b", "a"): "BELOW BASE", ("a>b", "b"): "BELOW BASE"}
     assert cards["a>b", "b"].sentence.startswith("b was not learned: 34% [")
-    assert "The stage" in cards["a>b", "b"].sentence
+    # after a, half of b's pairs are right; b's stage is not shown to have moved the mean of -0.32, 0.34 - 0.66, up
+    assert (
+        "are right (50% before its stage), its stage changed the mean margin by -0.32 [" in cards["a>b", "b"].sentence
+    )
+    assert "check its labels" in cards["a>b", "b"].sentence
+    assert "check its labels" not in cards["a", "a"].sentence
     assert cards["a>b", "b"].gain.value == pytest.approx(few.mean())
     low, value, high = (getattr(cards["a>b", "b"].accuracy, name) for name in ("low", "value", "high"))
     assert value == pytest.approx(0.34)
     assert (high - low) / 2 == pytest.approx(1.96 * (0.34 * 0.66 / 400) ** 0.5, rel=0.03)
+
+
+def test_a_stage_that_moved_its_objective_not_far_enough_is_told_from_one_that_did_not(make_scores, score_rows):
+    cards, _ = records(
+        make_scores,
+        score_rows({(1, 0): 2 + NOISE, (2, 0): 2 + NOISE}, objective="a"),
+        score_rows({(1, 0): -4 + NOISE, (2, 0): -2 + NOISE}, objective="b"),
+    )
+    assert cards["a>b", "b"].word == "NOT LEARNED"
+    assert "by +2.00 [" in cards["a>b", "b"].sentence
+    assert "moved it the right way, not far enough: train its stage longer" in cards["a>b", "b"].sentence
 
 
 def test_a_mean_that_a_few_pairs_lift_is_not_learned(make_scores, score_rows):

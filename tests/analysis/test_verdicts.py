@@ -91,7 +91,7 @@ def test_a_collapse_of_accuracy_is_degraded_by_its_accuracy(make_panel):
     after = TAUGHT + NOISE + np.where(np.arange(400) % 4 == 0, -7.0, 7 / 3)
     found = judge(make_panel, after)
     assert (found["verdict"], found["decided_by"]) == ("DEGRADED", "accuracy")
-    assert found["sentence"].startswith("Degraded, by its accuracy: a's changed by -0.250 [")
+    assert found["sentence"].startswith("Degraded, by its accuracy: that of a changed by -0.250 [")
     (verdict,) = verdicts(cells([make_panel({(1, 0): TAUGHT, (2, 0): after})]), Tolerances())
     assert verdict.words == "DEGRADED, accuracy"
 

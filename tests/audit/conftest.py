@@ -101,9 +101,9 @@ def audit(audit_values: dict[str, Any], base_logps_cache: Path, console: Any) ->
 def console() -> Any:
     import io
 
-    from rich.console import Console
+    from seqdpo.screen import Screen
 
-    return Console(file=io.StringIO(), width=80)
+    return Screen(file=io.StringIO(), width=80)
 
 
 def _plain(source: Any) -> Any:

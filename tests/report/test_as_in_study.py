@@ -3,11 +3,11 @@
 import io
 
 import pyarrow.parquet as pq
-from rich.console import Console
 
 from run_folders import pair, write_run
 from seqdpo.analysis.results import results
 from seqdpo.report.print_as_in_study import print_as_in_study
+from seqdpo.screen import Screen
 
 ORDER = "helpful>harmless"
 
@@ -23,7 +23,7 @@ def test_the_table_is_in_the_studys_measure_and_says_what_it_cannot_tell(tmp_pat
     write_run(tmp_path / "run", {"helpful": [pair(f"{i:016x}") for i in range(8)]}, {"helpful": margins})
     screen = io.StringIO()
     findings = results(pq.read_table(tmp_path / "run/scores.parquet"), None, 0.3)
-    print_as_in_study(Console(file=screen, width=80), findings)
+    print_as_in_study(Screen(file=screen, width=80), findings)
     lines = screen.getvalue().splitlines()
     assert lines[0].strip() == "helpful, from helpful to helpful>harmless (seed 0), in ln_margin"
     rows = {line.split()[0]: line.split()[1:] for line in lines if line.startswith("Q")}

@@ -24,16 +24,13 @@ from seqdpo.study.config import Study
 from seqdpo.study.growth import grown, with_more_pairs
 from seqdpo.study.settings import LAB
 
+pytestmark = pytest.mark.usefixtures("base_logps_cache")
+
 OBJECTIVES = {
     "first": {"format": "lab", "angle": 0, "n_pairs": 60, "overlap": 0.0},
     "second": {"format": "lab", "angle": 120, "n_pairs": 60, "overlap": 0.0},
 }
 THIRD = {"third": {"format": "lab", "angle": 60, "n_pairs": 60, "overlap": 0.0}}
-
-
-@pytest.fixture(autouse=True)
-def own_cache_of_base_logps(tmp_path, monkeypatch):
-    monkeypatch.setattr("seqdpo.runner.base_logps.cache_dir", lambda: tmp_path / "cache")
 
 
 def study(output_dir, **values):

@@ -21,6 +21,8 @@ from seqdpo.study.config import Study
 from seqdpo.study.settings import LAB
 from seqdpo.tables import PATH, SCORES_SCHEMA
 
+pytestmark = pytest.mark.usefixtures("base_logps_cache")
+
 N_PAIRS, EVAL_PAIRS = 120, 64
 
 
@@ -47,11 +49,6 @@ class SilentBoard:
         self.finished += 1
 
     def end(self): ...
-
-
-@pytest.fixture(autouse=True)
-def own_cache_of_base_logps(tmp_path, monkeypatch):
-    monkeypatch.setattr("seqdpo.runner.base_logps.cache_dir", lambda: tmp_path / "cache")
 
 
 def lab_objectives(**values):

@@ -14,14 +14,11 @@ from seqdpo.runner.folder import RunFolder
 from seqdpo.runner.study import prepare_run, run_study
 from seqdpo.runner.worker import Worker
 
+pytestmark = pytest.mark.usefixtures("base_logps_cache")
+
 ONE = {"orders": [["first"]], "per_device_train_batch_size": 8, "gradient_trace_points": 0, "mechanism_pairs": 0}
 STEPS = 7
 RESULTS = ("scores.parquet", "results.json", "stages/seed0.first/adapter/adapter_model.safetensors")
-
-
-@pytest.fixture(autouse=True)
-def own_cache_of_base_logps(tmp_path, monkeypatch):
-    monkeypatch.setattr("seqdpo.runner.base_logps.cache_dir", lambda: tmp_path / "cache")
 
 
 @pytest.fixture(scope="module")
@@ -114,10 +111,10 @@ def test_a_spoilt_save_costs_the_stage_and_not_the_run(file, straight, tmp_path,
     spoilt.write_bytes(spoilt.read_bytes()[:-20] + b"x" * 20)
     heard.then(0, lambda: None)
     board = SilentBoard()
-    board.said = []
-    monkeypatch.setattr(SilentBoard, "message", lambda self, text: self.said.append(text), raising=True)
+    board.told = []
+    monkeypatch.setattr(SilentBoard, "message", lambda self, text: self.told.append(text), raising=True)
     folder = run_study(lab_study(tmp_path / "run", **ONE), board)
-    assert any("000000003: cannot be believed. It is kept as 000000003.damaged" in text for text in board.said)
+    assert any("000000003: cannot be believed. It is kept as 000000003.damaged" in text for text in board.told)
     assert {name: (folder.root / name).read_bytes() for name in RESULTS} == straight
     assert saves(folder.root) == ["000000003.damaged"]
 

@@ -18,15 +18,12 @@ from seqdpo.runner.study import check_study, run_study
 from seqdpo.study.config import Study
 from seqdpo.study.settings import LAB
 
+pytestmark = pytest.mark.usefixtures("base_logps_cache")
+
 OBJECTIVES = {
     name: {"format": "lab", "angle": angle, "n_pairs": 60}
     for name, angle in (("helpful", 0), ("harmless", 150), ("brief", 90))
 }
-
-
-@pytest.fixture(autouse=True)
-def own_cache_of_base_logps(tmp_path, monkeypatch):
-    monkeypatch.setattr("seqdpo.runner.base_logps.cache_dir", lambda: tmp_path / "cache")
 
 
 def study(output_dir, **values):

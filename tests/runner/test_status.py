@@ -8,12 +8,12 @@ import sys
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from rich.console import Console
 
 from seqdpo.runner.claims import claimed
 from seqdpo.runner.executors import fleet
 from seqdpo.runner.folder import RunFolder
 from seqdpo.runner.status import run_status, status_board
+from seqdpo.screen import Screen
 from seqdpo.study.checkpoints import Node
 from seqdpo.study.config import Study
 from seqdpo.study.file import study_yaml
@@ -99,7 +99,7 @@ class _Board:
 
 
 def test_the_board_shows_a_line_for_each_stage(folder):
-    console = Console(width=250, record=True, file=io.StringIO())
+    console = Screen(width=250, record=True, file=io.StringIO())
     console.print(status_board(run_status(folder)))
     text = console.export_text()
     assert "2 done, 1 failed, 1 stopped, 1 waiting; no coordinator" in text

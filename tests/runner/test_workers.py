@@ -27,11 +27,6 @@ from seqdpo.study.tree import find_node
 SMALL = {"orders": [["first", "second"], ["second"]], "placebo": 0, "gradient_trace_points": 0, "mechanism_pairs": 0}
 
 
-@pytest.fixture(autouse=True)
-def own_cache_of_base_logps(tmp_path, monkeypatch):
-    monkeypatch.setattr("seqdpo.runner.base_logps.cache_dir", lambda: tmp_path / "cache")
-
-
 @pytest.fixture(scope="module")
 def here(tmp_path_factory):
     """The run of one process, by which the others are judged."""
@@ -177,6 +172,8 @@ import sys
 from seqdpo.runner.claims import claimed
 from seqdpo.runner.folder import RunFolder
 from pathlib import Path
+
+pytestmark = pytest.mark.usefixtures("base_logps_cache")
 with claimed(RunFolder(Path(sys.argv[1])), None, print):
     print("held", flush=True)
     sys.stdin.read()

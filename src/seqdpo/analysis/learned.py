@@ -135,6 +135,7 @@ def _learned_record(standing: Standing, level: float, confidence: float) -> Lear
     gain = mean(scores.margin - (nothing if before is None else before.margin), clusters)
     word = learned_word(standing, level)
     accuracy = _accuracy(standing, confidence)
+    accuracy_before = None if before is None else defined(float(np.mean(before.accuracy)))
     return Learned(
         seed=at.seed,
         checkpoint=panel.names[at],
@@ -144,8 +145,8 @@ def _learned_record(standing: Standing, level: float, confidence: float) -> Lear
         margin=standing.margin.record(confidence),
         gain=gain.record(confidence),
         accuracy=accuracy,
-        accuracy_before=None if before is None else defined(float(np.mean(before.accuracy))),
-        sentence=_sentence(word, panel, gain.record(confidence), accuracy),
+        accuracy_before=accuracy_before,
+        sentence=_sentence(word, panel, gain.record(confidence), accuracy, None if at.stage == 1 else accuracy_before),
     )
 
 
@@ -171,7 +172,9 @@ def _accuracy(standing: Standing, confidence: float) -> Interval:
     return Interval(value=value, low=low, high=high, confidence=confidence, n=found.n, n_prompts=found.n_prompts)
 
 
-def _sentence(word: LearnedWord, panel: Panel, gain: Interval, accuracy: Interval) -> str:
+def _sentence(
+    word: LearnedWord, panel: Panel, gain: Interval, accuracy: Interval, accuracy_before: float | None
+) -> str:
     openings: dict[LearnedWord, str] = {
         "LEARNED": f"{panel.objective} was learned",
         "NOT LEARNED": f"{panel.objective} was not learned",
@@ -180,15 +183,19 @@ def _sentence(word: LearnedWord, panel: Panel, gain: Interval, accuracy: Interva
     figures = f"n = {gain.n:,} pairs of {gain.n_prompts:,} prompts"
     if accuracy.value is None or accuracy.low is None or gain.value is None or gain.low is None:
         return f"{openings[word]} ({figures})."
+    before = "" if accuracy_before is None else f" ({accuracy_before:.0%} before its stage)"
     found = (
-        f"{openings[word]}: {accuracy.value:.0%} [{accuracy.low:.0%}, {accuracy.high:.0%}] of its pairs are right, "
-        f"its stage changed the mean margin by {gain.value:+.2f} [{gain.low:+.2f}, {gain.high:+.2f}] ({figures})."
+        f"{openings[word]}: {accuracy.value:.0%} [{accuracy.low:.0%}, {accuracy.high:.0%}] of its pairs are right"
+        f"{before}, its stage changed the mean margin by {gain.value:+.2f} [{gain.low:+.2f}, {gain.high:+.2f}] "
+        f"({figures})."
     )
-    return found if word != "NOT LEARNED" else f"{found} {_to_learn(gain.low > 0)}"
+    return found if word != "NOT LEARNED" else f"{found} {_to_learn(gain.low > 0, accuracy_before is not None)}"
 
 
-def _to_learn(moved: bool) -> str:
+def _to_learn(moved: bool, later: bool) -> str:
     longer = "its stage longer or with a higher learning rate"
+    if later:
+        longer += ", which moves what was learned before it further, too"
     if moved:
         return f"The stage moved it the right way, not far enough: train {longer}."
     return f"The stage is not shown to have moved it the right way: check its labels, or train {longer}."

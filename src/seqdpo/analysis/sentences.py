@@ -101,8 +101,8 @@ def _of_accuracy(verdict: Verdict, reasons: Reasons, objective: str, after: str)
     margin = "held" if reasons.margin_change.class_ == "held" else _margin_open(reasons)
     change = f"{_signed(reasons.accuracy_change, 3)} after {after}"
     openings = {
-        "DEGRADED": f"Degraded, by its accuracy: {objective}'s changed by {change}",
-        "POSITIVE TRANSFER": f"Improved, by its accuracy: {objective}'s changed by {change}",
+        "DEGRADED": f"Degraded, by its accuracy: that of {objective} changed by {change}",
+        "POSITIVE TRANSFER": f"Improved, by its accuracy: that of {objective} changed by {change}",
         "INCONCLUSIVE": f"Inconclusive: {objective}'s accuracy changed by {change}; whether by more than "
         f"{reasons.accuracy_change.tolerance:.0%} is open",
     }

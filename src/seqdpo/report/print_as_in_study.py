@@ -23,7 +23,7 @@ def print_as_in_study(console: Console, findings: Findings) -> None:
         console.print(quartile_table(cell), "")
     if not findings.cells:
         console.print("No order has a later stage, so there is nothing to compare.")
-    console.print(CANNOT_TELL, highlight=False, markup=False)
+    console.print(CANNOT_TELL)
 
 
 def quartile_table(cell: Cell) -> Table:

@@ -23,12 +23,12 @@ INPUTS = {
 def print_comparison(console: Console, comparison: Comparison) -> None:
     """What differs between the runs, and a table for each objective."""
     for run, where in (("A", comparison.a), ("B", comparison.b)):
-        console.print(f"{run}: {where}", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"{run}: {where}", soft_wrap=True)
     if comparison.differences:
-        console.print(_warning(comparison.differences), style="yellow", highlight=False, markup=False)
+        console.print(_warning(comparison.differences), style="yellow")
     for pairs in comparison.pairs:
         console.print()
-        console.print(_title(pairs), style="bold", highlight=False, markup=False)
+        console.print(_title(pairs), style="bold")
         records = [
             one for one in comparison.checkpoints if (one.objective, one.split) == (pairs.objective, pairs.split)
         ]
@@ -39,7 +39,6 @@ def print_comparison(console: Console, comparison: Comparison) -> None:
         "Means over the pairs that both have; B - A pair by pair, its interval clustered by prompt. right alone: "
         "pairs with a margin above 0 in this run and below 0 in the other.",
         style="dim",
-        highlight=False,
     )
 
 

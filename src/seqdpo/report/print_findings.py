@@ -34,7 +34,6 @@ def print_results(console: Console, findings: Findings) -> None:
     console.print(
         "Mean margin against the base in nats, and accuracy (margin > 0, a tie one half), over n held-out pairs.",
         style="dim",
-        highlight=False,
     )
     console.print("", learned_table(findings))
     _print_missed(console, findings)
@@ -48,11 +47,11 @@ def print_verdicts(console: Console, cells: Sequence[Cell]) -> None:
     if len(cells) <= MOST_SENTENCES:
         for cell in cells:
             lines = (cell.verdict.sentence, recipe_line(cell.recipe), f"Next: {cell.next}")
-            console.print("- " + "\n  ".join(filter(None, lines)), highlight=False, markup=False)
+            console.print("- " + "\n  ".join(filter(None, lines)))
     else:
         for cell in cells:
-            console.print(f"- {cell.objective} {_after(cell)}: {cell.next}", highlight=False, markup=False)
-    console.print(ABOUT_VERDICTS, style="dim", highlight=False, markup=False)
+            console.print(f"- {cell.objective} {_after(cell)}: {cell.next}")
+    console.print(ABOUT_VERDICTS, style="dim")
 
 
 def _print_missed(console: Console, findings: Findings) -> None:

@@ -23,11 +23,11 @@ SHORTEST_ID = 8
 
 def print_pairs(console: Console, rows: pa.Table, listing: Listing) -> None:
     """A table of the pairs, and below it how many there are."""
-    console.print(_title(listing), style="bold", highlight=False, markup=False)
+    console.print(_title(listing), style="bold")
     if rows.num_rows:
         console.print(_pairs_table(rows.to_pylist(), wide=console.width >= WIDE))
     for line in _footer(listing, rows.num_rows):
-        console.print(line, style="dim", highlight=False, markup=False)
+        console.print(line, style="dim")
 
 
 def print_pair(console: Console, row: Mapping[str, Any], trajectory: Sequence[Visit]) -> None:
@@ -39,7 +39,7 @@ def print_pair(console: Console, row: Mapping[str, Any], trajectory: Sequence[Vi
     for side, colour in (("chosen", "green"), ("rejected", "red")):
         _print_text(console, f"{side} ({row[f'{side}_tokens']} tokens)", row[side], colour)
     console.print("", _trajectory_table(trajectory))
-    console.print(f"margin = chosen - rejected: {SIDES[row['measure']]}.", style="dim", highlight=False)
+    console.print(f"margin = chosen - rejected: {SIDES[row['measure']]}.", style="dim")
 
 
 def _title(listing: Listing) -> str:

@@ -21,9 +21,9 @@ def print_variants(console: Console, found: Sequence[Variants]) -> None:
         console.print("", variants_table(of), "")
         for line in (of.sentence, of.projection):
             if line:
-                console.print(f"- {line}", highlight=False, markup=False)
+                console.print(f"- {line}")
     if found:
-        console.print(ABOUT_VARIANTS, style="dim", highlight=False, markup=False)
+        console.print(ABOUT_VARIANTS, style="dim")
 
 
 def variants_table(of: Variants) -> Table:

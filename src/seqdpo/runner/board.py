@@ -172,7 +172,7 @@ class PlainBoard:
 
     def _print(self, text: str) -> None:
         self._last_line = monotonic()
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(text, soft_wrap=True)
 
 
 class LiveBoard:
@@ -184,7 +184,7 @@ class LiveBoard:
         self._live: Live | None = None
 
     def message(self, text: str) -> None:
-        self._console.print(text, style="dim", markup=False, highlight=False)
+        self._console.print(text, style="dim")
 
     def begin(self, tasks: list[Task]) -> None:
         self._progress = Progress({task.name: task for task in tasks})

@@ -23,12 +23,9 @@ def print_plan(console: Console, keys: InputKeys, preferences: Preferences, plan
         f"{keys.setting or 'study'}: {len(plan.stages) - 1} stages, "
         f"about {duration(plan.seconds)} and {plan.memory_bytes / 2**30:.1f} GiB on {where}",
         style="bold",
-        highlight=False,
     )
-    console.print(
-        f"trainable parameters: {count.trainable:,} of {count.total:,} ({count.percent:.2f}%)", highlight=False
-    )
-    console.print(f"reference: {keys.reference}, adapter_mode: {keys.adapter_mode}", highlight=False)
+    console.print(f"trainable parameters: {count.trainable:,} of {count.total:,} ({count.percent:.2f}%)")
+    console.print(f"reference: {keys.reference}, adapter_mode: {keys.adapter_mode}")
     console.print(_accounts_table(preferences))
     base, *stages = plan.stages
     tree = Tree(_stage_line(BASE, base), guide_style="dim")
@@ -44,11 +41,10 @@ def print_plan(console: Console, keys: InputKeys, preferences: Preferences, plan
     console.print(tree)
     _print_shares(console, plan)
     for note in dict.fromkeys(note for stage in stages for note in stage.notes):
-        console.print(f"note: {note}", highlight=False)
+        console.print(f"note: {note}")
     console.print(
         f"Times are estimates: {plan.rates.how}. Memory is a rough upper estimate.",
         style="dim",
-        highlight=False,
     )
 
 
@@ -56,7 +52,7 @@ def _print_shares(console: Console, plan: Plan) -> None:
     parts = {"control stages": plan.placebo_seconds, "mechanism of the others": plan.mechanism_seconds}
     shares = [f"{name} {seconds / plan.seconds:.0%}" for name, seconds in parts.items() if seconds]
     if shares:
-        console.print(f"of the time: {', '.join(shares)}", highlight=False)
+        console.print(f"of the time: {', '.join(shares)}")
     times, fewer = [], plan.seconds
     for workers in WORKERS:
         seconds = plan.makespan(workers)
@@ -65,7 +61,7 @@ def _print_shares(console: Console, plan: Plan) -> None:
         fewer = seconds
     if times:
         which = "this machine" if plan.assumed is None else "that"
-        console.print(f"with several workers like {which}: {', '.join(times)}", highlight=False)
+        console.print(f"with several workers like {which}: {', '.join(times)}")
 
 
 def print_check(console: Console, checked: Checked, show: int) -> None:
@@ -74,20 +70,19 @@ def print_check(console: Console, checked: Checked, show: int) -> None:
     for name, objective in preferences.objectives.items():
         for reason, n in objective.dropped.items():
             done = "over limits" if reason in LIMITS else "dropped"
-            console.print(f"{name}: {n:,} {done}: {reason}", highlight=False)
+            console.print(f"{name}: {n:,} {done}: {reason}")
     for note, n in preferences.notes.items():
-        console.print(f"note: {n} pairs: {note}", highlight=False, markup=False)
+        console.print(f"note: {n} pairs: {note}")
     for text in notes:
-        console.print(f"note: {text}", highlight=False, markup=False)
+        console.print(f"note: {text}")
     if preferences.chat_template_hash is None:
-        console.print("chat template: none; plain text only", highlight=False)
+        console.print("chat template: none; plain text only")
     else:
-        console.print(f"chat template: sha256 {preferences.chat_template_hash[:16]}", highlight=False)
+        console.print(f"chat template: sha256 {preferences.chat_template_hash[:16]}")
         if not tokeniser.has_generation_prompt():
             console.print(
                 "note: the template adds nothing for the generation prompt. Where it does not mark the assistant's "
                 "turn otherwise, its header counts as part of every response.",
-                highlight=False,
             )
     for name, objective in preferences.objectives.items():
         for prepared in [*objective.train, *objective.eval][:show]:
@@ -98,11 +93,11 @@ def print_check(console: Console, checked: Checked, show: int) -> None:
 def print_environment(console: Console, environment: Mapping[str, Any]) -> None:
     for name, value in environment.items():
         if isinstance(value, dict):
-            console.print(f"{name}:", highlight=False)
+            console.print(f"{name}:")
             for inner, text in value.items():
-                console.print(f"  {inner}: {text}", highlight=False, markup=False)
+                console.print(f"  {inner}: {text}")
         else:
-            console.print(f"{name}: {value}", highlight=False, markup=False, soft_wrap=True)
+            console.print(f"{name}: {value}", soft_wrap=True)
 
 
 def duration(seconds: float) -> str:
@@ -141,7 +136,7 @@ def _stage_line(name: str, stage: StagePlan) -> str:
 def _print_pair(console: Console, objective: str, prepared: PreparedPair, tokeniser: Tokeniser) -> None:
     """A rendered pair, a bar between tokens, the prompt once and both responses."""
     pair, tokens = prepared
-    console.print(f"\n{objective}, pair {pair.pair_id}", style="bold", highlight=False)
+    console.print(f"\n{objective}, pair {pair.pair_id}", style="bold")
     for name, ids, style in (
         ("prompt", tokens.prompt, "cyan"),
         ("chosen", tokens.chosen, "green"),
@@ -149,4 +144,4 @@ def _print_pair(console: Console, objective: str, prepared: PreparedPair, tokeni
     ):
         pieces = [tokeniser.tokenizer.decode([i]) for i in ids.tolist()]
         text = Text(f"{name} ({len(ids)} tokens): ", style="bold")
-        console.print(text + Text("|".join(pieces), style=style), highlight=False)
+        console.print(text + Text("|".join(pieces), style=style))
