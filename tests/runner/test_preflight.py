@@ -27,7 +27,7 @@ SMALL = {
     },
     "eval_fraction": 0.5,
     "max_length": 512,
-    "per_device_train_batch_size": 4,
+    "per_device_train_batch_size": 1,
     "learning_rate": 3e-3,
     "mechanism_pairs": 0,
     "gradient_trace_points": 0,
@@ -73,11 +73,11 @@ def test_a_stage_is_looked_at_before_it_trains_and_trains_as_if_nobody_had(make_
     plain = run_study(make_study(**SMALL, **BOTH, output_dir=str(tmp_path / "plain")), BOARD)
     run_study(make_study(**SMALL, orders=[["helpful"]]), BOARD)
     study = make_study(**SMALL, **BOTH)
-    found = run_preflight(study, BOARD, share=1.0)
+    found = run_preflight(study, BOARD, share=2.0)
     [stage] = found.stages
     [helpful] = stage.earlier
     assert (stage.from_, stage.checkpoint, helpful.objective) == ("helpful", "helpful>harmless", "helpful")
-    assert stage.cost.probe_steps == 1  # of 10 steps at most a tenth, and three short stages share them: 1 in all
+    assert stage.cost.probe_steps == 1  # of 40 at most a tenth, shared by three
     assert helpful.gradient is not None
     folder = run_study(study, BOARD)
     for name in ("seed0.helpful.harmless", "seed0.helpful.placebo1-harmless"):
@@ -100,7 +100,7 @@ def test_the_signals_are_margins_of_the_pairs_they_are_said_to_be_of(make_study)
     folder, inputs = prepared(make_study(**SMALL, **BOTH), BOARD)
     bench = study_bench(inputs, folder, lambda units, pairs: None, lambda text: None)
     node = Node(0, ("helpful", "harmless"))
-    found = signals(bench, node, preflight_size(40, 1, 40, bench.keys, share=1.0))
+    found = signals(bench, node, preflight_size(40, 1, 40, bench.keys, share=2.0))
     pairs = {one.pair.pair_id: one.tokens for one in inputs.preferences.objectives["harmless"].train}
     tokens = [pairs[pair_id] for pair_id in found.new.metadata["pair_id"].to_pylist()]
     held_out = inputs.preferences.objectives["helpful"].eval

@@ -23,6 +23,7 @@ LOWEST, HIGHEST = -1.0, 1.0
 FAILED = {
     "gradient": "no forecast: it foretold nothing in the lab",
     "probe": "no forecast: it foretold nothing in the lab",
+    "after several objectives": "what is before a third stage foretold nothing in the lab",
 }
 
 
