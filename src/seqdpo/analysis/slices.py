@@ -226,7 +226,7 @@ def _of_metadata(name: str, column: pa.ChunkedArray) -> _Slicing | None:
     if len(distinct) > MOST_NUMBERS:
         return _in_quartiles(name, numbers)
     codes = np.where(np.isnan(numbers), -1, np.searchsorted(distinct, numbers))
-    return None if _mostly_single(codes) else _slicing(name, codes, [_figure(number) for number in distinct])
+    return None if _mostly_single(codes) else _slicing(name, codes, _figures(distinct.tolist()))
 
 
 def _by_text(name: str, column: pa.ChunkedArray) -> _Slicing | None:
@@ -254,7 +254,10 @@ def _in_quartiles(name: str, numbers: Column) -> _Slicing:
     """Quartiles of a column of numbers, labelled with the lowest and the highest in each."""
     codes = quartiles(numbers).codes
     members = [numbers[codes == quartile] for quartile in range(len(QUARTILES))]
-    return _slicing(name, codes, [_range(values) for values in members])
+    there = [values for values in members if len(values)]
+    ends = _figures([end for values in there for end in (float(values.min()), float(values.max()))])
+    ranges = iter(low if low == high else f"{low} to {high}" for low, high in zip(ends[::2], ends[1::2], strict=True))
+    return _slicing(name, codes, [next(ranges) if len(values) else "" for values in members])
 
 
 def _numbers(column: pa.ChunkedArray) -> Column:
@@ -263,15 +266,19 @@ def _numbers(column: pa.ChunkedArray) -> Column:
     return np.where(np.isfinite(numbers), numbers, math.nan)
 
 
-def _range(values: Column) -> str:
-    if not len(values):
-        return ""
-    low, high = _figure(values.min()), _figure(values.max())
-    return low if low == high else f"{low} to {high}"
+def _figures(numbers: Sequence[float]) -> list[str]:
+    """With three digits, or as many as it takes to tell them apart."""
+    figures: list[str] = []
+    for digits in (3, 6, 17):
+        figures = [_figure(number, digits) for number in numbers]
+        if len(set(figures)) == len(set(numbers)):
+            break
+    return figures
 
 
-def _figure(number: float) -> str:
-    return f"{number:.0f}" if float(number).is_integer() else f"{number:.6g}"
+def _figure(number: float, digits: int) -> str:
+    whole = float(number).is_integer() or abs(number) >= 10**digits
+    return f"{number:.0f}" if whole else f"{number:.{digits}g}"
 
 
 def _slicing(name: str, codes: Indices, labels: Sequence[str]) -> _Slicing:
