@@ -229,8 +229,8 @@ def read_preflights(path: Path) -> tuple[Preflights, Mapping[str, Any]]:
     except ValidationError as error:
         first = error.errors()[0]
         raise DataError(
-            f"{path}: {'.'.join(map(str, first['loc']))} = {brief(first['input'], 60)}: {first['msg']}; expected what "
-            "this release writes. Run seqdpo preflight again."
+            f"{path}: {'.'.join(map(str, first['loc']))} = {brief(first['input'], 60)[:60]}: {first['msg']}; expected "
+            "what this release writes. Run seqdpo preflight again, or move the file away."
         ) from None
 
 

@@ -21,7 +21,7 @@ from seqdpo.policy.attention import own_attention
 from seqdpo.policy.engine import TOLERANCE, probe_pairs
 from seqdpo.policy.library import can_checkpoint, checkpointing
 from seqdpo.policy.load import outline
-from seqdpo.policy.logps import base_of, response_logps
+from seqdpo.policy.logps import base_of, response_logps, tree_logps
 from seqdpo.policy.singles import single_logps
 from seqdpo.policy.targets import kinds, lora_targets
 from seqdpo.preferences.tokens import PairTokens
@@ -132,12 +132,12 @@ def _step(policy: PeftModel, optimiser: OptimiserKeys, pairs: list[PairTokens]) 
             f"lora_target_modules: no layer of {type(base_of(policy)).__name__} that it names gets a gradient from "
             "text; expected layers that the text passes through. Change it."
         )
-    return torch.cat(logps).detach(), idle
+    return torch.stack(logps, dim=1).flatten().detach(), idle  # pair after pair
 
 
 def _scores(model: torch.nn.Module, pairs: list[PairTokens]) -> Tensor:
     with torch.inference_mode():
-        return torch.cat(response_logps(model, pairs))
+        return tree_logps(model, pairs)
 
 
 def _of_file(base: PreTrainedModel, adapter: Path, pairs: list[PairTokens]) -> Tensor:
