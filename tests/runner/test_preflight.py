@@ -1,5 +1,6 @@
 """What is said of a stage before it is trained: sizes by hand, signals against plain scoring, and no trace left."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -139,3 +140,16 @@ def test_stages_that_no_preflight_is_made_of_are_refused(make_study):
     with pytest.raises(ConfigError, match="every later stage is trained"):
         run_preflight(study, BOARD)
     assert run_preflight(study, BOARD, ["helpful/harmless"]).stages[0].objective == "harmless"
+
+
+def test_a_study_that_starts_from_an_adapter_is_told_the_same_as_one_that_trained_it(make_study, tmp_path):
+    """The same checkpoint, pairs and seeds: the given adapter is scored first, and what is said is the same."""
+    trained = run_study(make_study(**SMALL, orders=[["helpful"]]), BOARD)
+    [of_trained] = run_preflight(make_study(**SMALL, **BOTH), BOARD).stages
+    given = tmp_path / "from-elsewhere"
+    shutil.copytree(trained.root / "stages/seed0.helpful/adapter", given)
+    start = {"adapter_name_or_path": str(given), "learned": "helpful", "output_dir": str(tmp_path / "started")}
+    [of_given] = run_preflight(make_study(**SMALL, **BOTH, **start), BOARD).stages
+    assert of_given.earlier[0].margin.value == pytest.approx(of_trained.earlier[0].margin.value, abs=1e-4)
+    assert of_given.labels.opposed == of_trained.labels.opposed
+    assert of_given.earlier[0].gradient.value == pytest.approx(of_trained.earlier[0].gradient.value, rel=0.01)
