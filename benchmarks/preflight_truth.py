@@ -8,6 +8,7 @@ third set, of more pairs, that nothing was fitted on: there only the signals tha
 """
 
 import argparse
+import json
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from preflight_cells import N_CONTROLS, PROBED_STEPS, RUNS, groups, raw_file
 from scipy import stats
+from tables import report
 
 from seqdpo.analysis.kept import CONFIDENCE
 from seqdpo.analysis.label_pull import label_slope
@@ -25,8 +27,8 @@ from seqdpo.runner.folder import RunFolder
 from seqdpo.study.checkpoints import parse_order
 
 TOLERANCE = 0.1
-#: SEs that the present margin must lie above 0: else there is nothing to keep.
-THERE = 2.5
+#: SEs that the present margin must lie above 0, and the accuracy above one half: else there is nothing to keep.
+THERE = 2.0
 
 Column = NDArray[np.float64]
 
@@ -53,11 +55,18 @@ def drawn(root: Path) -> Iterator[Cell]:
             new = np.concatenate([_margin(raw, "labels_current", "labels_base"), _of(raw, node.objective, "current")])
             for name in node.path[:-1]:
                 before, after = _of(raw, name, "current"), _of(raw, name, "came")
-                if before.mean() > THERE * before.std() / math.sqrt(len(before)):
+                if _is_there(before):
                     again = _of(raw, name, "again").mean() / before.mean() if f"{name}.again" in raw else math.nan
                     signals = _from_scores(before, new, study.beta) | _from_passes(raw, name, before)
                     kept = float(after.mean() / before.mean())
                     yield Cell(f"{name} after {node.checkpoint}", number, node.stage, kept, again, signals)
+
+
+def _is_there(margins: Column) -> bool:
+    error = 0.5 / math.sqrt(len(margins))
+    return bool(
+        margins.mean() > THERE * margins.std() / math.sqrt(len(margins)) and np.mean(margins > 0) > 0.5 + THERE * error
+    )
 
 
 def _of(raw: Any, name: str, at: str) -> Column:
@@ -108,19 +117,19 @@ def finished(folders: Sequence[Path]) -> Iterator[Cell]:
                 kept = float(after.mean() / before.mean())
                 new = panels[path[-1]].checkpoints[start].margin
                 cell = f"{run.name}: {name} after {'>'.join(path)} (seed {at.seed}, n = {len(before)})"
-                if before.mean() > THERE * before.std() / math.sqrt(len(before)) and cell not in seen:
+                if _is_there(before) and cell not in seen:
                     seen.add(cell)
                     signals = _from_scores(before, new, float(run.study["beta"]))
                     yield Cell(cell, number, at.stage, kept, math.nan, signals)
 
 
 class Line(NamedTuple):
-    """kept = level + weights . signals, fitted by least squares; error and df of its residuals by whole groups."""
+    """kept = level + weights . signals, fitted by least squares."""
 
     signals: tuple[str, ...]
     level: float
     weights: tuple[float, ...]
-    error: float  # of a cell of a group that it was not fitted on, by leaving one group out at a time
+    error: float  # of a cell that it was not fitted on, by leaving out one at a time
     n: int
 
     def at(self, cell: Cell) -> float:
@@ -137,11 +146,9 @@ def fitted(cells: Sequence[Cell], signals: tuple[str, ...]) -> Line:
     known = [cell for cell in cells if all(math.isfinite(cell.signals.get(s, math.nan)) for s in signals)]
     level, *weights = _least_squares(known, signals)
     left_out = []
-    for group in {cell.group for cell in known}:
-        others = [cell for cell in known if cell.group != group]
-        found = _least_squares(others, signals)
-        line = Line(signals, found[0], tuple(found[1:]), 0.0, len(others))
-        left_out += [cell.kept - line.at(cell) for cell in known if cell.group == group]
+    for i, cell in enumerate(known):
+        found = _least_squares([*known[:i], *known[i + 1 :]], signals)
+        left_out.append(cell.kept - Line(signals, found[0], tuple(found[1:]), 0.0, len(known) - 1).at(cell))
     return Line(signals, level, tuple(weights), float(np.sqrt(np.mean(np.square(left_out)))), len(known))
 
 
@@ -151,57 +158,151 @@ def _least_squares(cells: Sequence[Cell], signals: tuple[str, ...]) -> list[floa
     return found
 
 
-def tested(line: Line, cells: Sequence[Cell]) -> dict[str, Any]:
-    """How a line does on cells that it was not fitted on."""
-    known = [(line.at(cell), cell.kept) for cell in cells if math.isfinite(line.at(cell))]
-    if len(known) < 3:
-        return {"n": len(known), "Spearman": None, "sign right": None, "of": 0, "held": None, "median error": None}
-    told, came = np.array(known).T
-    beyond = np.abs(came - 1) > TOLERANCE
-    return {
-        "n": len(known),
-        "Spearman": float(stats.spearmanr(told, came).statistic),
-        "sign right": float(np.mean(np.sign(told - 1)[beyond] == np.sign(came - 1)[beyond])) if beyond.any() else None,
-        "of": int(beyond.sum()),
-        "held": float(np.mean(np.abs(came - told) <= line.reach)),
-        "median error": float(np.median(np.abs(came - told))),
+class Told(NamedTuple):
+    """What lines said of cells that they were not fitted on, and what came."""
+
+    told: Column
+    came: Column
+    reach: Column
+
+    def row(self) -> dict[str, Any]:
+        beyond = np.abs(self.came - 1) > TOLERANCE
+        right = np.sign(self.told - 1) == np.sign(self.came - 1)
+        constant = len(self.told) < 3 or np.ptp(self.told) < 1e-9
+        return {
+            "n": len(self.told),
+            "Spearman": None if constant else float(stats.spearmanr(self.told, self.came).statistic),
+            "sign right": f"{right[beyond].sum()} of {beyond.sum()}",
+            "held by 90%": f"{np.mean(np.abs(self.came - self.told) <= self.reach):.0%}" if len(self.told) else None,
+            "median error": float(np.median(np.abs(self.came - self.told))) if len(self.told) else None,
+        }
+
+
+def told(line: Line, cells: Sequence[Cell]) -> Told:
+    known = [cell for cell in cells if math.isfinite(line.at(cell))]
+    values = np.array([line.at(cell) for cell in known])
+    return Told(values, np.array([cell.kept for cell in known]), np.full(len(known), line.reach))
+
+
+def crossed(halves: Sequence[Sequence[Cell]], signals: tuple[str, ...]) -> Told:
+    """Each half told by the line of the other, all together."""
+    parts = [told(fitted(mine, signals), other) for mine, other in (halves, halves[::-1])]
+    return Told(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+
+
+def compared(halves: Sequence[Sequence[Cell]], others: Sequence[Cell], signals: tuple[str, ...]) -> dict[str, Any]:
+    every = [cell for half in halves for cell in half]
+    of_cells, of_runs = crossed(halves, signals).row(), told(fitted(every, signals), others).row()
+    if not of_runs["n"]:
+        of_runs = dict.fromkeys(of_runs)
+    name = " and ".join(signals) or "none: the mean of the other half"
+    return {"signal": name, **of_cells, **{f"{key}, runs": value for key, value in of_runs.items()}}
+
+
+def by_stage(cells: Sequence[Cell]) -> Iterator[dict[str, Any]]:
+    """Third stages, told by the line of second ones: the objective before, and the one before that."""
+    line = fitted([cell for cell in cells if cell.stage == 2], FORECAST)
+    third = [cell for cell in cells if cell.stage == 3]
+    for name, which in (("first objective", "first"), ("second objective", "other")):
+        yield {"third stages": name, **told(line, [cell for cell in third if cell.name.startswith(which)]).row()}
+
+
+def orders(cells: Sequence[Cell]) -> tuple[int, int]:
+    """Of two orders of two objectives: how often that whose first one is forecast to keep more did, by other groups."""
+    of_two = {cell.name: cell for cell in cells if cell.stage == 2}
+    right = n = 0
+    for name, cell in of_two.items():
+        first, _, path = name.partition(" after ")
+        second = path.split(">")[1]
+        other = of_two.get(f"{second} after {second}>{first}")
+        if other is not None and first < second:
+            line = fitted([one for one in of_two.values() if one.group != cell.group], FORECAST)
+            n += 1
+            right += (line.at(cell) > line.at(other)) == (cell.kept > other.kept)
+    return right, n
+
+
+def picture(halves: Sequence[Sequence[Cell]], others: Sequence[Cell], output: Path) -> None:
+    """Told and came: cells by the line of the other half, finished runs by the line of all."""
+    import vl_convert
+
+    sets = {
+        "drawn cells": crossed(halves, FORECAST),
+        "settings": told(fitted([*halves[0], *halves[1]], FORECAST), others),
     }
-
-
-def pooled(halves: Sequence[Sequence[Cell]], signals: tuple[str, ...]) -> dict[str, Any]:
-    """Each half told by a line of the other; what came and what was told, all together."""
-    rows = []
-    for mine, other in (halves, halves[::-1]):
-        line = fitted(mine, signals)
-        rows += [(line.at(cell), cell.kept, line.reach) for cell in other if math.isfinite(line.at(cell))]
-    told, came, reach = np.array(rows).T
-    beyond = np.abs(came - 1) > TOLERANCE
-    return {
-        "n": len(rows),
-        "Spearman": float(stats.spearmanr(told, came).statistic),
-        "sign right": float(np.mean(np.sign(told - 1)[beyond] == np.sign(came - 1)[beyond])),
-        "of": int(beyond.sum()),
-        "held": float(np.mean(np.abs(came - told) <= reach)),
-        "median error": float(np.median(np.abs(came - told))),
+    rows = [
+        {"told": float(x), "came": float(y), "low": float(x - r), "high": float(x + r), "of": name}
+        for name, of in sets.items()
+        for x, y, r in zip(*of, strict=True)
+    ]
+    ends = [min(r["came"] for r in rows) - 0.2, max(r["came"] for r in rows) + 0.2]
+    axis = {"type": "quantitative", "scale": {"domain": ends}}
+    x = {"field": "told", "title": "share of the margin forecast to be kept", **axis}
+    spec = {
+        "width": 420,
+        "height": 380,
+        "layer": [
+            {
+                "data": {"values": [{"told": e, "came": e} for e in ends]},
+                "mark": {"type": "line", "color": "#999"},
+                "encoding": {"x": x, "y": {"field": "came", **axis}},
+            },
+            {
+                "data": {"values": rows},
+                "mark": {"type": "rule", "opacity": 0.25},
+                "encoding": {"x": {"field": "low", **axis}, "x2": {"field": "high"}, "y": {"field": "came", **axis}},
+            },
+            {
+                "data": {"values": rows},
+                "mark": {"type": "point", "filled": True, "size": 60},
+                "encoding": {
+                    "x": x,
+                    "y": {"field": "came", "title": "share that was kept", **axis},
+                    "color": {"field": "of", "title": None},
+                    "shape": {"field": "of"},
+                },
+            },
+        ],
     }
+    output.write_text(vl_convert.vegalite_to_svg(json.dumps(spec)), encoding="utf-8")
 
 
-COMBINED = ("transfer",)
+#: What the forecast of `seqdpo preflight` is made of.
+FORECAST = ("transfer",)
+TRIED = (
+    (),
+    ("opposed",),
+    ("slope",),
+    FORECAST,
+    ("gradient",),
+    ("probe",),
+    ("probe beyond controls",),
+    ("transfer", "gradient"),
+    ("transfer", "probe beyond controls"),
+    ("transfer", "opposed"),
+)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=Path, default=RUNS)
     parser.add_argument("--finished", type=Path, nargs="*", default=[])
+    parser.add_argument("--picture", type=Path, help="an SVG of forecast and came")
     asked = parser.parse_args()
     cells, others = list(drawn(asked.runs)), list(finished(asked.finished))
-    halves = [[cell for cell in cells if cell.group % 2 == k] for k in (0, 1)]
-    rows = []
-    names = [(name,) for name in cells[0].signals]
-    for signals in [*names, ("transfer", "gradient"), ("transfer", "probe beyond controls"), ("transfer", "slope")]:
-        row = {"signal": " and ".join(signals), "fitted on the other half": pooled(halves, signals)}
-        print(row, tested(fitted(cells, signals), others), fitted(cells, signals), sep="\n  ")
-        rows.append(row)
+    second = [cell for cell in cells if cell.stage == 2]
+    halves = [[cell for cell in second if cell.group % 2 == k] for k in (0, 1)]
+    rows = [compared(halves, others, signals) for signals in TRIED]
+    report(
+        "preflight_truth", rows, "Lines fitted on one half of the groups, tested on the other; runs: on finished ones."
+    )
+    report("preflight_stages", list(by_stage(cells)), "Third stages, by the line of second ones.")
+    line, again = fitted(second, FORECAST), [cell for cell in cells if math.isfinite(cell.again)]
+    seen = [cell.signals["transfer"] for cell in second]
+    print(f"\n{line}; transfers from {min(seen):.2f} to {max(seen):.2f}; {len(second)} cells, {len(others)} of runs")
+    print(f"order right {orders(cells)}; another seed of the same stage: {[(c.kept, c.again) for c in again]}")
+    if asked.picture:
+        picture(halves, others, asked.picture)
 
 
 if __name__ == "__main__":

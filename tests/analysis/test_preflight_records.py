@@ -38,7 +38,7 @@ KEYS = Study.model_validate(
 )
 
 
-def record(path=("helpful", "harmless"), present=(4.0, 2.0, 3.0, 3.0), new=(1.0, -2.0, -3.0, 0.0), seed=0):
+def record(path=("helpful", "harmless"), present=(4.0, 2.0, 3.0, 3.0) * 2, new=(1.0, -2.0, -3.0, 0.0), seed=0):
     """Four held-out pairs of the earlier objective, four new ones; the probe took one nat, its controls 0 and 0.2."""
     present, new = np.array(present), np.array(new)
     n = len(new)

@@ -1,5 +1,6 @@
 """What is said of a stage before it is trained: sizes by hand, signals against plain scoring, and no trace left."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,7 @@ SMALL = {
     },
     "eval_fraction": 0.5,
     "max_length": 512,
-    "per_device_train_batch_size": 4,
+    "per_device_train_batch_size": 1,
     "learning_rate": 3e-3,
     "mechanism_pairs": 0,
     "gradient_trace_points": 0,
@@ -73,11 +74,11 @@ def test_a_stage_is_looked_at_before_it_trains_and_trains_as_if_nobody_had(make_
     plain = run_study(make_study(**SMALL, **BOTH, output_dir=str(tmp_path / "plain")), BOARD)
     run_study(make_study(**SMALL, orders=[["helpful"]]), BOARD)
     study = make_study(**SMALL, **BOTH)
-    found = run_preflight(study, BOARD, share=1.0)
+    found = run_preflight(study, BOARD, share=2.0)
     [stage] = found.stages
     [helpful] = stage.earlier
     assert (stage.from_, stage.checkpoint, helpful.objective) == ("helpful", "helpful>harmless", "helpful")
-    assert stage.cost.probe_steps == 1  # of 10 steps at most a tenth, and three short stages share them: 1 in all
+    assert stage.cost.probe_steps == 1  # of 40 at most a tenth, shared by three
     assert helpful.gradient is not None
     folder = run_study(study, BOARD)
     for name in ("seed0.helpful.harmless", "seed0.helpful.placebo1-harmless"):
@@ -100,7 +101,7 @@ def test_the_signals_are_margins_of_the_pairs_they_are_said_to_be_of(make_study)
     folder, inputs = prepared(make_study(**SMALL, **BOTH), BOARD)
     bench = study_bench(inputs, folder, lambda units, pairs: None, lambda text: None)
     node = Node(0, ("helpful", "harmless"))
-    found = signals(bench, node, preflight_size(40, 1, 40, bench.keys, share=1.0))
+    found = signals(bench, node, preflight_size(40, 1, 40, bench.keys, share=2.0))
     pairs = {one.pair.pair_id: one.tokens for one in inputs.preferences.objectives["harmless"].train}
     tokens = [pairs[pair_id] for pair_id in found.new.metadata["pair_id"].to_pylist()]
     held_out = inputs.preferences.objectives["helpful"].eval
@@ -139,3 +140,16 @@ def test_stages_that_no_preflight_is_made_of_are_refused(make_study):
     with pytest.raises(ConfigError, match="every later stage is trained"):
         run_preflight(study, BOARD)
     assert run_preflight(study, BOARD, ["helpful/harmless"]).stages[0].objective == "harmless"
+
+
+def test_a_study_that_starts_from_an_adapter_is_told_the_same_as_one_that_trained_it(make_study, tmp_path):
+    """The same checkpoint, pairs and seeds: the given adapter is scored first, and what is said is the same."""
+    trained = run_study(make_study(**SMALL, orders=[["helpful"]]), BOARD)
+    [of_trained] = run_preflight(make_study(**SMALL, **BOTH), BOARD).stages
+    given = tmp_path / "from-elsewhere"
+    shutil.copytree(trained.root / "stages/seed0.helpful/adapter", given)
+    start = {"adapter_name_or_path": str(given), "learned": "helpful", "output_dir": str(tmp_path / "started")}
+    [of_given] = run_preflight(make_study(**SMALL, **BOTH, **start), BOARD).stages
+    assert of_given.earlier[0].margin.value == pytest.approx(of_trained.earlier[0].margin.value, abs=1e-4)
+    assert of_given.labels.opposed == of_trained.labels.opposed
+    assert of_given.earlier[0].gradient.value == pytest.approx(of_trained.earlier[0].gradient.value, rel=0.01)

@@ -162,10 +162,12 @@ class Foretold(Record):
     objective: str
     margin: Interval
     accuracy: Interval
-    transfer: float | None  # mean margin of the new pairs, trained and held out, as a share of this objective's own
+    #: Mean margin of the new pairs, to be trained and held out, as a share of this objective's own; None where nothing
+    #: is surely there that could be lost: margin above 0, accuracy above one half.
+    transfer: float | None
     gradient: Interval | None  # change along a short step as a share of the present margin
     probe: ProbeResult | None
-    kept: Kept | None  # None where nothing is surely there that could be lost
+    kept: Kept | None  # None where transfer is, and after several objectives, where it was found to foretell nothing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -227,8 +229,8 @@ def read_preflights(path: Path) -> tuple[Preflights, Mapping[str, Any]]:
     except ValidationError as error:
         first = error.errors()[0]
         raise DataError(
-            f"{path}: {'.'.join(map(str, first['loc']))} = {brief(first['input'], 60)}: {first['msg']}; expected what "
-            "this release writes. Run seqdpo preflight again."
+            f"{path}: {'.'.join(map(str, first['loc']))} = {brief(first['input'], 60)[:60]}: {first['msg']}; expected "
+            "what this release writes. Run seqdpo preflight again, or move the file away."
         ) from None
 
 
@@ -276,17 +278,18 @@ def _foretold(name: str, one: Earlier, of: Signals, keys: DesignKeys) -> Foretol
     present, clusters = one.margins[one.read], renumbered(one.clusters[one.read])
     gradient = None if one.forecast is None else ratio(one.forecast, present, clusters)
     probe = _probe(present, one.probes, clusters, confidence) if one.probes else None
-    there = margin.interval(confidence)[0] > 0
+    accuracy = share(share_above_zero(one.margins), one.clusters, one.margins, confidence)
+    there = margin.interval(confidence)[0] > 0 and accuracy.low is not None and accuracy.low > 0.5
     new = np.concatenate([of.new.margins, of.new_held_out])
     transfer = float(np.mean(new)) / margin.value if there and len(new) else None
     return Foretold(
         objective=name,
         margin=margin.record(confidence),
-        accuracy=share(share_above_zero(one.margins), one.clusters, one.margins, confidence),
+        accuracy=accuracy,
         transfer=transfer,
         gradient=None if gradient is None else gradient.record(confidence),
         probe=probe,
-        kept=None if transfer is None else _kept(transfer, keys),
+        kept=_kept(transfer, keys) if transfer is not None and len(of.earlier) == 1 else None,
     )
 
 
@@ -374,11 +377,6 @@ class Came(NamedTuple):
     inside: bool | None  # the interval of the forecast; None without one
 
 
-def _is_there(of: Foretold) -> bool:
-    """Whether there is, with confidence, a margin to keep."""
-    return of.margin.low is not None and of.margin.low > 0
-
-
 def came(found: Preflights, findings: Findings) -> list[Came]:
     """Of every stage that a preflight was made of and whose scores are there, in the order of preflight.json."""
     scores = {(one.seed, one.checkpoint, one.objective): one.margin.value for one in findings.score_matrix}
@@ -389,7 +387,7 @@ def came(found: Preflights, findings: Findings) -> list[Came]:
             if (stage.seed, stage.checkpoint, of.objective) not in scores:
                 continue
             before = scores.get((stage.seed, stage.from_, of.objective))
-            kept = after / before if after is not None and before and _is_there(of) else None
+            kept = after / before if after is not None and before and of.transfer is not None else None
             inside = None if of.kept is None or kept is None else of.kept.low <= kept <= of.kept.high
             rows.append(Came(stage, of, kept, inside))
     return rows

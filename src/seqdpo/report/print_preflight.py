@@ -67,7 +67,10 @@ def stage_lines(stage: StagePreflight) -> Iterator[str]:
 def forecast_line(one: Foretold) -> str:
     """What the stage is forecast to leave of an earlier objective."""
     if one.kept is None:
-        return f"no forecast: nothing is sure to be there that could be lost (margin {interval(one.margin)} nats)"
+        there = f"margin {interval(one.margin)} nats, {interval(one.accuracy, '.0%')} right"
+        if one.transfer is None:
+            return f"no forecast: nothing is sure to be there that could be lost ({there})"
+        return f"no forecast: {FAILED['after several objectives']} ({there})"
     kept = one.kept
     outside = "; its signals lie outside those that the forecast was tested on" if kept.outside else ""
     return (

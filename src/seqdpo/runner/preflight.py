@@ -86,7 +86,7 @@ def _asked(folder: RunFolder, inputs: Inputs, names: Sequence[str]) -> _Asked:
     if names:
         nodes = [_named(folder, study, name, given) for name in names]
         return _Asked(given, nodes, [])
-    later = [node for node in tree if node.stage > 1 and not node.placebo]
+    later = [node for node in tree if node.stage > 1 and node == node.plain and not node.placebo]
     left = [node for node in later if not _is_done(folder, node)]
     if later and not left:
         raise ConfigError(
@@ -99,10 +99,10 @@ def _asked(folder: RunFolder, inputs: Inputs, names: Sequence[str]) -> _Asked:
 
 def _named(folder: RunFolder, study: TreeKeys, name: str, given: Sequence[Node | None]) -> Node:
     node = find_node(study, name)
-    if node is None or node.stage == 1 or node.placebo:
+    if node is None or node.stage == 1 or node.placebo or node.variant:
         raise ConfigError(
-            f"--stage {name}: {'the base' if node is None else checkpoint_of(node)} has no earlier objective or is a "
-            "control stage; expected a later stage, as `seqdpo plan` shows them."
+            f"--stage {name}: {'the base' if node is None else checkpoint_of(node)} has no earlier objective, or is a "
+            "control stage or a variant; expected a later stage, as `seqdpo plan` shows them."
         )
     if not _is_done(folder, node.parent) and node.parent not in given:
         raise ConfigError(

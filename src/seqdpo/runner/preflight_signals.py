@@ -149,19 +149,22 @@ def _probes(
 
 def _logps(bench: Bench, node: Node | None, some: Sequence[PreparedPair]) -> Logps:
     """What a checkpoint makes of some training pairs, as the loss weighs tokens."""
-    pairs = {"probed": some}
+    return _scored(bench, node, some, bench.keys.ld_alpha)
+
+
+def _scored(
+    bench: Bench, node: Node | None, some: Sequence[PreparedPair], tail_weight: float | None = None
+) -> PairLogps:
+    """Under a finished checkpoint; None is the base."""
     if node is None:
-        return bench.scored_by_base(pairs, bench.keys.ld_alpha)["probed"]
+        return bench.scored_by_base({"": some}, tail_weight)[""]
     with loaded_adapter(bench.base, bench.folder.adapter(node)) as policy:
-        return bench.scored(policy, pairs, node, bench.keys.ld_alpha)["probed"]
+        return bench.scored(policy, {"": some}, node, tail_weight)[""]
 
 
 def _new_pairs(bench: Bench, node: Node, some: Sequence[PreparedPair]) -> NewPairs:
     """Margins of some of the pairs that the stage will train on, under its start."""
-    pairs = {node.objective: some}
-    with loaded_adapter(bench.base, bench.folder.adapter(node.parent)) as policy:
-        current = bench.scored(policy, pairs, node)[node.objective]
-    margins = current.difference - bench.scored_by_base(pairs)[node.objective].difference
+    margins = _scored(bench, node.parent, some).difference - _scored(bench, None, some).difference
     objective = bench.preferences.objectives[node.objective]
     only = replace(objective, train=list(some), eval=[])
     metadata = pairs_table(Preferences({node.objective: only}, {}, None))
