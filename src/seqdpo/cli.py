@@ -19,7 +19,7 @@ from typer.core import TyperGroup
 
 import seqdpo
 from seqdpo.errors import ArgumentError, ConfigError, RunError, SeqdpoError
-from seqdpo.launched import check_alone, launch
+from seqdpo.launched import check_alone, check_whole_base, launch
 from seqdpo.screen import SIGPIPE, Screen, accept_any_text, print_account, write_out
 from seqdpo.study.checkpoints import typed
 from seqdpo.study.config import Study
@@ -97,7 +97,7 @@ Begin with one of these:
   seqdpo check hh-rlhf.yaml      what is wrong with it, its data and its chat template
   seqdpo plan hh-rlhf.yaml       what it will cost
   seqdpo run hh-rlhf.yaml        the study; the same command again goes on with it
-All commands: seqdpo --help"""
+All commands: seqdpo --help; completion in your shell: seqdpo --install-completion"""
 
 
 def main() -> None:
@@ -128,7 +128,9 @@ def seqdpo_command(
     earlier ones."""
     if version:
         write_out(console, [f"seqdpo {seqdpo.__version__}\n"])
-    elif context.invoked_subcommand not in (None, *FOR_SEVERAL_PROCESSES):
+        return
+    check_whole_base()
+    if context.invoked_subcommand not in (None, *FOR_SEVERAL_PROCESSES):
         check_alone(f"seqdpo {context.invoked_subcommand}")
     elif context.invoked_subcommand is None:
         write_out(console, [FIRST_STEPS + "\n"])
@@ -192,7 +194,7 @@ def demo(
     """Run a lab setting in both orders: no download, about a minute on a laptop."""
     from seqdpo.lab.demo import demo_studies
     from seqdpo.report.finished import read_run
-    from seqdpo.report.print_findings import verdict_table
+    from seqdpo.report.print_findings import in_three_lines, verdict_table
     from seqdpo.runner.folder import check_output_dir
 
     studies = demo_studies(output_dir, every)
@@ -206,7 +208,10 @@ def demo(
             _headed(study)
             console.print(verdict_table(read_run(study.output_dir).findings.cells))
         return
-    console.print(f"\nOpen {Path(studies[0].output_dir, 'report.html')} in a browser: every pair is there.")
+    console.rule("In three lines", align="left")
+    for line in in_three_lines(read_run(studies[0].output_dir).findings.cells[0]):
+        console.print(line, highlight=False, markup=False)
+    console.print(f"Open {Path(studies[0].output_dir, 'report.html')} in a browser: every pair is there.")
     console.print("Three settings more, some minutes: seqdpo demo --all")
 
 
@@ -319,6 +324,10 @@ def plan(
         Literal["table", "json", "make"],
         typer.Option("--format", help="json and make: the stages with what each needs, to run them elsewhere."),
     ] = "table",
+    device: Annotated[
+        Literal["a100", "h100"] | None,
+        typer.Option(help="For a device that is not here, by its data sheet; else this machine is measured."),
+    ] = None,
 ) -> None:
     """Show the tree of stages, pairs, tokens, parameters, memory and time; runs nothing."""
     study = study_of(arguments)
@@ -334,7 +343,7 @@ def plan(
         return
     study = with_model_path(study)
     preferences, _ = read_preferences(study, _note)
-    found = plan_study(study, preferences)
+    found = plan_study(study, preferences, device)
     if form == "json":
         write_out(console, [plan_json(study.output_dir, found)])
         return
@@ -343,6 +352,36 @@ def plan(
         console.print(line)
     for note in design_notes(study, preferences):
         console.print(f"note: {note}")
+
+
+@app.command(context_settings=PASS_FLAGS_ON)
+def preflight(
+    arguments: StudyArguments,
+    stage: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME", help="Only of this stage, as helpful/harmless, also of a trained one; repeatable."
+        ),
+    ] = None,
+    share: Annotated[
+        float,
+        typer.Option(min=0.001, max=1, help="Of the stage's training passes, how many it may take."),
+    ] = 0.15,
+    form: Annotated[Literal["table", "json"], typer.Option("--format")] = "table",
+) -> None:
+    """Say what can be said of the next stages before they are trained: what they will take from what was learned."""
+    study = study_of(arguments)
+    from seqdpo.analysis.schema import to_json
+    from seqdpo.report.print_preflight import print_preflights
+    from seqdpo.runner.board import board_for
+    from seqdpo.runner.preflight import run_preflight
+
+    with _ended_well(Path(study.output_dir)), board_for(errors if form == "json" else console) as board:
+        found = run_preflight(study, board, stage or (), share)
+    if form == "json":
+        write_out(console, [json.dumps(to_json(found), indent=2, ensure_ascii=False, allow_nan=False) + "\n"])
+        return
+    print_preflights(console, found, study.output_dir)
 
 
 @app.command()
@@ -411,21 +450,22 @@ def generate(
     n: Annotated[int, typer.Option("--n", "-n", min=1, help="Held-out prompts of each objective.")] = 20,
     objective: Annotated[list[str] | None, typer.Option(help="Only this objective; may be repeated.")] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens of an answer at most.")] = 256,
+    engine: Annotated[Literal["transformers", "vllm"], typer.Option(help="What answers.")] = "transformers",
     judge: Annotated[
         str | None, typer.Option(metavar="COMMAND", help="Judges pairs of answers; docs/commands.md has its JSON.")
     ] = None,
 ) -> None:
     """Let every checkpoint answer the same held-out prompts, and show the answers on the page."""
-    from seqdpo.analysis.generations import count_answers
+    from seqdpo.analysis.generations import count_answers, engines
     from seqdpo.report.print_generations import print_answers, print_win_rates
     from seqdpo.report.write import write_report
     from seqdpo.runner.generations import generate as answer_prompts
     from seqdpo.runner.judge import win_rates
 
     with _ended_well(run):
-        found = answer_prompts(run, n, objective or (), max_new_tokens, _note)
+        found = answer_prompts(run, n, objective or (), max_new_tokens, _note, engine)
     assert found.generations is not None
-    print_answers(console, count_answers(found.generations))
+    print_answers(console, count_answers(found.generations), engines(found.generations))
     for path in write_report(found):
         _wrote(path)
     if judge is not None:
@@ -525,9 +565,12 @@ def report(
     measure: MeasureOption = "margin",
 ) -> None:
     """Write the findings as one HTML page, down to the single pair, and the adapters' card, report.md, beside it."""
+    from seqdpo.report.figures import check_drawing
     from seqdpo.report.finished import read_run
     from seqdpo.report.write import write_figures, write_report
 
+    if figures is not None:
+        check_drawing()  # before anything is written
     source = read_run(run)
     written = write_report(source, output, card, measure)
     if figures is not None:

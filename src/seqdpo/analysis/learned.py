@@ -180,7 +180,15 @@ def _sentence(word: LearnedWord, panel: Panel, gain: Interval, accuracy: Interva
     figures = f"n = {gain.n:,} pairs of {gain.n_prompts:,} prompts"
     if accuracy.value is None or accuracy.low is None or gain.value is None or gain.low is None:
         return f"{openings[word]} ({figures})."
-    return (
+    found = (
         f"{openings[word]}: {accuracy.value:.0%} [{accuracy.low:.0%}, {accuracy.high:.0%}] of its pairs are right, "
         f"its stage changed the mean margin by {gain.value:+.2f} [{gain.low:+.2f}, {gain.high:+.2f}] ({figures})."
     )
+    return found if word != "NOT LEARNED" else f"{found} {_to_learn(gain.low > 0)}"
+
+
+def _to_learn(moved: bool) -> str:
+    longer = "its stage longer or with a higher learning rate"
+    if moved:
+        return f"The stage moved it the right way, not far enough: train {longer}."
+    return f"The stage is not shown to have moved it the right way: check its labels, or train {longer}."

@@ -18,6 +18,7 @@ from seqdpo.analysis.quartiles import quartiles
 from seqdpo.analysis.schema import PairMeasure
 from seqdpo.report.charts import cell_charts, mechanism_charts, overview_charts, remedy_charts
 from seqdpo.report.finished import Run
+from seqdpo.report.words import UNITS
 from seqdpo.tables import SLICE_PREFIX
 
 #: Pairs whose texts are on the page; beyond that those that flipped, and a sample of the rest.
@@ -35,6 +36,8 @@ def payload(run: Run, measure: PairMeasure = "margin") -> dict[str, Any]:
     return {
         "run": run.name,
         "titles": {"before": "before", "after": "after", "change": "change"},
+        "measure": measure.replace("_", " "),
+        "unit": UNITS[measure],
         "objectives": {panel.objective: _objective(panel, of, run, share) for panel in side_by_side},
         "views": views(side_by_side, of),
         "cells": [

@@ -119,7 +119,9 @@ def _lm_eval_results(
     return {
         "results": {
             one.objective: {
+                "name": one.objective,
                 "alias": one.objective,
+                "sample_len": len(one.rows),
                 **{f"{name},none": one.mean(name) for name in ("accuracy", "margin")},
                 **{f"{name}_stderr,none": "N/A" for name in ("accuracy", "margin")},
             }

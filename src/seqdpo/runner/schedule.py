@@ -8,9 +8,10 @@ from types import MappingProxyType
 from typing import Any
 
 from seqdpo.errors import DataError
-from seqdpo.files import set_aside
+from seqdpo.files import file_hash, set_aside
 from seqdpo.layout import NODE_FILE, TRAINED_FILE, WEIGHTS_FILE
 from seqdpo.runner.folder import RunFolder
+from seqdpo.runner.known_hashes import KnownHashes
 from seqdpo.runner.records import SpoiltError, adapter_hash, read_record
 from seqdpo.study.checkpoints import Node, checkpoint_of, folder_name
 from seqdpo.study.keys import TreeKeys, Variant
@@ -30,9 +31,10 @@ def unfinished(
     if not folder.has_finished_stage():
         _forget_other_base(folder, identity)
     left: dict[Node | None, None] = {}  # an ordered set
+    known = KnownHashes(folder)
     adapters: dict[Node | None, str | None] = {None: None}  # by stage, what its record says; its file agrees
     for node in [None, *stage_tree(keys)]:
-        record = believed(folder, node, identity, say)
+        record = believed(folder, node, identity, say, known.of)
         if record is None:
             left[node] = None
         elif node is not None:
@@ -41,6 +43,7 @@ def unfinished(
             for other in needs(node, keys.variants):
                 if other not in left:
                     _check_made_from(folder, node, recorded.get(folder_name(other)), other, adapters[other])
+    known.keep()
     return list(left)
 
 
@@ -55,7 +58,11 @@ def _forget_other_base(folder: RunFolder, identity: dict[str, Any]) -> None:
 
 
 def believed(
-    folder: RunFolder, node: Node | None, identity: dict[str, Any], say: Callable[[str], None]
+    folder: RunFolder,
+    node: Node | None,
+    identity: dict[str, Any],
+    say: Callable[[str], None],
+    hash_of: Callable[[Path], str] = file_hash,
 ) -> dict[str, Any] | None:
     """The record of a finished stage; None of one that is not done, and of which nothing is left but what is whole.
 
@@ -63,7 +70,7 @@ def believed(
     """
     stage = folder.stage(node)
     try:
-        record = read_record(folder, node, identity)
+        record = read_record(folder, node, identity, hash_of=hash_of)
     except SpoiltError as error:
         record, found, spoilt = None, str(error), error.file
     else:

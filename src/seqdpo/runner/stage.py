@@ -23,13 +23,13 @@ from seqdpo.runner.claims import claimed
 from seqdpo.runner.environment import peak_memory_meter
 from seqdpo.runner.mechanism import gradient_trace, scored_logps, stage_forecast, stage_kl_and_path, trace_halves
 from seqdpo.runner.node_log import node_log
-from seqdpo.runner.records import adapter_hash, identity_of, place_in_tree, read_record
+from seqdpo.runner.records import adapter_hash, check_adapter, identity_of, place_in_tree, read_record
 from seqdpo.runner.remedies import make_checkpoint, own_pairs, remedy_hooks
 from seqdpo.runner.saves import forget_saves, stage_saves
 from seqdpo.runner.trackers import StageTrackers, stage_trackers
 from seqdpo.runner.work import is_plain, learning_work, stage_notes
 from seqdpo.study.checkpoints import BASE, Node
-from seqdpo.study.tree import made_of
+from seqdpo.study.tree import made_of, needs
 from seqdpo.study.variants import variant_at
 from seqdpo.tables import GRADIENTS_SCHEMA, KL_AND_PATH_SCHEMA
 from seqdpo.training.pairs import TrainingPairs, pairs_of
@@ -90,7 +90,7 @@ def score_base(bench: Bench) -> None:
     """Scores the base; training pairs too, so that every stage finds its reference in the cache."""
     for name in bench.trained:
         bench.train_logps(None, name, bench.keys.ld_alpha)
-    scores = {name: bench.scored_by_base(objective.eval) for name, objective in bench.preferences.objectives.items()}
+    scores = bench.scored_by_base(bench.preferences.held_out)
     if this_process().is_first:
         _write_node(bench, None, scores, of_trial(bench))
 
@@ -116,6 +116,8 @@ def _train(bench: Bench, node: Node, adapter: Path | None) -> tuple[pa.Table, Gr
         if adapter is not None:
             take_in(bench.base, bench.keys, bench.start, adapter)
         return STEPS_SCHEMA.empty_table(), None, {}
+    for other in needs(node, bench.variants):
+        check_adapter(bench.folder, other)
     variant = variant_at(node, bench.variants)
     if not variant.is_trained:
         made = {} if adapter is None else make_checkpoint(bench, node, variant, stage_seed(node), adapter)
@@ -140,9 +142,7 @@ def measure(bench: Bench, node: Node) -> None:
     path, parent = bench.folder.stage(node), bench.folder.adapter(node.parent)
     adapter = path / "adapter"
     with loaded_adapter(bench.base, adapter) as policy:
-        scores = {
-            name: bench.scored(policy, objective.eval, node) for name, objective in bench.preferences.objectives.items()
-        }
+        scores = bench.scored(policy, bench.preferences.held_out, node)
     not_measured = _is_given(bench, node) or not is_plain(node)
     kl_and_path = KL_AND_PATH_SCHEMA.empty_table() if not_measured else _kl_and_path(bench, node, scores)
     if not this_process().is_first:
@@ -229,6 +229,7 @@ def _kl_and_path(bench: Bench, node: Node, scores: dict[str, PairLogps]) -> pa.T
 def _on_step(bench: Bench, step: Step) -> None:
     bench.on_gradient(step.n_pairs)
     bench.trackers.step(step)
+    bench.on_step(step)
 
 
 def _write_node(bench: Bench, node: Node | None, scores: dict[str, PairLogps], details: dict[str, Any]) -> None:

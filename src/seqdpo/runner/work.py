@@ -37,7 +37,7 @@ class Work(NamedTuple):
 
     def units(self, keys: OptimiserKeys) -> float:
         """Relative cost; one unit is one pair read forward."""
-        return self.trained * _training_cost(keys) + self.scored * FORWARD_COST
+        return self.trained * training_cost(keys) + self.scored * FORWARD_COST
 
 
 class MechanismSize(NamedTuple):
@@ -139,7 +139,7 @@ def stage_notes(node: Node, preferences: Preferences, keys: MechanismKeys) -> li
 def _held_out_size(node: Node, preferences: Preferences, keys: MechanismKeys) -> tuple[int, str | None]:
     """Held-out pairs of each objective; what to say where these are none for want of passes."""
     one = len(preferences.objectives) * (KL_PASSES + FORECAST_PASSES + PATH_PASSES) * FORWARD_COST
-    one += _training_cost(keys)
+    one += training_cost(keys)
     parts = 2 if _may_be_traced(node, keys) else 1
     affordable = int(_budget(node, preferences, keys) / parts // one)
     fewest = min(FEWEST_HELD_OUT, keys.mechanism_pairs)
@@ -153,7 +153,7 @@ def _trace_size(
     node: Node, preferences: Preferences, keys: MechanismKeys, units: float
 ) -> tuple[TraceSize, str | None]:
     """The trace that so many units pay for; what to say where there is none."""
-    one = _training_cost(keys) + _reference_passes(keys) * FORWARD_COST
+    one = training_cost(keys) + _reference_passes(keys) * FORWARD_COST
     affordable, smallest_block = int(units // one), _smallest_block(node, preferences)
     steps = n_steps(len(pairs_of(node, preferences)), keys)
     size = trace_size(keys, affordable, steps, node.stage - 1, smallest_block)
@@ -210,7 +210,8 @@ def _reference_passes(keys: MechanismKeys) -> int:
     return 0 if keys.ld_alpha is None else 2
 
 
-def _training_cost(keys: OptimiserKeys) -> float:
+def training_cost(keys: OptimiserKeys) -> float:
+    """Of one pair that a stage trains on."""
     return CHECKPOINTED_TRAINING_COST if keys.gradient_checkpointing else TRAINING_COST
 
 

@@ -58,6 +58,16 @@ class Audit(VerdictKeys, DataKeys, TextKeys, ModelKeys):
     output_dir: Name = Field(default="runs/audit", description="the run folder")
 
     @model_validator(mode="after")
+    def _check_quantised(self) -> Self:
+        for key in ("load_in_4bit", "load_in_8bit"):
+            if getattr(self, key):
+                raise ValueError(
+                    f"{key} = True: an audit scores on the base as it is, into which adapters may have to be merged; "
+                    f"expected no {key}. Leave it out"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _check_names(self) -> Self:
         for name, source in self.checkpoints.items():
             path = Checkpoint.parse(name).path

@@ -19,10 +19,13 @@ class Study(DesignKeys):
 
     @model_validator(mode="after")
     def _check_combinations(self) -> Self:
-        if self.adapter_mode == "new_on_merged" and self.dtype != "float32":
+        rounded = next((f"{key} = True" for key in ("load_in_4bit", "load_in_8bit") if getattr(self, key)), None)
+        if rounded is None and self.dtype != "float32":
+            rounded = f"dtype = {self.dtype!r}"
+        if self.adapter_mode == "new_on_merged" and rounded:
             # the rounding would be in the policy that trains, but not in the adapter that is saved and scored
             raise ValueError(
-                f"adapter_mode = 'new_on_merged' with dtype = {self.dtype!r}: merging would round the earlier adapter; "
+                f"adapter_mode = 'new_on_merged' with {rounded}: merging would round the earlier adapter; "
                 "expected dtype 'float32', or adapter_mode 'stack', the same function without merging"
             )
         self._check_reference("", self.reference)

@@ -116,6 +116,10 @@ class ModelKeys(Keys):
     model_revision: str | None = Field(default=None, description="branch, tag or commit on the hub")
     trust_remote_code: bool = Field(default=False, description="run model code that comes with the weights")
     dtype: Literal["float32", "bfloat16"] = Field(default="float32", description="of the frozen base weights")
+    load_in_4bit: bool = Field(
+        default=False, description="keep the base's linear layers in NF4 (bitsandbytes): other numbers, less memory"
+    )
+    load_in_8bit: bool = Field(default=False, description="the same in 8 bits, LLM.int8")
     chat_template_path: Name | None = Field(
         default=None,
         description="Jinja file, or a tokenizer folder, whose chat template replaces the model's",
@@ -123,6 +127,12 @@ class ModelKeys(Keys):
     chat_template_kwargs: Annotated[dict[str, JsonValue], AfterValidator(_template_arguments)] = Field(
         default_factory=dict, description="arguments for the chat template, as {enable_thinking: false}"
     )
+
+    @model_validator(mode="after")
+    def _check_bits(self) -> Self:
+        if self.load_in_4bit and self.load_in_8bit:
+            raise ValueError("load_in_4bit = True and load_in_8bit = True; expected one of them")
+        return self
 
 
 class AdapterKeys(Keys):
@@ -474,6 +484,14 @@ class SaveKeys(Keys):
     )
 
 
+class MachineKeys(Keys):
+    """Which machines may share a run; every stage records its own."""
+
+    mixed_machines: bool = Field(
+        default=True, description="false: refuse a device, processor or release other than the base was scored with"
+    )
+
+
 class TrackKeys(Keys):
     """Who else hears of a stage's numbers; changes no result."""
 
@@ -484,9 +502,9 @@ class TrackKeys(Keys):
     )
 
 
-class NodeKeys(TrackKeys, SaveKeys, MechanismKeys, StageKeys, PolicyKeys):
-    """All that one node of the tree reads, its texts and labels aside; all but SaveKeys and TrackKeys shapes what it
-    leaves."""
+class NodeKeys(TrackKeys, MachineKeys, SaveKeys, MechanismKeys, StageKeys, PolicyKeys):
+    """All that one node of the tree reads, its texts and labels aside; all but SaveKeys, MachineKeys and TrackKeys
+    shapes what it leaves."""
 
 
 class InputKeys(TreeKeys, TextKeys, NodeKeys):

@@ -12,7 +12,7 @@ from seqdpo.study.audit import Audit
 from seqdpo.study.config import Study
 from seqdpo.study.file import audit_from, study_from
 from seqdpo.study.flat import flat
-from seqdpo.study.keys import Keys, SaveKeys, TrackKeys
+from seqdpo.study.keys import Keys, MachineKeys, SaveKeys, TrackKeys
 
 #: Keys that do not change a stage that is already in the tree; a run may be continued with others.
 GROWING_KEYS = {
@@ -23,6 +23,7 @@ GROWING_KEYS = {
     "output_dir",
     "generate",
     *SaveKeys.model_fields,
+    *MachineKeys.model_fields,
     *TrackKeys.model_fields,
 }
 

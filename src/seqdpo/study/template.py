@@ -11,6 +11,7 @@ from seqdpo.study.keys import (
     DataKeys,
     Keys,
     LossKeys,
+    MachineKeys,
     MechanismKeys,
     ModelKeys,
     OptimiserKeys,
@@ -37,6 +38,7 @@ SECTIONS: dict[type[Keys], str] = {
     MechanismKeys: "the mechanism: what is measured beside the scores",
     VerdictKeys: "the verdicts: what counts as a change, fixed before the training",
     SaveKeys: "the way back after an interruption",
+    MachineKeys: "the machines",
     TrackKeys: "who else is told",
     Study: "where everything goes",
 }
