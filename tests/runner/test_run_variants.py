@@ -197,7 +197,8 @@ def test_make_knows_what_a_stage_is_made_of():
 @pytest.mark.parametrize(
     ("variant", "order", "node"),
     [
-        ("plain", None, LATER),
+        ("plain", "first>second", LATER),
+        ("plain", "second", Node(0, ("second",))),
         ("spo", "first>second", of("spo")),
         ("half", "first>second@half", of("half")),
         ("joint", "first>second", Node(0, ("first+second",))),
@@ -226,6 +227,7 @@ def test_it_loads_as_its_readme_says_and_is_the_interpolated_policy(finished, tm
             "expected one of 'plain', 'nothing', 'spo', 'all', 'half', 'ties', 'joint'.* Did you mean 'half'?",
         ),
         ({"variant": "half", "order": "second>first"}, "'second>first': expected one of 'first>second@half'"),
+        ({"variant": "plain"}, "order = not given: expected one of 'first>second', 'second'. Name one."),
         ({"variant": "half", "seed": 3}, "seed = 3: not in this run; expected one of 0"),
     ],
 )
