@@ -141,6 +141,7 @@ def test_variants_have_a_section_of_their_own_and_leave_the_others_as_they_are(m
     assert [cell.verdict for cell in run.findings.plain().cells] == verdicts
     assert to_json(run.findings.plain().learned) == to_json(plain.findings.learned)
     assert "helpful>harmless@keep" in [cell.order for cell in run.findings.cells]
+    assert "variants" in to_json(run.findings) and "variants" not in to_json(plain.findings)
 
 
 def test_mechanism_is_told_in_a_sentence_with_its_nulls(make_run):
