@@ -15,7 +15,7 @@ STANDARD: dict[str, dict[str, Any]] = {
     "previous": {"reference": "previous"},
     "spo": {"reference": "spo"},
     "replay": {"replay": 0.1},
-    "ewc": {"ewc": 100},
+    "ewc": {"ewc": 10_000},
     "l2": {"l2_to_previous": 0.1},
     "project": {"project": True},
     "interpolate": {"interpolate": [0.25, 0.5, 0.75]},
