@@ -93,6 +93,45 @@ def test_what_cannot_be_gated_is_an_error_and_no_failed_gate(tmp_path, gate, spo
     assert message in errors
 
 
+def write_with_variant(root):
+    """Plain training kept 70%, the variant 99%."""
+    margins = {}
+    for order, kept in ((ORDER, 0.7), (f"{ORDER}@replay", 0.99)):
+        margins |= {(order, 1, 0): TAUGHT, (order, 2, 0): kept * TAUGHT + NOISE, (order, 2, 1): TAUGHT - NOISE}
+    new = {at: list(NOISE + 2 * (at[1] == 2)) for at in margins}
+    of = {"helpful": {at: list(values) for at, values in margins.items()}, "harmless": new}
+    write_run(root, {"helpful": PAIRS, "harmless": PAIRS}, of)
+    tables = [pq.read_table(root / name) for name in ("scores.parquet", "data/pairs.parquet")]
+    found = results(*tables, 0.3, study={"variants": {"replay": {"replay": 0.1}}})
+    (root / "results.json").write_text(json.dumps(to_json(found), allow_nan=False))
+    return root
+
+
+def test_variants_are_looked_at_where_one_is_named(tmp_path, gate):
+    root = write_with_variant(tmp_path / "run")
+    code, output, _ = gate(root, "--max-loss", 0.05)
+    assert (code, output.count("at the end of")) == (1, 1)
+    for arguments in (("--variant", "replay"), ("--order", "helpful/harmless@replay")):
+        code, output, _ = gate(root, "--max-loss", 0.05, "--max-accuracy-loss", 0.03, *arguments)
+        assert code == 0
+        assert output.startswith("passed helpful at the end of helpful>harmless@replay")
+    code, _, errors = gate(root, "--max-loss", 0.05, "--variant", "reply")
+    assert code == 2
+    assert "--variant = 'reply': not in this run; expected one of 'replay'. Did you mean 'replay'?" in " ".join(
+        errors.split()
+    )
+
+
+def test_variants_are_printed_in_a_table_that_fits(tmp_path):
+    output = printed(write_with_variant(tmp_path / "run"))
+    assert max(map(len, output.splitlines())) <= 80
+    flat = " ".join(output.split())
+    assert "replay * 99% [" in flat
+    assert "plain 70% [" in flat
+    assert "helpful>harmless: replay keeps 99% [" in flat
+    assert "~placebo1" in output and "@replay~placebo1" not in output  # variants have no table of every checkpoint
+
+
 def printed(root, width=80):
     screen = io.StringIO()
     path = root / "results.json"

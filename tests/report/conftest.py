@@ -76,6 +76,15 @@ def planted_margins(n: int) -> dict[tuple[str, int, int, str], list[float]]:
     return found
 
 
+def with_variant(margins: dict[tuple[str, int, int, str], list[float]]) -> dict[tuple[str, int, int, str], list[float]]:
+    """And helpful>harmless@keep, which leaves helpful where it was taught, and teaches half of harmless's 0.5 to 3."""
+    plain, order = "helpful>harmless", "helpful>harmless@keep"
+    more = {(order, *at[1:]): values for at, values in margins.items() if at[0] == plain}
+    more[order, 2, 0, "helpful"] = margins[plain, 1, 0, "helpful"]
+    more[order, 2, 0, "harmless"] = [m / 2 for m in margins[plain, 2, 0, "harmless"]]
+    return margins | more
+
+
 def mechanism_tables() -> MechanismTables:
     """One later stage with three points, a module that moved, and ten pairs of function."""
     node = {"seed": 0, "checkpoint": "helpful>harmless", "placebo": 0, "parent": "helpful"}
@@ -141,7 +150,8 @@ def make_run(tmp_path: Path) -> Callable[..., Run]:
     """`make_run(n=30, prompt="…", name="…", mechanism=True)`: two orders of two objectives, four control stages.
 
     `name` is that of the model; `taught` multiplies all margins: with 0 there is nothing to lose; `broken`: the first
-    pair's log-probabilities are NaN; `names`: other ones for columns, objectives and ids.
+    pair's log-probabilities are NaN; `variant`: as of `with_variant`, too; `names`: other ones for columns, objectives
+    and ids.
     """
 
     def make(
@@ -152,15 +162,18 @@ def make_run(tmp_path: Path) -> Callable[..., Run]:
         mechanism: bool = True,
         taught: float = 1.0,
         broken: bool = False,
+        variant: bool = False,
         names: Mapping[str, str] | None = None,
     ) -> Run:
-        margins = {at: [m * taught for m in of] for at, of in planted_margins(n).items()}
+        planted = with_variant(planted_margins(n)) if variant else planted_margins(n)
+        margins = {at: [m * taught for m in of] for at, of in planted.items()}
         if broken:
             margins = {at: [math.nan if at[1] else 0.0, *of[1:]] for at, of in margins.items()}
         given = (scores_table(margins), _pairs(n, prompt, answer), *mechanism_tables())
         scores, pairs, *mechanisms = (renamed(table, names or {}) for table in given)
         tables = MechanismTables(*mechanisms)
         study = {"model_name_or_path": name, "setting": "hh-rlhf", "reference": "base", "beta": 0.3, "seeds": [0]}
+        study |= {"variants": {"keep": {"reference": "previous"}}} if variant else {}
         findings = results(scores, pairs, 0.3, study=study, mechanism=tables if mechanism else None)
         files = RunFiles(tmp_path / f"run{len(list(tmp_path.iterdir()))}")
         for path, table in (

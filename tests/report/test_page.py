@@ -122,6 +122,28 @@ def test_charts_hold_the_numbers_of_results(make_run):
     assert (moved["cosine"], moved["controls"]) == (-0.25, None)
 
 
+def test_variants_have_a_section_of_their_own_and_leave_the_others_as_they_are(make_run):
+    """Means of helpful: 1.75 taught, none lost by the variant; of harmless -0.3 before, 1.75 and 0.875 after."""
+    run, plain = make_run(variant=True), make_run()
+    elements = Elements(page(run))
+    (of,) = run.findings.variants
+    assert of.sentence in elements.text
+    assert of.sentence.startswith("helpful>harmless: keep keeps 100% [100, 100] of helpful for 43% [")
+    (chart,) = unpacked(elements)["remedies"]
+    rows = {row["variant"]: row for row in chart["data"]["variants"]}
+    assert rows["keep"]["kept"] == pytest.approx(1)
+    assert rows["keep"]["learned"] == pytest.approx((0.875 + 0.3) / (1.75 + 0.3))
+    assert {row["variant"] for row in chart["data"]["front"]} == {"plain", "keep"}
+    assert len(chart["data"]["controls"]) == 2 * 4
+    assert "What would have kept it" not in Elements(page(plain)).text
+    assert unpacked(Elements(page(plain)))["remedies"] == []
+    verdicts = [cell.verdict for cell in plain.findings.cells]
+    assert [cell.verdict for cell in run.findings.plain().cells] == verdicts
+    assert to_json(run.findings.plain().learned) == to_json(plain.findings.learned)
+    assert "helpful>harmless@keep" in [cell.order for cell in run.findings.cells]
+    assert "variants" in to_json(run.findings) and "variants" not in to_json(plain.findings)
+
+
 def test_mechanism_is_told_in_a_sentence_with_its_nulls(make_run):
     """Cosines -0.2, -0.25, -0.3: mean -0.25, SE 0.05 / sqrt 3, times t(2) = 4.303: 0.124 on each side; twice as much
     where the batches' halves share half of their squared norms."""

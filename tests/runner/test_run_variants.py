@@ -25,13 +25,19 @@ VARIANTS = {
     "spo": {"reference": "spo", "spo_weight": 0.5},
     "all": {"replay": 0.3, "ewc": 50, "ewc_pairs": 8, "l2_to_previous": 0.1, "project": True},
     "half": {"interpolate": 0.5},
+    "ties": {"merge": "ties", "merge_rank": 8},
     "joint": {"joint": True},
 }
 FIRST, LATER = Node(0, ("first",)), Node(0, ("first", "second"))
 
 
 def study(output_dir, **values):
-    fixed = {"orders": [["first", "second"]], "variants": VARIANTS, "gradient_trace_points": 0, "mechanism_pairs": 0}
+    fixed = {
+        "orders": [["first", "second"], ["second"]],
+        "variants": VARIANTS,
+        "gradient_trace_points": 0,
+        "mechanism_pairs": 0,
+    }
     return lab_study(output_dir, **fixed | values)
 
 
@@ -69,7 +75,9 @@ def test_every_variant_scores_every_pair_under_an_order_of_its_own(finished):
     assert counts == {
         "first>second": of_order,
         "first+second": 2 * 2 * EVAL_PAIRS,
+        "second": 2 * 2 * EVAL_PAIRS,
         **{f"first>second@{name}": of_order for name in ("nothing", "spo", "all", "half")},
+        "first>second@ties": 3 * 2 * EVAL_PAIRS,  # without a control stage
     }
 
 
@@ -99,6 +107,14 @@ def test_a_joint_stage_trains_on_all_pairs_once(finished, bench):
     assert sum(steps["n_pairs"].to_pylist()) == sum(n)
 
 
+def test_a_merge_is_of_adapters_that_were_trained_apart(finished):
+    found = read_sealed(finished.stage(of("ties")) / "trained.json")
+    apart = {node.folder: weights(finished, node) for node in (FIRST, Node(0, ("second",)))}
+    assert found["made_of"] == apart
+    assert 0 < found["merge_loss"] < 1  # ranks 16 and 16, cut to 8
+    assert json.loads((finished.adapter(of("ties")) / "adapter_config.json").read_text())["r"] == 8
+
+
 def test_passes_by_hand(finished, bench):
     """n pairs a stage and an epoch; the reference of spo reads them under the previous checkpoint, as a control stage
     does for its labels; projecting reads as many again, the Fisher information eight; nothing is read for a mean."""
@@ -120,7 +136,7 @@ def test_a_record_names_its_variant_and_what_it_was_made_of(finished):
     found = record(finished, of("half", 1))
     assert (found["variant"], found["checkpoint"]) == ("half", "first>second@half~placebo1")
     assert found["parent_adapter"] == weights(finished, FIRST)
-    assert found["plain_adapter"] == weights(finished, Node(0, LATER.path, 1))
+    assert found["made_of"] == {"seed0.first.placebo1-second": weights(finished, Node(0, LATER.path, 1))}
     assert "variant" not in record(finished, LATER)
     assert "variant" not in record(finished, LATER)["identity"]
     assert "variants" not in found["identity"]
@@ -135,7 +151,7 @@ def test_results_have_the_variants_beside_each_other(finished):
     assert by_name["plain"]["learned"]["value"] == 1
     first, later = (record(finished, node)["passes"]["trained"] for node in (FIRST, LATER))
     trained = {name: one["cost"]["trained_pairs"] for name, one in by_name.items()}
-    assert trained["plain"] == trained["half"] == trained["joint"] == first + later
+    assert trained["plain"] == trained["half"] == trained["ties"] == trained["joint"] == first + later
     assert trained["all"] == first + 2 * later + 8
 
 
@@ -159,12 +175,14 @@ def test_nothing_runs_before_all_that_it_is_made_of():
     some = study("x")
     left = stage_tree(some)
     frontier = Frontier(left, some.variants)
-    assert frontier.take(99) == [FIRST, Node(0, ("first+second",))]
+    assert frontier.take(99) == [FIRST, Node(0, ("second",)), Node(0, ("first+second",))]
     frontier.done(FIRST)
     ready = frontier.take(99)
-    assert of("half") not in ready and of("spo") in ready and LATER in ready
+    assert of("half") not in ready and of("ties") not in ready and of("spo") in ready and LATER in ready
     frontier.done(LATER)
     assert frontier.take(99) == [of("half")]  # its control stage waits for the plain one
+    frontier.done(Node(0, ("second",)))
+    assert frontier.take(99) == [of("ties")]
 
 
 def test_make_knows_what_a_stage_is_made_of():
@@ -179,7 +197,8 @@ def test_make_knows_what_a_stage_is_made_of():
 @pytest.mark.parametrize(
     ("variant", "order", "node"),
     [
-        ("plain", None, LATER),
+        ("plain", "first>second", LATER),
+        ("plain", "second", Node(0, ("second",))),
         ("spo", "first>second", of("spo")),
         ("half", "first>second@half", of("half")),
         ("joint", "first>second", Node(0, ("first+second",))),
@@ -205,9 +224,10 @@ def test_it_loads_as_its_readme_says_and_is_the_interpolated_policy(finished, tm
     [
         (
             {"variant": "hafl"},
-            "expected one of 'plain', 'nothing', 'spo', 'all', 'half', 'joint'.* Did you mean 'half'?",
+            "expected one of 'plain', 'nothing', 'spo', 'all', 'half', 'ties', 'joint'.* Did you mean 'half'?",
         ),
         ({"variant": "half", "order": "second>first"}, "'second>first': expected one of 'first>second@half'"),
+        ({"variant": "plain"}, "order = not given: expected one of 'first>second', 'second'. Name one."),
         ({"variant": "half", "seed": 3}, "seed = 3: not in this run; expected one of 0"),
     ],
 )

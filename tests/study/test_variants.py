@@ -80,13 +80,21 @@ def test_every_stage_comes_after_all_that_it_needs_and_has_a_folder_of_its_own()
     for place, node in enumerate(nodes):
         assert all(other is None or other in nodes[:place] for other in needs(node, some.variants))
     assert len({node.folder for node in nodes}) == len(nodes)
-    # 15 plain stages and 12 control stages; all three at once; 9 variants of the 12 later stages and their controls
-    assert len(nodes) == 2 * (15 + 12 + 1 + 9 * (12 + 12))
+    # 15 plain stages and 12 control stages; all three at once; 9 variants of the 12 later stages with their controls,
+    # and 3 ways to merge without
+    assert len(nodes) == 2 * (15 + 12 + 1 + 9 * (12 + 12) + 3 * 12)
 
 
 def test_what_is_made_of_a_plain_stage_needs_that_one_too():
     variants = study(variants={"half": {"interpolate": 0.5}}).variants
     assert needs(Node(0, ("a", "b"), 1, "half"), variants) == [Node(0, ("a",)), Node(0, ("a", "b"), 1)]
+
+
+def test_a_merge_needs_the_adapters_of_the_base_and_has_no_control_stages():
+    some = study(orders=[["a", "b"], ["b"]], variants={"x": {"merge": ["linear", "ties"], "merge_rank": 4}})
+    assert list(some.variants) == ["x-linear", "x-ties"]
+    assert needs(Node(0, ("a", "b"), 0, "x-ties"), some.variants) == [Node(0, ("a",)), Node(0, ("a",)), Node(0, ("b",))]
+    assert "a>b@x-ties~placebo1" not in [node.checkpoint for node in stage_tree(some)]
 
 
 def test_one_joint_stage_stands_for_all_orders_of_its_objectives():
@@ -120,8 +128,8 @@ def test_a_list_of_values_is_a_variant_for_each():
 
 
 def test_standard_is_a_list_that_a_study_file_may_hold():
-    some = study(variants="standard")
-    assert some.variants == study(variants=STANDARD).variants
+    some = study(orders="all", variants="standard")
+    assert some.variants == study(orders="all", variants=STANDARD).variants
     assert study_from(yaml.safe_load(study_yaml(some)), "s") == some
 
 
@@ -144,6 +152,12 @@ def test_a_study_without_variants_is_written_as_it_always_was():
         ({"x.": {"beta": 1}}, "'x.' cannot name a variant"),
         ({"x": {"beta": 1}, "X": {"beta": 2}}, "'x' and 'X' differ in capitals alone"),
         ({"x": {"interpolate": 0.5, "beta": 1}}, "interpolate with beta; expected interpolate alone"),
+        ({"x": {"merge": "linear", "beta": 1}}, "merge with beta; expected merge alone"),
+        (
+            {"x": {"merge": "linear"}},
+            "'x' merges adapters that were trained from the base, and no order begins with 'b'",
+        ),
+        ({"x": {"merge_rank": 4}}, "merge_rank without merge"),
         ({"x": {"joint": True}, "y": {"joint": True}}, "joint in x and y; expected it once"),
         ({"x": {"spo_weight": 1}}, "spo_weight without reference: spo"),
         ({"x": {"replay_added": True}}, "replay_added without replay"),

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from test_resume import Kept, Stop
 from test_stage import (
     BETA,
     assert_bit_identical,
@@ -23,6 +24,7 @@ from seqdpo.training import projection
 from seqdpo.training.projection import Projection
 from seqdpo.training.pull import Pull, preference_fisher
 from seqdpo.training.replay import Replay
+from seqdpo.training.stage import train_stage
 
 
 @pytest.fixture
@@ -191,3 +193,24 @@ def test_a_memory_without_a_gradient_leaves_the_stage_bit_for_bit(tiny_model, ma
     plain, _ = trained(tiny_model, study, pairs)
     weights, _ = hooked(tiny_model, study, pairs, lambda policy: Projection(policy, memory, study, seed=0))
     assert_bit_identical(weights, plain)
+
+
+# all of them, interrupted
+
+
+def test_a_stage_with_remedies_that_goes_on_ends_as_one_that_did_not_stop(tiny_model, make_study, pairs, memory):
+    """Nothing is kept of them: what they draw is of the step, and they are made where the stage began."""
+    study = make_study(per_device_train_batch_size=2, num_train_epochs=2, learning_rate=1e-2, lora_dropout=0.2)
+
+    def stage(keeper):
+        with moved_policy(tiny_model, study) as policy:
+            pull = Pull(list(trainable(policy).values()), preference_fisher(policy, memory, study))
+            hooks = [Replay(memory, 0.4, added=False, seed=0), pull, Projection(policy, memory, study, seed=0)]
+            train_stage(policy, pairs, study, 0, lambda step: None, hooks, keeper)
+            return snapshot(policy)
+
+    whole, keeper = stage(None), Kept(stop_after=4)
+    with pytest.raises(Stop):
+        stage(keeper)
+    torch.rand(5)  # another process's random state
+    assert_bit_identical(stage(keeper), whole)

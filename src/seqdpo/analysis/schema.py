@@ -48,7 +48,7 @@ QuartileBasis: TypeAlias = Literal["cross_fitted", "excess_over_placebo"]
 R = TypeVar("R", bound="Record")
 OfOrder = TypeVar("OfOrder", "Cell", "AtTheEnd", "Score", "Transfer", "Length")  # records of an order
 #: Of a key that stands in the file only where it has something.
-IF_THERE = MappingProxyType({"only": "where it has something"})
+IF_THERE = MappingProxyType({"if_there": True})
 
 
 def _key(field: str) -> str:
@@ -65,7 +65,7 @@ class Record:
 def to_json(found: Any) -> Any:
     """A record, or a list of them, as plain dicts and lists for JSON."""
     if is_dataclass(found):
-        shown = [one.name for one in fields(found) if one.metadata is not IF_THERE or getattr(found, one.name)]
+        shown = [one.name for one in fields(found) if not one.metadata.get("if_there") or getattr(found, one.name)]
         return {_key(name): to_json(getattr(found, name)) for name in shown}
     if isinstance(found, Mapping):
         return {key: to_json(value) for key, value in found.items()}

@@ -37,7 +37,7 @@ def projection_sentence(of: Variants, tolerance: float) -> str | None:
         return None
     numbers = "; ".join(f"{share.objective} {_percent(share.minus_plain, signed=True)}" for share in one.kept)
     if all(_is_within(share.minus_plain, tolerance) for share in one.kept):
-        return f"Projecting changes nothing ({numbers}): opposition was not the cause."
+        return f"Projecting changes nothing ({numbers}; {tolerance:.0%} counts): opposition was not the cause."
     word = _keeps(one)
     if word == "more":
         return f"Projecting keeps more ({numbers}): opposition was a cause, of that part at least."

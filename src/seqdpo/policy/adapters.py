@@ -112,7 +112,7 @@ def save_adapter(policy: PeftModel, keys: PolicyKeys, parent: Path | None, folde
         config.r = config.lora_alpha = earlier.r + config.r
     config.base_model_name_or_path = keys.model_name_or_path
     config.revision = keys.model_revision
-    _write(config, tensors, folder)
+    write_adapter(config, tensors, folder)
 
 
 def save_between(previous: Path, new: Path, a: float, folder: Path) -> None:
@@ -128,10 +128,11 @@ def save_between(previous: Path, new: Path, a: float, folder: Path) -> None:
         scales.append(weight * own.lora_alpha / own.r)
     config.r += LoraConfig.from_pretrained(str(previous)).r
     config.lora_alpha = config.r
-    _write(config, _joined(tensors[0], scales[0], tensors[1], scales[1]), folder)
+    write_adapter(config, _joined(tensors[0], scales[0], tensors[1], scales[1]), folder)
 
 
-def _write(config: LoraConfig, tensors: dict[str, Tensor], folder: Path) -> None:
+def write_adapter(config: LoraConfig, tensors: dict[str, Tensor], folder: Path) -> None:
+    """In float32, with the same bytes whatever the process; PEFT loads it."""
     config.inference_mode = True
     for name, value in vars(config).items():
         if isinstance(value, set):  # whose order changes with PYTHONHASHSEED

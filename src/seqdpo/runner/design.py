@@ -8,6 +8,7 @@ from seqdpo.analysis.recipes import FEWEST_CONTROLS, FEWEST_SEEDS
 from seqdpo.errors import ConfigError
 from seqdpo.preferences.prepare import Preferences
 from seqdpo.study.keys import InputKeys, OptimiserKeys, TreeKeys
+from seqdpo.study.variants import with_keys_of
 from seqdpo.training.schedule import schedule
 from seqdpo.training.stage import n_steps
 from seqdpo.wording import reason
@@ -19,8 +20,14 @@ def check_learning_rates(keys: InputKeys, preferences: Preferences) -> None:
     A warm-up begins at a learning rate of 0: with one step, nothing would be trained, and no verdict would say why.
     Raises: ConfigError for a schedule that has no step above 0, or cannot be followed to its end.
     """
+    _check_schedules("", keys, preferences)
+    for variant, own in keys.variants.items():
+        _check_schedules(f"variants.{variant}: ", with_keys_of(keys, own), preferences)
+
+
+def _check_schedules(of: str, keys: InputKeys, preferences: Preferences) -> None:
     for name, steps in _stages(keys, preferences):
-        where = f"lr_scheduler_type = {keys.lr_scheduler_type!r} with {_warmup_key(keys)}: the stage on {name!r}"
+        where = f"{of}lr_scheduler_type = {keys.lr_scheduler_type!r} with {_warmup_key(keys)}: the stage on {name!r}"
         try:
             highest = max(learning_rates(keys, steps))
         except (ArithmeticError, ValueError) as error:

@@ -21,7 +21,7 @@ from seqdpo.files import (
     write_sealed,
     write_table,
 )
-from seqdpo.layout import NODE_FILE, check_manifest_hash, check_run_folder
+from seqdpo.layout import NODE_FILE, TRAINED_FILE, check_manifest_hash, check_run_folder
 from seqdpo.report.finished import Run, read_run
 from seqdpo.report.write import write_report
 from seqdpo.runner.folder import RunFolder
@@ -125,7 +125,7 @@ def path_costs(folder: RunFolder, keys: TreeKeys) -> dict[tuple[int, str], PathC
 
 def _cost_of(folder: RunFolder, node: Node) -> PathCost:
     """Releases before there were variants did not count passes."""
-    record = read_sealed(folder.stage(node) / NODE_FILE)
+    record = read_sealed(folder.stage(node) / TRAINED_FILE)
     passes = record.get("passes") or {}
     return PathCost(
         trained_pairs=passes.get("trained"), scored_pairs=passes.get("scored"), seconds=record.get("train_seconds")

@@ -146,4 +146,10 @@ def _memory(keys: InputKeys, preferences: Preferences, parameters: ParameterCoun
     values = config.hidden_size * config.num_hidden_layers * (1 if keys.gradient_checkpointing else 16)
     activations = tokens * (values * value + config.vocab_size * (4 + value))
     traced = 1 + max(len(order) for order in keys.all_orders()) if keys.gradient_trace_points else 0
-    return base + parameters.trainable * (ADAM_BYTES + 4 * traced) + activations
+    kept = max([traced, *map(_kept_by_remedy, keys.variants.values())])  # a variant has no trace
+    return base + parameters.trainable * (ADAM_BYTES + 4 * kept) + activations
+
+
+def _kept_by_remedy(variant: Variant) -> int:
+    """Vectors of the adapter's size: start and strengths of a pull; start, gradient and update of a projection."""
+    return 2 * bool(variant.ewc or variant.l2_to_previous) + 3 * variant.project

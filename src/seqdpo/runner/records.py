@@ -19,8 +19,6 @@ from seqdpo.study.keys import MachineKeys, ModelKeys, NodeKeys, SaveKeys, TrackK
 #: Raised whenever the same study would give other numbers; the release's own version is but a note.
 STAGE_FORMAT = 1
 MANIFEST_VERSION = 1
-#: Under these names a record has the weights of the checkpoints it was made from, in the order of `study.tree.needs`.
-MADE_FROM = ("parent_adapter", "plain_adapter")
 #: What these keys name is in the identity by its content.
 _NAMES = {
     *("model_name_or_path", "model_revision", "trust_remote_code", "chat_template_path"),

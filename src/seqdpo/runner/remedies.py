@@ -10,9 +10,11 @@ from peft import PeftModel
 
 from seqdpo.measure.scores import PairLogps
 from seqdpo.policy.adapters import save_between
+from seqdpo.policy.merging import save_merged
 from seqdpo.runner.bench import Bench
 from seqdpo.study.checkpoints import Node, reference_of
 from seqdpo.study.keys import Variant
+from seqdpo.study.tree import made_of
 from seqdpo.study.variants import variant_at
 from seqdpo.training.pairs import TrainingPairs, training_pairs
 from seqdpo.training.projection import Projection
@@ -53,11 +55,16 @@ def _hooks(bench: Bench, node: Node, policy: PeftModel, variant: Variant, seed: 
         yield Projection(policy, memory, bench.keys_of(node), seed, bench.on_gradient)
 
 
-def make_checkpoint(bench: Bench, node: Node, variant: Variant, folder: Path) -> None:
-    """Writes the adapter of a stage that is not trained, from those of others."""
-    previous, new = bench.folder.adapter(node.parent), bench.folder.adapter(node.plain)
-    assert previous is not None and new is not None and variant.interpolate is not None
-    save_between(previous, new, variant.interpolate, folder)
+def make_checkpoint(bench: Bench, node: Node, variant: Variant, seed: int, folder: Path) -> dict[str, float]:
+    """Writes the adapter of a stage that is not trained, from those of others; returns what to record of it."""
+    adapters = [bench.folder.root / "stages" / other.folder / "adapter" for other in made_of(node, bench.variants)]
+    if variant.merge is not None:
+        lost = save_merged(adapters, variant.merge, variant.merge_density, variant.merge_rank, seed, folder)
+        return {"merge_loss": lost}
+    previous = bench.folder.adapter(node.parent)
+    assert previous is not None and variant.interpolate is not None
+    save_between(previous, adapters[0], variant.interpolate, folder)
+    return {}
 
 
 def _reference_logps(bench: Bench, node: Node, objective: str) -> PairLogps:

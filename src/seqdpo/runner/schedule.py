@@ -12,8 +12,8 @@ from seqdpo.files import file_hash, set_aside
 from seqdpo.layout import NODE_FILE, TRAINED_FILE, WEIGHTS_FILE
 from seqdpo.runner.folder import RunFolder
 from seqdpo.runner.known_hashes import KnownHashes
-from seqdpo.runner.records import MADE_FROM, SpoiltError, adapter_hash, read_record
-from seqdpo.study.checkpoints import Node, checkpoint_of
+from seqdpo.runner.records import SpoiltError, adapter_hash, read_record
+from seqdpo.study.checkpoints import Node, checkpoint_of, folder_name
 from seqdpo.study.keys import TreeKeys, Variant
 from seqdpo.study.tree import needs, stage_tree
 
@@ -39,9 +39,10 @@ def unfinished(
             left[node] = None
         elif node is not None:
             adapters[node] = record["files"].get(f"adapter/{WEIGHTS_FILE}") or adapter_hash(folder, node)
-            for name, other in zip(MADE_FROM, needs(node, keys.variants), strict=False):
+            recorded = {folder_name(node.parent): record.get("parent_adapter"), **record.get("made_of", {})}
+            for other in needs(node, keys.variants):
                 if other not in left:
-                    _check_made_from(folder, node, record.get(name), other, adapters[other])
+                    _check_made_from(folder, node, recorded.get(folder_name(other)), other, adapters[other])
     known.keep()
     return list(left)
 

@@ -23,13 +23,13 @@ from seqdpo.runner.claims import claimed
 from seqdpo.runner.environment import peak_memory_meter
 from seqdpo.runner.mechanism import gradient_trace, scored_logps, stage_forecast, stage_kl_and_path, trace_halves
 from seqdpo.runner.node_log import node_log
-from seqdpo.runner.records import MADE_FROM, adapter_hash, check_adapter, identity_of, place_in_tree, read_record
+from seqdpo.runner.records import adapter_hash, check_adapter, identity_of, place_in_tree, read_record
 from seqdpo.runner.remedies import make_checkpoint, own_pairs, remedy_hooks
 from seqdpo.runner.saves import forget_saves, stage_saves
 from seqdpo.runner.trackers import StageTrackers, stage_trackers
 from seqdpo.runner.work import is_plain, learning_work, stage_notes
 from seqdpo.study.checkpoints import BASE, Node
-from seqdpo.study.tree import needs
+from seqdpo.study.tree import made_of, needs
 from seqdpo.study.variants import variant_at
 from seqdpo.tables import GRADIENTS_SCHEMA, KL_AND_PATH_SCHEMA
 from seqdpo.training.pairs import TrainingPairs, pairs_of
@@ -102,27 +102,26 @@ def train(bench: Bench, node: Node) -> None:
         return
     began, peak = perf_counter(), peak_memory_meter()
     with folder_written_whole(bench.folder.stage(node)) as path:
-        steps, trace = _train(bench, node, path / "adapter")
+        steps, trace, made = _train(bench, node, path / "adapter")
         write_table(path / "train.parquet", steps)
         write_table(path / "gradients.parquet", GRADIENTS_SCHEMA.empty_table() if trace is None else trace.table)
-        details = {"train_seconds": _since(began), "train_peak_memory_bytes": peak()}
+        details = {"train_seconds": _since(began), "train_peak_memory_bytes": peak(), **made}
         write_sealed(path / TRAINED_FILE, _record(bench, node) | details | {"files": file_hashes(path)})
     forget_saves(bench.folder, node)
 
 
-def _train(bench: Bench, node: Node, adapter: Path | None) -> tuple[pa.Table, GradientTrace | None]:
-    """The steps of a stage, and its trace; `adapter`: where to save what was trained."""
+def _train(bench: Bench, node: Node, adapter: Path | None) -> tuple[pa.Table, GradientTrace | None, dict[str, Any]]:
+    """The steps of a stage, its trace, and what else is to be recorded; `adapter`: where to save what was trained."""
     if bench.start is not None and _is_given(bench, node):
         if adapter is not None:
             take_in(bench.base, bench.keys, bench.start, adapter)
-        return STEPS_SCHEMA.empty_table(), None
+        return STEPS_SCHEMA.empty_table(), None, {}
     for other in needs(node, bench.variants):
         check_adapter(bench.folder, other)
     variant = variant_at(node, bench.variants)
     if not variant.is_trained:
-        if adapter is not None:
-            make_checkpoint(bench, node, variant, adapter)
-        return STEPS_SCHEMA.empty_table(), None
+        made = {} if adapter is None else make_checkpoint(bench, node, variant, stage_seed(node), adapter)
+        return STEPS_SCHEMA.empty_table(), None, made
     keys = bench.keys_of(node)
     parent, given = bench.folder.adapter(node.parent), (bench.preferences, keys)
     pairs, seed = stage_pairs(bench, node), stage_seed(node)
@@ -134,7 +133,7 @@ def _train(bench: Bench, node: Node, adapter: Path | None) -> tuple[pa.Table, Gr
             steps = train_stage(policy, pairs, keys, seed, lambda step: _on_step(bench, step), hooks, saves)
         if adapter is not None:
             save_adapter(policy, keys, parent, adapter)
-    return steps, trace
+    return steps, trace, {}
 
 
 def measure(bench: Bench, node: Node) -> None:
@@ -249,10 +248,11 @@ def _record(bench: Bench, node: Node | None) -> dict[str, Any]:
 
 
 def _of_stage(bench: Bench, node: Node) -> dict[str, Any]:
-    made_from = zip(MADE_FROM, needs(node, bench.variants), strict=False)
+    others = {other.folder: adapter_hash(bench.folder, other) for other in made_of(node, bench.variants)}
     return {
         "stage_seed": stage_seed(node),
-        **{name: adapter_hash(bench.folder, other) for name, other in made_from},
+        "parent_adapter": adapter_hash(bench.folder, node.parent),
+        **({"made_of": others} if others else {}),
         "n_train_pairs": len(pairs_of(node, bench.preferences)),
         "passes": learning_work(node, bench.preferences, bench.keys, bench.variants)._asdict(),
         "notes": stage_notes(node, bench.preferences, bench.keys_of(node)),

@@ -36,10 +36,10 @@ def run_until_separable(study: Study, board: Board, elsewhere: Elsewhere | None 
 
 
 def open_cells(findings: Findings) -> list[Cell]:
-    """Those of one later stage that moved, and whose strongest quantity is not attributable."""
+    """Of the plain stages those of one later stage that moved, and whose strongest quantity is not attributable."""
     return [
         cell
-        for cell in findings.cells
+        for cell in findings.plain().cells
         if cell.verdict.verdict in MOVED
         and len(cell.later) == 1
         and not (cell.recipe.read and cell.recipe.read.statement == ATTRIBUTABLE)

@@ -6,6 +6,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from seqdpo.study.keys import DesignKeys, StageKeys, Variant
 from seqdpo.study.objectives import Name
+from seqdpo.wording import listed
 
 
 class Study(DesignKeys):
@@ -51,6 +52,14 @@ class Study(DesignKeys):
                 f"variants: {name!r} reads training pairs of the objective that adapter_name_or_path learned, of which "
                 "a study reads none; expected reference, interpolate or keys of a stage"
             )
+        if variant.merge is not None:
+            apart = {order[0] for order in self.all_orders()}
+            missing = sorted({one for order in self.all_orders() if len(order) > 1 for one in order} - apart)
+            if missing:
+                raise ValueError(
+                    f"variants: {name!r} merges adapters that were trained from the base, and no order begins with "
+                    f"{listed(missing)}; expected one that does. Add it to orders, as [{missing[0]}]"
+                )
         own = {one: getattr(variant, one) for one in variant.model_fields_set & StageKeys.model_fields.keys()}
         keys = {one: getattr(self, one) for one in StageKeys.model_fields} | own
         keys["reference"] = "base"  # looked at above

@@ -252,6 +252,11 @@ class Variant(StageKeys):
     interpolate: float | None = Field(
         default=None, gt=0, lt=1, description="no training: this share of the way that the plain stage went"
     )
+    merge: Literal["linear", "ties", "dare"] | None = Field(
+        default=None, description="no training: the objectives' adapters, each trained from the base, merged"
+    )
+    merge_density: float = Field(default=0.5, gt=0, le=1, description="of ties and dare: share of entries that is kept")
+    merge_rank: int | None = Field(default=None, ge=1, description="of the merged adapter; null: of all together")
     joint: bool = Field(default=False, description="one stage on all objectives of an order at once, from the base")
 
     @model_validator(mode="after")
@@ -266,11 +271,13 @@ class Variant(StageKeys):
     def _check_remedy(self) -> Self:
         if not self.model_fields_set:
             raise ValueError("no key; expected one at least, for without it is the plain stage")
-        if alone := [name for name in ("interpolate", "joint") if getattr(self, name)]:
-            others = sorted(self.model_fields_set - {alone[0]})
+        if alone := [name for name in ("interpolate", "joint", "merge") if getattr(self, name)]:
+            with_it = {"merge": {"merge_density", "merge_rank"}}.get(alone[0], set())
+            others = sorted(self.model_fields_set - {alone[0]} - with_it)
             if others:
                 raise ValueError(f"{alone[0]} with {', '.join(others)}; expected {alone[0]} alone")
-        for name, of in (("replay_added", "replay"), ("ewc_pairs", "ewc")):
+        needs = {"replay_added": "replay", "ewc_pairs": "ewc", "merge_density": "merge", "merge_rank": "merge"}
+        for name, of in needs.items():
             if name in self.model_fields_set and of not in self.model_fields_set:
                 raise ValueError(f"{name} without {of}; expected both")
         if "spo_weight" in self.model_fields_set and self.reference != "spo":
@@ -284,7 +291,12 @@ class Variant(StageKeys):
     @property
     def is_trained(self) -> bool:
         """Whether its stages are; the others' checkpoints are made of those of plain stages."""
-        return self.interpolate is None
+        return self.interpolate is None and self.merge is None
+
+    @property
+    def has_controls(self) -> bool:
+        """Whether control stages stand beside its stages: adapters trained from the base have none."""
+        return self.merge is None
 
     @property
     def remembers(self) -> bool:

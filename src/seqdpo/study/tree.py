@@ -29,20 +29,29 @@ def tracks(keys: TreeKeys) -> list[tuple[tuple[str, ...], str]]:
 
 def along(seed: int, order: tuple[str, ...], variant: str, keys: TreeKeys) -> Iterator[Node]:
     """The stages of an order, each with its control stages."""
+    with_controls = not variant or keys.variants[variant].has_controls
     for stage in range(1, len(order) + 1):
         real = Node(seed, order, 0, variant).upto(stage)
         yield real
-        for placebo in range(1, (keys.placebo if stage > 1 else 0) + 1):
+        for placebo in range(1, (keys.placebo if stage > 1 and with_controls else 0) + 1):
             yield Node(seed, real.path, placebo, real.variant)
 
 
 def needs(node: Node, variants: Mapping[str, Variant]) -> list[Node | None]:
-    """The stages that have to be done before this one; None is the base.
+    """The stages that have to be done before this one, its parent first; None is the base.
 
     The reference of its loss is one of its ancestors.
     """
-    made_of_plain = bool(node.variant) and not variants[node.variant].is_trained
-    return [node.parent, *([node.plain] if made_of_plain else [])]
+    return [node.parent, *made_of(node, variants)]
+
+
+def made_of(node: Node, variants: Mapping[str, Variant]) -> list[Node]:
+    """The stages whose checkpoints, and its parent's, make that of one that is not trained."""
+    if not node.variant or variants[node.variant].is_trained:
+        return []
+    if variants[node.variant].merge is None:
+        return [node.plain]
+    return [Node(node.seed, (objective,)) for objective in node.path]
 
 
 def find_node(keys: TreeKeys, name: str) -> Node | None:

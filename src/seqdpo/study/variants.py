@@ -15,10 +15,11 @@ STANDARD: dict[str, dict[str, Any]] = {
     "previous": {"reference": "previous"},
     "spo": {"reference": "spo"},
     "replay": {"replay": 0.1},
-    "ewc": {"ewc": 100},
+    "ewc": {"ewc": 10_000},
     "l2": {"l2_to_previous": 0.1},
     "project": {"project": True},
     "interpolate": {"interpolate": [0.25, 0.5, 0.75]},
+    "merge": {"merge": ["linear", "ties", "dare"]},
     "joint": {"joint": True},
 }
 
@@ -38,11 +39,13 @@ def spelled_out(value: Any) -> Any:
 
 def laid_over(keys: "_Keys", node: "Node | None", variants: "Mapping[str, Variant]") -> "_Keys":
     """The keys that a stage is trained with: the study's, and over them those of its variant."""
-    if node is None or not node.variant:
-        return keys
-    own = variants[node.variant]
-    names = (own.model_fields_set & keys.__class__.model_fields.keys()) - {"variants"}
-    return keys.model_copy(update={name: getattr(own, name) for name in names})
+    return keys if node is None or not node.variant else with_keys_of(keys, variants[node.variant])
+
+
+def with_keys_of(keys: "_Keys", variant: "Variant") -> "_Keys":
+    """The keys, and over them those of a variant that are of their kind."""
+    names = variant.model_fields_set & keys.__class__.model_fields.keys()
+    return keys.model_copy(update={name: getattr(variant, name) for name in names})
 
 
 def variant_at(node: "Node", variants: "Mapping[str, Variant]") -> "Variant":

@@ -11,7 +11,7 @@ from seqdpo.policy.ranks import own_share, summed_gradients
 from seqdpo.study.keys import StageKeys
 from seqdpo.training.loss import TORCH, pair_rewards
 from seqdpo.training.pairs import TrainingPairs
-from seqdpo.training.stage import StageHook
+from seqdpo.training.stage import StageHook, evaluating
 
 
 class Pull(StageHook):
@@ -43,14 +43,15 @@ def preference_fisher(
     """
     parameters = [parameter for parameter in policy.parameters() if parameter.requires_grad]
     total = [torch.zeros_like(parameter) for parameter in parameters]
-    for i in own_share(pairs.tokens):
-        one = pairs.take([i])
-        margin = pair_rewards(response_logps(policy, one.tokens, keys.ld_alpha), one, keys).margin.sum()
-        weight = (TORCH.sigmoid(margin) * TORCH.sigmoid(-margin)).item()
-        gradients = torch.autograd.grad(margin, parameters, allow_unused=True)
-        for so_far, gradient in zip(total, gradients, strict=True):
-            if gradient is not None:
-                so_far.addcmul_(gradient, gradient, value=weight / pairs.n_pairs)
-        on_batch(1)
+    with evaluating(policy):  # dropout would make it another one each time
+        for i in own_share(pairs.tokens):
+            one = pairs.take([i])
+            margin = pair_rewards(response_logps(policy, one.tokens, keys.ld_alpha), one, keys).margin.sum()
+            weight = (TORCH.sigmoid(margin) * TORCH.sigmoid(-margin)).item()
+            gradients = torch.autograd.grad(margin, parameters, allow_unused=True)
+            for so_far, gradient in zip(total, gradients, strict=True):
+                if gradient is not None:
+                    so_far.addcmul_(gradient, gradient, value=weight / pairs.n_pairs)
+            on_batch(1)
     summed = summed_gradients(total, parameters)
     return [torch.zeros_like(p) if f is None else f for f, p in zip(summed, parameters, strict=True)]

@@ -99,7 +99,7 @@ def _chart(of: Variants, place: int) -> Chart:
             f"Right and up is better. Shares of the mean margin with {of.confidence:.0%} intervals, "
             f"n = {share.n:,} held-out pairs of {share.n_prompts:,} prompts ({of.pairs}), {len(of.seeds)} "
             f"seed{'s' * (len(of.seeds) > 1)}. The dashed line joins the variants that no other one beats in both; "
-            "joint training is the ceiling. Crosses are control stages, whose labels say nothing new."
+            "joint training is the ceiling. In grey: control stages, whose labels say nothing new."
         ),
         alt=words,
         spec=single(layers, height=320),
