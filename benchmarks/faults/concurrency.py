@@ -55,9 +55,8 @@ class Started:
 
     def __init__(self, arguments: Sequence[str], cache: Path | None = None) -> None:
         environment = os.environ | ({} if cache is None else {"SEQDPO_CACHE": str(cache)})
-        self._errors = tempfile.TemporaryFile("w+")  # a pipe that nobody reads would stop it
         self._process = subprocess.Popen(
-            seqdpo(arguments), env=environment, stdout=subprocess.DEVNULL, stderr=self._errors
+            seqdpo(arguments), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
         )
 
     def goes_on(self) -> bool:
@@ -65,9 +64,8 @@ class Started:
 
     def ended(self) -> tuple[int, str]:
         """Its exit code, and what it said as errors, in one line."""
-        code = self._process.wait()
-        self._errors.seek(0)
-        return code, " ".join(self._errors.read().split())
+        told = self._process.communicate()[1]
+        return self._process.returncode, " ".join(told.split())
 
 
 def two_runs_of_one_folder(bench: Bench, place: str) -> list[str]:
