@@ -4,6 +4,7 @@ Each kind is a function that makes the wrong thing in an empty folder and return
 the parts of the message that its user needs: the file and the place, what was found, what was expected.
 """
 
+import ctypes
 import gzip
 import json
 import os
@@ -76,7 +77,7 @@ class Bench:
 
     def without_rights(self, path: Path, rights: int) -> None:
         if os.geteuid() == 0:
-            pytest.skip("rights do not bind the superuser")
+            self.monkeypatch.setattr("test_bad_input.exit_code", exit_code_of_everybody)
         self.cleanup.callback(path.chmod, 0o700)
         path.chmod(rights)
 
@@ -801,6 +802,21 @@ def exit_code(monkeypatch, arguments):
     except SystemExit as ended:
         return ended.code
     return 0
+
+
+def exit_code_of_everybody(monkeypatch, arguments):
+    """The same in a process of a superuser that rights bind, too: what it starts with lacks what overrides them."""
+    command = [sys.executable, "-m", "seqdpo", *arguments]
+    try:
+        return subprocess.run(command, preexec_fn=drop_the_override_of_rights).returncode
+    except subprocess.SubprocessError:
+        pytest.skip("rights do not bind this superuser")
+
+
+def drop_the_override_of_rights():
+    pr_capbset_drop, cap_dac_override, cap_dac_read_search = 24, 1, 2  # of linux/prctl.h, linux/capability.h
+    for capability in (cap_dac_override, cap_dac_read_search):
+        assert ctypes.CDLL(None).prctl(pr_capbset_drop, capability, 0, 0, 0) == 0
 
 
 def files_below(folder):

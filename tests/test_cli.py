@@ -176,6 +176,20 @@ def test_no_error_ends_as_a_failed_gate_does(tmp_path, seqdpo, monkeypatch, erro
     assert told.startswith(f"Error: {type(error).__name__}: ")
 
 
+def test_where_no_memory_is_left_even_for_the_message_it_ends_as_a_run_that_failed(tmp_path, seqdpo, monkeypatch):
+    def fail(*arguments):
+        raise MemoryError
+
+    monkeypatch.setattr("seqdpo.report.finished.read_run", fail)
+    code, _, told = seqdpo("gate", tmp_path, "--max-loss", 0.05)
+    assert (code, "The memory does not suffice." in told) == (3, True)
+    monkeypatch.setattr("seqdpo.runner.crash.crashed", fail)
+    code, _, told = seqdpo("gate", tmp_path, "--max-loss", 0.05)
+    assert code == 3
+    assert told.startswith("Error: the memory does not suffice")
+    assert len(told.splitlines()) == 1
+
+
 def test_a_run_that_crashes_says_what_is_safe_and_keeps_its_traceback_in_the_events(tmp_path, seqdpo, monkeypatch):
     study, out = tmp_path / "s.yaml", tmp_path / "out"
     assert seqdpo("init", "lab-conflict", "-o", study)[0] == 0

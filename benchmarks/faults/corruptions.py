@@ -263,13 +263,16 @@ def apply_remedy(copy: Path, text: str) -> str | None:
 
 
 def table(outcomes: Sequence[Outcome]) -> str:
-    """Markdown: a line for each file and corruption, a column for each command."""
+    """Markdown: a line for each file and the corruptions that end alike, a column for each command."""
     lines = [f"| file | spoilt by | {' | '.join(COMMANDS)} |", "|---|---|" + "---|" * len(COMMANDS)]
     cells = {(one.file, one.corruption, one.command): one for one in outcomes}
+    alike: dict[tuple[str, ...], list[str]] = {}
     for file, corruption in dict.fromkeys((one.file, one.corruption) for one in outcomes):
         row = [cells.get((file, corruption, command)) for command in COMMANDS]
         told = ["" if one is None else f"{one.kind} {one.detail}".strip() for one in row]
-        lines.append(f"| `{file.removeprefix('run/')}` | {corruption} | {' | '.join(told)} |")
+        alike.setdefault((file, *told), []).append(corruption)
+    for (file, *told), corruptions in alike.items():
+        lines.append(f"| `{file.removeprefix('run/')}` | {', '.join(corruptions)} | {' | '.join(told)} |")
     return "\n".join(lines) + "\n"
 
 

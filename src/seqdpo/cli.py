@@ -57,7 +57,11 @@ class _Commands(TyperGroup):
                 raise
             if ctx.params.get("debug"):
                 traceback.print_exc()
-            sys.exit(_explained(error))
+            try:
+                code = _explained(error)
+            except Exception:  # no memory even for that; an error of its own would end with 1
+                code = _explained_with_nothing_left()
+            sys.exit(code)
         except KeyboardInterrupt as interrupt:
             sys.exit(128 + (interrupt.args[0] if isinstance(interrupt, _Terminated) else signal.SIGINT))
 
@@ -86,6 +90,10 @@ MeasureOption = Annotated[
 PairsFormat = Literal["table", "jsonl", "csv", "parquet"]
 ROWS_ON_SCREEN = 20
 MOST_FILES_NAMED = 4
+_NOTHING_LEFT = (  # bytes that are there when there is no memory for others
+    b"Error: the memory does not suffice, not even to say for what. No file is left half-written; finished stages are "
+    b"safe. Run the same command again where more is free.\n"
+)
 FOR_SEVERAL_PROCESSES = ("run", "stage")
 PASS_FLAGS_ON = {"ignore_unknown_options": True}
 
@@ -818,6 +826,12 @@ def _explained(error: Exception) -> int:
     with suppress(OSError):  # the terminal may be what has gone
         errors.print(f"Error: {text}", style="red" if errors.is_terminal else "", soft_wrap=True)
     return 3 if isinstance(told, RunError) else 2
+
+
+def _explained_with_nothing_left() -> int:
+    with suppress(OSError):
+        os.write(2, _NOTHING_LEFT)
+    return 3
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

@@ -28,7 +28,7 @@ REMEDY = "Run the study again: finished stages are kept, and this file is writte
 #: Under this key a record holds the checksum of all others.
 _SEAL = "checksum"
 #: The temporary names of this module, by the process that writes; older releases left the host out.
-_TEMPORARY = re.compile(r"\.(?P<of>.+)\.([A-Za-z0-9-]+-)?[0-9]+\.tmp")
+_TEMPORARY = re.compile(r"\.(?P<of>.+)\.((?P<host>[A-Za-z0-9-]+)-)?(?P<process>[0-9]+)\.tmp")
 
 
 @contextmanager
@@ -67,13 +67,14 @@ def folder_written_whole(path: Path) -> Iterator[Path]:
 
 
 def sweep(root: Path, spared: Collection[str] = ()) -> None:
-    """Removes what killed processes left under temporary names below `root`, which nobody else may be writing to.
+    """Removes what killed processes left under temporary names below `root`.
 
-    What is of a file or folder whose name is spared, or lies in one, stays.
+    What another process of this machine is writing stays (a page is written without the folder's lock), and what is
+    of a file or folder whose name is spared, or lies in one.
     """
     for path in list(root.rglob(".*.tmp")):
-        left = _TEMPORARY.fullmatch(path.name)
-        if left and not {left["of"], *path.relative_to(root).parts}.intersection(spared):
+        of = _left_behind(path)
+        if of and not {of, *path.relative_to(root).parts}.intersection(spared):
             _remove(path)
 
 
@@ -81,9 +82,29 @@ def sweep_of(path: Path) -> None:
     """The same for one file or folder: what was left in it, and beside it under its own name."""
     sweep(path)
     for other in list(path.parent.glob(f".{path.name}.*.tmp")):
-        left = _TEMPORARY.fullmatch(other.name)
-        if left and left["of"] == path.name:
+        if _left_behind(other) == path.name:
             _remove(other)
+
+
+def _left_behind(path: Path) -> str | None:
+    """Whose temporary name a path has; None if it is no such name, or of another process that may still write it."""
+    name = _TEMPORARY.fullmatch(path.name)
+    if name is None or (name["host"] == host_name() and _is_another(int(name["process"]))):
+        return None
+    return name["of"]
+
+
+def _is_another(process: int) -> bool:
+    """Whether a process of that number, not this one, is alive; Windows does not tell without harm."""
+    if process == os.getpid() or os.name == "nt":
+        return False
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # another user's
+        return True
+    return True
 
 
 def _remove(path: Path) -> None:

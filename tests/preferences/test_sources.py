@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from seqdpo.errors import ConfigError, DataError, SeqdpoError
+from seqdpo.preferences.files import read_rows
 from seqdpo.preferences.pairs import Drop, Message, Pair
 from seqdpo.preferences.sources import library, read_candidates
 from seqdpo.study.objectives import (
@@ -646,3 +647,24 @@ def test_a_line_that_no_memory_would_hold_is_refused_before_it_is_read(tmp_path,
     path = write(tmp_path / name, brief("a"), brief("b" * 10_000))
     with pytest.raises(DataError, match=rf"{name}, line 2: longer than 1,000 bytes; expected one row a line"):
         found(preference(path))
+
+
+def test_a_text_that_parquet_says_once_for_many_rows_is_held_once(tmp_path):
+    """200 rows of one text of 5 MB, in a file of some kB: rows are read one by one, each with a text of its own."""
+    text, n = "a" * 5_000_000, 200
+    columns = {"prompt": [str(i) for i in range(n)], "rejected": ["no"] * n}
+    columns["chosen"] = pa.DictionaryArray.from_arrays(pa.array([0] * n, pa.int32()), [text])
+    pq.write_table(pa.table(columns), tmp_path / "bomb.parquet", compression="zstd", store_schema=False)
+    assert (tmp_path / "bomb.parquet").stat().st_size < 20_000
+    before = pa.total_allocated_bytes()
+    for number, row in enumerate(read_rows(tmp_path / "bomb.parquet")):
+        assert (row["prompt"], len(row["chosen"])) == (str(number), 5_000_000)
+        assert pa.total_allocated_bytes() - before < 50_000_000  # of 320 MB for the 64 rows of a batch
+    assert number == n - 1
+
+
+def test_json_that_must_be_read_whole_has_a_bound(tmp_path, monkeypatch):
+    monkeypatch.setattr("seqdpo.preferences.json_rows._LONGEST_WHOLE", 1000)
+    (tmp_path / "x.json.gz").write_bytes(gzip.compress(b"[\n" * 2000))
+    with pytest.raises(DataError, match=r"x.json.gz: more than 1,000 characters that are no JSON lines"):
+        found(preference(tmp_path / "x.json.gz"))

@@ -1,5 +1,6 @@
 import random
 from collections import Counter
+from itertools import count
 
 import pytest
 
@@ -137,3 +138,10 @@ def test_a_held_out_prompt_that_reads_as_a_training_prompt_is_dropped():
 def test_the_first_drop_of_each_reason_is_kept_as_its_example():
     drops = [Drop("empty_response", "row 1"), Drop("empty_response", "row 2"), Drop("tool_calls", "row 3")]
     assert collect("a", iter(drops)).examples == {"empty_response": "row 1", "tool_calls": "row 3"}
+
+
+def test_texts_that_the_memory_does_not_hold_are_refused_while_they_are_read():
+    """A pair of two responses of 1 MB, for ever; duplicates of the first take no room."""
+    endless = (pair(f"x{max(i - 10, 0)}", chosen="a" * 10**6, rejected="b" * 10**6) for i in count())
+    with pytest.raises(DataError, match=r"objective 'a': the texts of its first 6 pairs take more than 0.0 GiB"):
+        collect("a", endless, most_bytes=11 * 10**6)

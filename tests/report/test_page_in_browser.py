@@ -281,8 +281,11 @@ def test_hostile_text_does_nothing(reader, make_run, tmp_path):
 
 #: What every JavaScript object answers to without having been given it.
 INHERITED = {
-    **{"helpful": "constructor", "harmless": "toString"},
-    **{"helpful-0": "__proto__", "helpful-1": "constructor", "harmless-0": "hasOwnProperty"},
+    "helpful": "constructor",
+    "harmless": "toString",
+    "helpful-0": "__proto__",
+    "helpful-1": "constructor",
+    "harmless-0": "hasOwnProperty",
     "slice_topic": "slice___proto__",
 }
 

@@ -3,16 +3,20 @@
 benchmarks/faults/corruptions.py does the same to every file, with every command, and follows each remedy.
 """
 
+import os
 import random
 import shutil
+import subprocess
+import sys
 from pathlib import Path
+from time import sleep
 
 import pytest
 
 from seqdpo.errors import DataError
 from seqdpo.files import read_sealed
 from seqdpo.layout import check_manifest_hash
-from seqdpo.runner.findings import write_findings
+from seqdpo.runner.findings import analyse, write_findings
 from seqdpo.runner.folder import RunFolder
 
 OLDER_RUN = Path(__file__).with_name("older_run")
@@ -89,3 +93,70 @@ def test_no_flipped_bit_of_the_scores_passes_unseen(analysed, tmp_path):
             check_manifest_hash(folder.scores, folder, manifest)
     folder.scores.write_bytes(content)
     check_manifest_hash(folder.scores, folder, manifest)
+
+
+def analysing(root, **options):
+    """`seqdpo analyse` in a process of its own."""
+    command = [sys.executable, "-m", "seqdpo", "analyse", str(root)]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, **options)
+
+
+def findings_of(root):
+    names = ("scores.parquet", "results.json", "manifest.json", "report.html", "report.md")
+    return {name: (root / name).read_bytes() for name in names}
+
+
+@pytest.fixture(scope="module")
+def reported(tmp_path_factory):
+    """A run with its page, in a folder of the name that the page has."""
+    root = tmp_path_factory.mktemp("reported") / "run"
+    shutil.copytree(OLDER_RUN, root)
+    analyse(root)
+    return root
+
+
+def ended(process):
+    """Its exit code, and what it said as errors."""
+    told = process.communicate()[1]
+    return process.returncode, told
+
+
+def test_several_commands_at_once_end_well_or_are_refused(reported, tmp_path):
+    """benchmarks/faults/concurrency.py does the same with runs, and on one cache."""
+    root = Path(shutil.copytree(reported, tmp_path / "run"))
+    answers = [ended(process) for process in [analysing(root) for _ in range(3)]]
+    assert 0 in [code for code, _ in answers]
+    assert all(code == 0 or "another process is running a study there" in told for code, told in answers), answers
+    assert findings_of(root) == findings_of(reported)
+    assert not list(root.rglob("*.tmp"))
+
+
+def test_killed_while_it_writes_the_same_command_ends_with_the_same_bytes(reported, tmp_path):
+    """benchmarks/faults/kills.py does the same with runs, at random moments."""
+    root = Path(shutil.copytree(reported, tmp_path / "run"))
+    for begun in ("scores.parquet", "results.json"):
+        process = analysing(root)
+        while process.poll() is None and not list(root.glob(f".{begun}.*.tmp")):
+            sleep(0.001)
+        process.kill()
+        ended(process)
+    assert ended(analysing(root))[0] == 0
+    assert findings_of(root) == findings_of(reported)
+    assert not list(root.rglob("*.tmp"))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such limits")
+@pytest.mark.parametrize("size", [0, 20_000])
+def test_a_disk_that_is_full_ends_in_one_screen_and_loses_nothing(reported, tmp_path, size):
+    """No file beyond a size, as benchmarks/faults/disk_full.py --file-size does with runs."""
+    import resource
+
+    root = Path(shutil.copytree(reported, tmp_path / "run"))
+    limited = analysing(root, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size)))
+    code, told = ended(limited)
+    assert code in (2, 3), told
+    assert "Traceback" not in told
+    assert "File too large" in told
+    assert len(told.splitlines()) < 24
+    assert ended(analysing(root))[0] == 0
+    assert findings_of(root) == findings_of(reported)

@@ -3,16 +3,21 @@
 import json
 import os
 import stat
+import subprocess
+import sys
 from contextlib import suppress
 from pathlib import Path
+from threading import Timer
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from filelock import FileLock
 
 from seqdpo.errors import ConfigError, DataError
 from seqdpo.files import (
     folder_written_whole,
+    host_name,
     read_sealed,
     read_table,
     set_aside,
@@ -53,6 +58,28 @@ def test_only_what_a_killed_process_left_is_swept(tmp_path):
     sweep(tmp_path)
     assert {path for path in tmp_path.rglob("*") if path.is_file()} == set(users)
     assert list((tmp_path / "stages").iterdir()) == [tmp_path / "stages/a.12.tmp"]
+
+
+def test_what_another_process_writes_is_not_swept_while_it_lives(tmp_path):
+    """A page is written without the folder's lock: `analyse` must not take it away from a run that has just ended."""
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as writer:
+        page = tmp_path / f".report.html.{host_name()}-{writer.pid}.tmp"
+        page.write_text("half")
+        with RunFolder(tmp_path).locked():
+            assert page.exists()
+        writer.kill()
+    with RunFolder(tmp_path).locked():
+        assert not page.exists()
+
+
+def test_a_look_at_a_lock_refuses_nobody(tmp_path):
+    """`seqdpo status` takes the lock for a moment to see whether it is held."""
+    (tmp_path / ".lock").touch()
+    look = FileLock(tmp_path / ".lock", thread_local=False)  # released by another thread
+    look.acquire()
+    Timer(0.1, look.release).start()
+    with RunFolder(tmp_path).locked():
+        assert not look.is_locked
 
 
 def test_what_is_set_aside_never_takes_the_place_of_another(tmp_path):

@@ -15,7 +15,7 @@ from seqdpo.wording import did_you_mean, first_line, listed
 
 _MAX_LISTED = 20
 _LONGEST_LINE = 2**30  # bytes; a list of all rows may stand in one line, but a small .gz can hold one for no memory
-_ROWS_AT_ONCE = 64  # of Parquet, which can say one long text of many rows in a few bytes
+_ROWS_AT_ONCE = 64  # of Parquet
 
 
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:
@@ -139,13 +139,25 @@ def _parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
 
     try:
         with pq.ParquetFile(path) as file:
+            texts = _text_columns(file.schema)
+        with pq.ParquetFile(path, read_dictionary=texts) as file:
             for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE):
-                yield from batch.to_pylist()
+                for cells in zip(*batch.columns, strict=True):
+                    yield dict(zip(batch.schema.names, (cell.as_py() for cell in cells), strict=True))
     except (pa.ArrowException, UnicodeDecodeError) as error:
+        if isinstance(error, MemoryError):  # the file is not to blame
+            raise
         raise DataError(
             f"{path}: not Parquet, or damaged ({first_line(error)}); expected a whole Parquet file. "
             "Copy, download or write it again."
         ) from error
+
+
+def _text_columns(schema: Any) -> list[str]:
+    """The texts of a Parquet file, to be read as it holds them: a few bytes may say one long text of many rows."""
+    columns = [schema.column(number) for number in range(len(schema))]
+    is_text = {("BYTE_ARRAY", kind) for kind in ("STRING", "NONE")}
+    return [one.path for one in columns if (one.physical_type, one.logical_type.type) in is_text]
 
 
 _READERS: dict[str, Callable[[Path], Iterator[dict[str, Any]]]] = {

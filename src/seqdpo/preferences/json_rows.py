@@ -11,6 +11,7 @@ from seqdpo.wording import brief, listed
 _EXPECTED = "expected one object a line, or one list of objects"
 #: Where programs put the rows beside facts about them; under any other key a list is a cell of a single row.
 _TABLE_KEYS = set("data rows records items examples instances samples results train test validation eval dev".split())
+_LONGEST_WHOLE = 2**30  # characters
 _WRITE_LINES = "With pandas: to_json(path, orient='records', lines=True)."
 
 
@@ -20,13 +21,13 @@ def json_rows(lines: Iterable[str], where: str) -> Iterator[dict[str, Any]]:
     Shapes: an object a line; objects over several lines, one after another; one list of objects; an object that holds
     such a list under one of its keys; an object of columns, each a list or, as pandas writes it, an object of row
     labels; pandas' `orient='split'` and `orient='index'`.
-    Raises: DataError that names the line, or the shape where it is none of these.
+    Raises: DataError that names the line, or the shape where it is none of these, or too long to be read whole.
     """
     rest = enumerate(lines, start=1)
     number, line = next(((number, line) for number, line in rest if line.strip()), (1, ""))
     first = _complete_object(line)
     if first is None:
-        yield from _whole("".join([line, *(text for _, text in rest)]), number, where)
+        yield from _whole(_joined(chain([line], (text for _, text in rest)), where), number, where)
         return
     second = next(((n, text) for n, text in rest if text.strip()), None)
     if second is None:
@@ -44,6 +45,19 @@ def _complete_object(line: str) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
+
+
+def _joined(lines: Iterable[str], where: str) -> str:
+    parts, length = [], 0
+    for line in lines:
+        length += len(line)
+        if length > _LONGEST_WHOLE:
+            raise DataError(
+                f"{where}: more than {_LONGEST_WHOLE:,} characters that are no JSON lines; {_EXPECTED}, of at most so "
+                f"many. {_WRITE_LINES}"
+            )
+        parts.append(line)
+    return "".join(parts)
 
 
 def _whole(text: str, first_line: int, where: str) -> Iterator[dict[str, Any]]:

@@ -1,5 +1,7 @@
 """All preferences of a study: read, split, tokenised and limited, every dropped row counted."""
 
+import os
+import sys
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -93,14 +95,17 @@ def prepare(
     """Reads and tokenises the pairs of every objective.
 
     Raises: what reading raises, of all objectives at once; DataError that lists, for every objective without
-        training or evaluation pairs, what was dropped and why; and what `Tokeniser.tokenise` raises.
+        training or evaluation pairs, what was dropped and why, or if their texts take more than half of the memory;
+        and what `Tokeniser.tokenise` raises.
     """
     readings = {}
     problems = Problems()
+    room = machine_memory() // 2
     for name, objective_candidates in candidates.items():
         progress(f"reading {name}")
         with problems.collected():
-            readings[name] = collect(name, objective_candidates)
+            readings[name] = collect(name, objective_candidates, room)
+            room -= readings[name].n_bytes
     problems.raise_all()
     progress("comparing prompts")
     pairs = chain.from_iterable(reading.pairs for reading in readings.values())
@@ -112,6 +117,14 @@ def prepare(
     _check_not_empty(objectives, readings, keys.trained_objectives(), tokeniser.notes)
     all_plain = all(is_plain_text(pair.prompt) for objective in objectives.values() for pair, _ in objective.pairs)
     return Preferences(objectives, dict(tokeniser.notes), None if all_plain else tokeniser.chat_template_hash)
+
+
+def machine_memory() -> int:
+    """Bytes of this machine; no bound where the system does not say."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):  # Windows has no such call
+        return sys.maxsize
 
 
 def _prepare_objective(

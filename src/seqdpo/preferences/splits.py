@@ -1,5 +1,6 @@
 """One train/eval split for the whole study, drawn by prompt, and limits drawn by hash."""
 
+import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ class Reading:
     pairs: list[Pair] = field(default_factory=list)
     dropped: Counter[str] = field(default_factory=Counter)
     examples: dict[str, str] = field(default_factory=dict)  # the first drop of each reason: where it was, and what
+    n_bytes: int = 0  # of the texts
 
     def drop(self, drop: Drop) -> None:
         self.dropped[drop.reason] += 1
@@ -25,10 +27,10 @@ class Reading:
         return len(self.pairs) + self.dropped.total()
 
 
-def collect(objective: str, candidates: Candidates) -> Reading:
+def collect(objective: str, candidates: Candidates, most_bytes: int = sys.maxsize) -> Reading:
     """All pairs of an objective, each content once.
 
-    Raises: DataError if two different pairs carry the same given pair_id.
+    Raises: DataError if two different pairs carry the same given pair_id, or their texts take more than `most_bytes`.
     """
     reading = Reading()
     seen: dict[str, Pair] = {}
@@ -43,6 +45,13 @@ def collect(objective: str, candidates: Candidates) -> Reading:
         else:
             seen[candidate.pair_id] = candidate
             reading.pairs.append(candidate)
+            reading.n_bytes += sum(map(sys.getsizeof, candidate.texts()))
+            if reading.n_bytes > most_bytes:  # a small compressed file may hold more than any machine
+                raise DataError(
+                    f"objective {objective!r}: the texts of its first {len(reading.pairs):,} pairs take more than "
+                    f"{most_bytes / 2**30:.1f} GiB, what is left of half of this machine's memory; expected less. "
+                    "Give a file with fewer rows, or a machine with more memory."
+                )
     return reading
 
 

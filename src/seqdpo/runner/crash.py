@@ -25,6 +25,8 @@ def crashed(error: Exception, root: Path | None = None) -> RunError:
     report = "Report it with that and with what `seqdpo env` prints."
     if isinstance(error, OSError):  # a full disk, a folder that has gone
         whose, report = "The system refused it.", "Mend that, or report it."
+    if isinstance(error, MemoryError) or "allocate memory" in str(error):  # torch's own is a RuntimeError
+        whose, report = "The memory does not suffice.", "Give it more, or lower max_length or max_train_pairs."
     return RunError(f"{type(error).__name__}: {reason(error)} {whose} {safe}{where} {report}")
 
 

@@ -16,6 +16,7 @@ from seqdpo.layout import NODE_FILE, RunFiles
 from seqdpo.runner.events import append_event
 from seqdpo.study.checkpoints import BASE, Node, folder_name
 
+_A_LOOK = 0.5  # seconds; `has_coordinator` holds a lock for less than that, to see whether it is held
 #: What a lock raises on a file system that has none, as NFS 3 without its lock service.
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
 
@@ -59,7 +60,7 @@ class RunFolder(RunFiles):
         Workers may go on with their stages.
         Raises: ConfigError if another process holds it, or it cannot be written to.
         """
-        lock = FileLock(self.root / ".lock", timeout=0)
+        lock = FileLock(self.root / ".lock", timeout=_A_LOOK)
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             lock.acquire()
