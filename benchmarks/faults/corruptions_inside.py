@@ -1,4 +1,4 @@
-"""One file spoilt while a stage is half trained: its save, the run folder, the cache. It must be found, and change nothing.
+"""One file spoilt while a stage is half trained: its save, the run folder, the cache. It must be found, and matter not.
 
     python benchmarks/faults/corruptions_inside.py
 

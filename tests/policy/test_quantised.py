@@ -21,7 +21,9 @@ from seqdpo.policy.trial import try_adapter
 from seqdpo.study.audit import Audit
 
 BITS = ("load_in_4bit", "load_in_8bit")
-needs_bitsandbytes = pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="the extra quantised is not installed")
+needs_bitsandbytes = pytest.mark.skipif(
+    find_spec("bitsandbytes") is None, reason="the extra quantised is not installed"
+)
 #: Of bitsandbytes and PEFT among themselves.
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
 
@@ -113,7 +115,10 @@ def test_a_stage_on_nf4_goes_on_after_a_signal_to_the_same_bytes(make_study, tmp
     from seqdpo.runner.board import Board
     from seqdpo.runner.study import run_study
 
-    objectives = {"helpful": {"format": "lab", "n_pairs": 40}, "harmless": {"format": "lab", "angle": 90, "n_pairs": 40}}
+    objectives = {
+        "helpful": {"format": "lab", "n_pairs": 40},
+        "harmless": {"format": "lab", "angle": 90, "n_pairs": 40},
+    }
     keys = {
         "model_name_or_path": "lab",
         "load_in_4bit": True,

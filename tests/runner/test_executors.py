@@ -153,7 +153,7 @@ from seqdpo.policy import quantised
 quantised.import_module = None  # PEFT imports bitsandbytes by itself where it is installed; we do not
 from seqdpo import cli
 def tell():
-    print("imported:", *{"ray", "submitit"} & {*sys.modules}, *(name for name in sys.modules if "executors.ray" in name))
+    print("imported:", *{"ray", "submitit"} & {*sys.modules})
     import torch  # which imports torch.distributed itself
     print("joined others:", torch.distributed.is_initialized())
 atexit.register(tell)

@@ -81,7 +81,15 @@ def test_clocks_that_differ_make_no_time_wrong(folder):
     node = next(node for node in run_status(folder).nodes if node.name == "seed0.a.b")
     assert (node.seconds, node.host) == (130, "n2")
     running = fleet._Running(Node(0, ("a", "b")), folder)  # a coordinator, whose own clock is read nowhere
-    log(folder.root, "seed0.a.b", *events, (5640, "began", began), (5740, "done", {}), (2000, "began", began), (2060, "done", {}))
+    log(
+        folder.root,
+        "seed0.a.b",
+        *events,
+        (5640, "began", began),
+        (5740, "done", {}),
+        (2000, "began", began),
+        (2060, "done", {}),
+    )
     running.look(folder, _Board())
     assert running.seconds == 60
 

@@ -38,7 +38,9 @@ def check_quantisation(keys: ModelKeys) -> None:
     try:
         import_module(_LIBRARY)
     except Exception as error:  # of every kind: it looks for a device and its libraries while it is imported
-        what = "is not installed" if isinstance(error, ModuleNotFoundError) and error.name == _LIBRARY else reason(error)
+        what = (
+            "is not installed" if isinstance(error, ModuleNotFoundError) and error.name == _LIBRARY else reason(error)
+        )
         raise ConfigError(
             f"load_in_{bits}bit = True: {_LIBRARY} {what}; expected it. Install it: pip install 'seqdpo[quantised]'"
         ) from None

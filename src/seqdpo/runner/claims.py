@@ -15,7 +15,6 @@ from seqdpo.runner.events import read_events
 from seqdpo.runner.folder import RunFolder, unusable
 from seqdpo.study.checkpoints import Node, checkpoint_of
 
-
 #: Seconds within which a worker at its node writes its log, but for steps that take longer.
 RECENT = 60.0
 

@@ -60,7 +60,9 @@ def machine_differences(folder: RunFolder, environment: Mapping[str, Any]) -> li
     except DataError:  # not scored yet
         return []
     one, other = _machine(environment), _machine(there)
-    return [f"{name} {one[name]} here, {other[name]} there" for name in one if name in other and one[name] != other[name]]
+    return [
+        f"{name} {one[name]} here, {other[name]} there" for name in one if name in other and one[name] != other[name]
+    ]
 
 
 def _machine(environment: Mapping[str, Any]) -> dict[str, Any]:
@@ -82,8 +84,8 @@ def check_machine(folder: RunFolder, environment: Mapping[str, Any], keys: Machi
     if keys.mixed_machines:
         return f"another machine than scored the base ({'; '.join(different)}): each stage's node.json has its own"
     raise ConfigError(
-        f"{folder.root}: {'; '.join(different)}; expected a machine like the one that scored the base, as mixed_machines "
-        "is false. Run this on such a machine, or set mixed_machines: true, and each stage records its own."
+        f"{folder.root}: {'; '.join(different)}; expected a machine like the one that scored the base, as "
+        "mixed_machines is false. Run this on such a machine, or set mixed_machines: true, and each stage records its own."
     )
 
 

@@ -16,7 +16,6 @@ from seqdpo.layout import NODE_FILE, RunFiles
 from seqdpo.runner.events import append_event
 from seqdpo.study.checkpoints import BASE, Node, folder_name
 
-
 #: What a lock raises on a file system that has none, as NFS 3 without its lock service.
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
 

@@ -1,6 +1,7 @@
 """How fast this machine reads and trains a study's pairs, measured before the run.
 
-Where the model is at hand, a few of the study's own pairs go through the real engine; else a matrix multiplication tells.
+Where the model is at hand, a few of the study's own pairs go through the real engine; else a matrix multiplication
+tells.
 """
 
 import math
@@ -78,9 +79,7 @@ def _measured(keys: InputKeys, preferences: Preferences, pairs: list[PreparedPai
 
 def _sample(keys: InputKeys, preferences: Preferences, most_tokens: float) -> list[PreparedPair]:
     """Pairs of all lengths, evenly: two steps' worth, or what fills a batch, but no more tokens than these."""
-    every = [
-        pair for objective in preferences.objectives.values() for pair in (*objective.train, *objective.eval)
-    ]
+    every = [pair for objective in preferences.objectives.values() for pair in (*objective.train, *objective.eval)]
     if not every:
         return []
     every.sort(key=lambda pair: pair.tokens.n_tokens)

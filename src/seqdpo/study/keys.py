@@ -108,7 +108,6 @@ class ModelKeys(Keys):
         default_factory=dict, description="arguments for the chat template, as {enable_thinking: false}"
     )
 
-
     @model_validator(mode="after")
     def _check_bits(self) -> Self:
         if self.load_in_4bit and self.load_in_8bit:
