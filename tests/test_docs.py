@@ -85,6 +85,9 @@ def world(tmp_path_factory: pytest.TempPathFactory, tiny_model_folder: Path) -> 
             path.write_bytes(gzip.compress("".join(json.dumps(row) + "\n" for row in rows).encode()))
     (root / "data").mkdir()
     (root / "data/brief.jsonl").write_text("".join(json.dumps(brief(i)) + "\n" for i in range(60)))
+    (root / "data/polite.jsonl").write_text("".join(json.dumps(brief(i + 60)) + "\n" for i in range(60)))
+    tutorial = next(one.text for one in blocks() if one.file == "docs/tutorial.md" and one.language == "yaml")
+    (root / "brief.yaml").write_text(tutorial)
     for objective in ("helpful", "harmless"):  # as TRL takes them
         config = {"model_name_or_path": LLAMA, "use_peft": True, "dataset_name": f"data/{objective}.jsonl"}
         (root / f"{objective}.yaml").write_text(yaml.safe_dump(config))

@@ -26,6 +26,7 @@ from seqdpo.study.config import Study
 from seqdpo.study.file import audit_of, study_of
 from seqdpo.study.settings import SETTINGS
 from seqdpo.study.template import study_template
+from seqdpo.study.variants import STANDARD
 from seqdpo.wording import did_you_mean
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ Begin with one of these:
   seqdpo check hh-rlhf.yaml      what is wrong with it, its data and its chat template
   seqdpo plan hh-rlhf.yaml       what it will cost
   seqdpo run hh-rlhf.yaml        the study; the same command again goes on with it
-All commands: seqdpo --help"""
+All commands: seqdpo --help; completion in your shell: seqdpo --install-completion"""
 
 
 def main() -> None:
@@ -193,7 +194,7 @@ def demo(
     """Run a lab setting in both orders: no download, about a minute on a laptop."""
     from seqdpo.lab.demo import demo_studies
     from seqdpo.report.finished import read_run
-    from seqdpo.report.print_findings import verdict_table
+    from seqdpo.report.print_findings import in_three_lines, verdict_table
     from seqdpo.runner.folder import check_output_dir
 
     studies = demo_studies(output_dir, every)
@@ -207,7 +208,10 @@ def demo(
             _headed(study)
             console.print(verdict_table(read_run(study.output_dir).findings.cells))
         return
-    console.print(f"\nOpen {Path(studies[0].output_dir, 'report.html')} in a browser: every pair is there.")
+    console.rule("In three lines", align="left")
+    for line in in_three_lines(read_run(studies[0].output_dir).findings.cells[0]):
+        console.print(line, highlight=False, markup=False)
+    console.print(f"Open {Path(studies[0].output_dir, 'report.html')} in a browser: every pair is there.")
     console.print("Three settings more, some minutes: seqdpo demo --all")
 
 
@@ -227,8 +231,16 @@ def init(
         ),
     ] = None,
     output: Annotated[str | None, typer.Option("--output", "-o", help="The file; - prints it.")] = None,
+    variants: Annotated[
+        Literal["standard"] | None, typer.Option(help="Remedies to try beside the plain stages.")
+    ] = None,
 ) -> None:
     """Write a commented study file for a setting, or from configurations of other tools."""
+    if files and variants:
+        raise ConfigError(
+            "init: --variants with --from; expected it with a setting. Write `variants: standard` into the study file "
+            "that --from makes."
+        )
     if files and setting is None:
         _init_from(files, output)
     elif setting is None or files:
@@ -237,7 +249,8 @@ def init(
         near = did_you_mean(setting, SETTINGS)
         raise ConfigError(f"init: {setting!r} is no setting; expected one of {', '.join(SETTINGS)}.{near}")
     else:
-        _write_study(study_template(setting), output, f"{setting}.yaml", "plan")
+        text = study_template(setting, STANDARD if variants else None)
+        _write_study(text, output, f"{setting}.yaml", "plan")
 
 
 def _init_from(files: list[Path], output: str | None) -> None:
@@ -311,6 +324,10 @@ def plan(
         Literal["table", "json", "make"],
         typer.Option("--format", help="json and make: the stages with what each needs, to run them elsewhere."),
     ] = "table",
+    device: Annotated[
+        Literal["a100", "h100"] | None,
+        typer.Option(help="For a device that is not here, by its data sheet; else this machine is measured."),
+    ] = None,
 ) -> None:
     """Show the tree of stages, pairs, tokens, parameters, memory and time; runs nothing."""
     study = study_of(arguments)
@@ -326,7 +343,7 @@ def plan(
         return
     study = with_model_path(study)
     preferences, _ = read_preferences(study, _note)
-    found = plan_study(study, preferences)
+    found = plan_study(study, preferences, device)
     if form == "json":
         write_out(console, [plan_json(study.output_dir, found)])
         return
@@ -335,6 +352,36 @@ def plan(
         console.print(line)
     for note in design_notes(study, preferences):
         console.print(f"note: {note}")
+
+
+@app.command(context_settings=PASS_FLAGS_ON)
+def preflight(
+    arguments: StudyArguments,
+    stage: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME", help="Only of this stage, as helpful/harmless, also of a trained one; repeatable."
+        ),
+    ] = None,
+    share: Annotated[
+        float,
+        typer.Option(min=0.001, max=1, help="Of the stage's training passes, how many it may take."),
+    ] = 0.15,
+    form: Annotated[Literal["table", "json"], typer.Option("--format")] = "table",
+) -> None:
+    """Say what can be said of the next stages before they are trained: what they will take from what was learned."""
+    study = study_of(arguments)
+    from seqdpo.analysis.schema import to_json
+    from seqdpo.report.print_preflight import print_preflights
+    from seqdpo.runner.board import board_for
+    from seqdpo.runner.preflight import run_preflight
+
+    with _ended_well(Path(study.output_dir)), board_for(errors if form == "json" else console) as board:
+        found = run_preflight(study, board, stage or (), share)
+    if form == "json":
+        write_out(console, [json.dumps(to_json(found), indent=2, ensure_ascii=False, allow_nan=False) + "\n"])
+        return
+    print_preflights(console, found, study.output_dir)
 
 
 @app.command()
@@ -403,21 +450,22 @@ def generate(
     n: Annotated[int, typer.Option("--n", "-n", min=1, help="Held-out prompts of each objective.")] = 20,
     objective: Annotated[list[str] | None, typer.Option(help="Only this objective; may be repeated.")] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens of an answer at most.")] = 256,
+    engine: Annotated[Literal["transformers", "vllm"], typer.Option(help="What answers.")] = "transformers",
     judge: Annotated[
         str | None, typer.Option(metavar="COMMAND", help="Judges pairs of answers; docs/commands.md has its JSON.")
     ] = None,
 ) -> None:
     """Let every checkpoint answer the same held-out prompts, and show the answers on the page."""
-    from seqdpo.analysis.generations import count_answers
+    from seqdpo.analysis.generations import count_answers, engines
     from seqdpo.report.print_generations import print_answers, print_win_rates
     from seqdpo.report.write import write_report
     from seqdpo.runner.generations import generate as answer_prompts
     from seqdpo.runner.judge import win_rates
 
     with _ended_well(run):
-        found = answer_prompts(run, n, objective or (), max_new_tokens, _note)
+        found = answer_prompts(run, n, objective or (), max_new_tokens, _note, engine)
     assert found.generations is not None
-    print_answers(console, count_answers(found.generations))
+    print_answers(console, count_answers(found.generations), engines(found.generations))
     for path in write_report(found):
         _wrote(path)
     if judge is not None:
@@ -517,9 +565,12 @@ def report(
     measure: MeasureOption = "margin",
 ) -> None:
     """Write the findings as one HTML page, down to the single pair, and the adapters' card, report.md, beside it."""
+    from seqdpo.report.figures import check_drawing
     from seqdpo.report.finished import read_run
     from seqdpo.report.write import write_figures, write_report
 
+    if figures is not None:
+        check_drawing()  # before anything is written
     source = read_run(run)
     written = write_report(source, output, card, measure)
     if figures is not None:
@@ -574,6 +625,24 @@ def compare(
 
 
 @app.command()
+def export(
+    run: RunArgument,
+    target: Annotated[Path, typer.Argument(metavar="DIR", help="The folder to write, which is not there yet.")],
+    variant: Annotated[str, typer.Option(help="Whose adapter; plain: of the study's own keys.")],
+    order: Annotated[
+        str | None, typer.Option(parser=typed, metavar="NAME", help="Of this order, where there are several.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="The seed; else the study's first.")] = None,
+) -> None:
+    """Write the adapter of a variant at the end of its order, ready to load or to serve."""
+    from seqdpo.runner.export import export as export_run
+
+    written = export_run(run, target, variant, order, seed)
+    console.print(f"Wrote {target}: {written.node.checkpoint}, seed {written.node.seed}.", soft_wrap=True)
+    write_out(console, [f"  {line}\n" for line in written.lines])
+
+
+@app.command()
 def gate(
     run: RunArgument,
     max_loss: Annotated[float, typer.Option(help="Share of the learned margin that may be gone, as 0.05.")],
@@ -585,6 +654,7 @@ def gate(
     order: Annotated[
         str | None, typer.Option(parser=typed, metavar="NAME", help="Only this order, as helpful/harmless.")
     ] = None,
+    variant: Annotated[str | None, typer.Option(help="The orders of this variant; else those of none.")] = None,
     strict: Annotated[bool, typer.Option(help="Fail, too, where the pairs cannot rule such a loss out.")] = False,
 ) -> None:
     """Exit 1 if later stages took more of an earlier objective than they may, with confidence: of its learned margin,
@@ -593,7 +663,7 @@ def gate(
     from seqdpo.report.finished import read_run
     from seqdpo.report.print_findings import print_gate
 
-    outcomes = gated(read_run(run).findings, max_loss, objective, order, strict, max_accuracy_loss)
+    outcomes = gated(read_run(run).findings, max_loss, objective, order, strict, max_accuracy_loss, variant)
     print_gate(console, outcomes)
     if any(one.outcome == "failed" for one in outcomes):
         raise _GateFailed(1)

@@ -112,8 +112,15 @@ def test_more_than_ten_numbers_are_put_into_quartiles():
 def test_numbers_of_their_own_are_no_names():
     """Twelve different scores: three in each quartile."""
     assert sizes({"slice_score": np.arange(12) / 8}) == {"0 to 0.25": 3, "0.375 to 0.625": 3, "0.75 to 1": 3} | {
-        "1.125 to 1.375": 3
+        "1.12 to 1.38": 3
     }
+
+
+def test_edges_have_three_digits_or_as_many_as_tell_them_apart():
+    apart = sizes({"slice_score": 1.37767 + np.arange(12)})
+    assert list(apart)[0] == "1.38 to 3.38"
+    close = sizes({"slice_score": 1.37761 + np.arange(12) / 1e5})
+    assert list(close)[0] == "1.37761 to 1.37763"
 
 
 def test_length_difference_prompt_length_and_strength_are_put_into_quartiles():

@@ -106,9 +106,13 @@ def test_charts_hold_the_numbers_of_results(make_run):
     assert {row["flip"]: row["pairs"] for row in charts["flips"]["data"]["flips"]} == {
         name: n for name, n in to_json(cell.change.flips).items() if name != "tied"
     }
-    beyond = [row for row in charts["quartiles"]["data"]["quartiles"] if row["what"] == "beyond the control stages"]
-    expected = [row.excess_margin_change.value for row in cell.quartiles.excess_over_placebo.rows]
-    assert [row["value"] for row in beyond] == expected
+    rows = charts["quartiles"]["data"]["quartiles"]
+    real = [row["value"] for row in rows if row["what"] == "this run (biased)"]
+    controls = [row for row in rows if row["what"] == "its control stages"]
+    excess = [row.excess_margin_change.value for row in cell.quartiles.excess_over_placebo.rows]
+    assert [row["value"] for row in controls] == pytest.approx([0.0] * 4, abs=1e-9), "0.1 up in two, down in two"
+    assert real == pytest.approx(excess)
+    assert all(row["low"] < 0 < row["high"] for row in controls)
     mechanism = {chart["key"]: chart for chart in found["mechanism"]}
     (record,) = run.findings.mechanism.gradients
     trace = mechanism["gradients-helpful-helpful-harmless-seed0"]["data"]["trace"]

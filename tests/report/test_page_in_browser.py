@@ -1,6 +1,7 @@
 """The page in a real browser, from disk: no console error, no request, and every control does what it says."""
 
 import json
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -194,14 +195,14 @@ def test_the_address_restores_what_was_seen(reader, report):
     reader.open(report)
     reader.click(reader.all("[data-view]")[1])
     reader.wait(lambda: "harmless, from harmless" in reader.one("#cell-name").text)
-    reader.one("#search").send_keys("number 4")
+    reader.one("#search").send_keys("number 3")
     reader.wait(lambda: reader.count.startswith("1 of 30"))
     reader.click(reader.all(".tabulator-row")[0])
     state = reader.script("return location.hash")
     reader.open(report, state)
     assert "harmless, from harmless to harmless>helpful" in reader.one("#cell-name").text
     assert reader.count.startswith("1 of 30")
-    assert "harmless-4" in reader.one("#card p.dim").text
+    assert "harmless-3" in reader.one("#card p.dim").text
 
 
 def test_the_address_holds_the_order_of_the_table_and_no_outcome_at_all(reader, report):
@@ -278,6 +279,43 @@ def test_hostile_text_does_nothing(reader, make_run, tmp_path):
     assert reader.script("return document.documentElement.scrollWidth <= innerWidth + 1")
 
 
+#: What every JavaScript object answers to without having been given it.
+INHERITED = {
+    **{"helpful": "constructor", "harmless": "toString"},
+    **{"helpful-0": "__proto__", "helpful-1": "constructor", "harmless-0": "hasOwnProperty"},
+    "slice_topic": "slice___proto__",
+}
+
+
+def test_names_that_every_object_has_are_names_like_others(reader, make_run, tmp_path):
+    """Pair 0, the one that lost 6, is `__proto__`; every other pair is in the slice `__proto__: valueOf`."""
+    path = tmp_path / "inherited.html"
+    path.write_text(page(make_run(prompt="valueOf", names=INHERITED)), encoding="utf-8")
+    reader.open(path)
+    assert reader.one("#view option").text == "constructor, from constructor to constructor>toString (seed 0)"
+    assert reader.column("id")[0] == "__proto__"
+    assert reader.column("change")[:2] == ["-6.00", "-4.00"]
+    assert "__proto__: valueOf" in [option.text for option in reader.all("#slice option")]
+    reader.script("document.getElementById('slice').selectedIndex = 2")
+    reader.script("document.getElementById('filters').dispatchEvent(new Event('input', {bubbles: true}))")
+    assert reader.count.startswith("15 of 30 pairs")
+    reader.open(path, "#objective=constructor&from=constructor&to=constructor>toString&seed=0&pair=__proto__&text=1")
+    assert "valueOf 0" in reader.one("#card").text
+    reader.click(reader.one("#card input[type=checkbox]"))
+    assert reader.script("return Object.keys(notes())") == ["constructor/__proto__"]
+    assert reader.problems() == []
+
+
+def test_a_response_of_five_megabytes_is_cut_on_the_page(reader, make_run, tmp_path):
+    """Both responses of eight pairs, 80 MB in all: the page holds 20,000 characters of each, and where the rest is."""
+    path = tmp_path / "long.html"
+    path.write_text(page(make_run(n=4, mechanism=False, answer="a drink " * 625_000)), encoding="utf-8")
+    assert path.stat().st_size < 4e6
+    reader.open(path, "#pair=helpful-0&text=1")
+    assert "more characters in data/pairs.parquet" in reader.one("#card").text
+    assert reader.problems() == []
+
+
 def test_fits_a_phone(reader, report):
     reader.driver.set_window_size(400, 800)
     try:
@@ -295,3 +333,109 @@ def test_every_control_has_a_name(reader, report):
         "!(e.textContent.trim() || e.labels?.length || e.ariaLabel || e.closest('.tabulator'))).map((e) => e.outerHTML)"
     )
     assert nameless == []
+
+
+def test_a_printed_page_is_whole(reader, report):
+    """Numbers that are buttons on a screen, closed parts and the picture beside the table; no control."""
+    reader.open(report)
+    reader.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    try:
+        reader.script("window.dispatchEvent(new Event('beforeprint'))")
+        assert all(button.is_displayed() for button in reader.all(".matrix button"))
+        assert all(part.get_attribute("open") for part in reader.all("details"))
+        assert reader.one("figure[data-chart=margins]").is_displayed()
+        assert not any(one.is_displayed() for one in reader.all(".verdict button, #table, #filters, nav"))
+        reader.script("window.dispatchEvent(new Event('afterprint'))")
+        assert not any(part.get_attribute("open") for part in reader.all("details"))
+    finally:
+        reader.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+
+
+def test_every_card_says_what_to_do_next_and_leads_to_what_was_lost(reader, report):
+    reader.open(report)
+    cards = reader.all("#verdicts > ul:first-of-type > .verdict")
+    assert len(cards) == 2 and all("Next: " in card.find_element(By.CSS_SELECTOR, ".advice").text for card in cards)
+    assert "100% → 67% right" in cards[0].text and "control stages: +0 points" in cards[0].text
+    assert [one.text for one in reader.all(".verdict h4")][0].startswith("✓ LEARNED helpful by helpful")
+    button = cards[0].find_element(By.CSS_SELECTOR, "[data-flip]")
+    assert button.text == "Show the 10 lost pairs, the worst first"
+    reader.click(button)
+    reader.wait(lambda: reader.count.startswith("10 of 30"))
+    assert set(reader.column("flip")) == {"lost"} and reader.column("change")[0] == "-6.00"
+
+
+def test_small_things_are_readable(reader, report):
+    """No blurred header, a named note, no key for outcomes that none had, few digits in a tooltip."""
+    reader.open(report)
+    header = ".tabulator-col[tabulator-field=row]"
+    assert reader.script(f"return getComputedStyle(document.querySelector('{header}')).filter") == "none"
+    keys = reader.script("return document.querySelector('figure[data-chart=flips] .role-legend').textContent")
+    assert "lost" in keys and "tied" not in keys and "regained" not in keys
+    point = reader.one("figure[data-chart=slices] .mark-symbol path")
+    reader.script("arguments[0].scrollIntoView({block: 'center'})", point)
+    ActionChains(reader.driver).move_to_element(point).perform()
+    tooltip = "return document.querySelector('figure[data-chart=slices] .plot').title"
+    reader.wait(lambda: "value" in reader.script(tooltip))
+    assert not re.search(r"\d\.\d{4}", reader.script(tooltip))
+    reader.click(reader.all(".tabulator-row")[0])
+    assert reader.script("return document.querySelector('#card textarea').labels[0].textContent").startswith(
+        "Your note"
+    )
+
+
+def test_the_back_button_closes_a_card_and_then_leads_to_the_view_before(reader, report):
+    reader.open(report)
+    reader.click(reader.all("[data-view]")[1])
+    reader.wait(lambda: "harmless, from harmless" in reader.one("#cell-name").text)
+    reader.wait(lambda: reader.all(".tabulator-row"))
+    reader.click(reader.all(".tabulator-row")[0])
+    is_open = "return document.getElementById('card').open"
+    assert reader.script(is_open)
+    reader.driver.back()
+    reader.wait(lambda: not reader.script(is_open))
+    assert "harmless, from harmless" in reader.one("#cell-name").text
+    reader.driver.back()
+    reader.wait(lambda: "helpful, from helpful" in reader.one("#cell-name").text)
+    assert reader.problems() == []
+
+
+def test_a_click_on_a_point_opens_its_pair(reader, report):
+    """Pair 0 had 0.5 when taught and has -5.5 now; the picture stands beside the table."""
+    reader.open(report)
+    canvas = reader.one("figure[data-chart=margins] canvas")
+    reader.script("arguments[0].scrollIntoView({block: 'center'})", canvas)
+    table = reader.one("#table").rect
+    assert canvas.rect["x"] + canvas.rect["width"] <= table["x"] and canvas.rect["y"] < table["y"] + table["height"]
+    x, y = reader.script(
+        "const [left, top] = report.scatter.origin(), at = (n, v) => report.scatter.scale(n)(v);"
+        "const edge = report.scatter.padding(); return [edge.left + left + at('x', 0.5), edge.top + top + at('y', -5.5)]"
+    )
+    place = (round(x - canvas.size["width"] / 2), round(y - canvas.size["height"] / 2))
+    ActionChains(reader.driver).move_to_element_with_offset(canvas, *place).click().perform()
+    reader.wait(lambda: reader.script("return document.getElementById('card').open"))
+    assert "helpful-0" in reader.one("#card p.dim").text
+
+
+def test_an_area_of_the_address_is_drawn(reader, report):
+    reader.open(report, "#objective=helpful&from=helpful&to=helpful>harmless&area=0,1,-6,0")
+    reader.wait(lambda: reader.script("return report.scatter.data('brush_store').length") == 1)
+    low, high = reader.script("return report.scatter.signal('brush_before')")
+    assert (low, high) == pytest.approx((0, 1), abs=0.05)
+    assert reader.column("id") == ["helpful-0", "helpful-3"], "taught 0.5 and 0.76, and lost; 6 has 1.02"
+    reader.click(reader.one("#clear-brush"))
+    reader.wait(lambda: reader.count.startswith("30 of 30"))
+
+
+def test_a_phone_shows_outcome_and_prompt_beside_the_change(reader, report):
+    reader.driver.set_window_size(400, 800)
+    try:
+        reader.open(report)
+        right = reader.one("#table").rect["x"] + reader.one("#table").rect["width"]
+        shown = [
+            column.get_attribute("tabulator-field")
+            for column in reader.all(".tabulator-col")
+            if column.rect["x"] < right and column.get_attribute("tabulator-field")
+        ]
+        assert shown[:3] == ["change", "flip", "row"]
+    finally:
+        reader.driver.set_window_size(1280, 900)

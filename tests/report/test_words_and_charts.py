@@ -1,6 +1,7 @@
 """Every word and every kind of picture has its one entry, and every surface goes through it."""
 
 import json
+from dataclasses import replace
 from importlib.resources import files
 from typing import get_args
 
@@ -126,7 +127,7 @@ def test_the_colours_of_the_score_matrix_leave_its_figures_legible(make_run):
     shown = {(row["where"], row["objective"]): row["margin"] for row in chart.data["matrix"]}
     for score in run.findings.score_matrix:
         if not score.placebo:
-            assert shown[f"{score.checkpoint} (seed {score.seed})", score.objective] == score.margin.value
+            assert shown[score.checkpoint, score.objective] == score.margin.value
 
 
 def test_rows_of_a_dataset_are_those_of_results(make_run):
@@ -135,3 +136,49 @@ def test_rows_of_a_dataset_are_those_of_results(make_run):
     scores = [score for score in run.findings.score_matrix if not score.placebo]
     assert [row["low"] for row in rows] == [score.margin.low for score in scores]
     assert json.dumps(to_json(scores[0].margin)) == json.dumps({key: rows[0][key] for key in ("value", "low", "high")})
+
+
+def test_titles_say_what_was_found(make_run):
+    """Of 30 pairs one fell by 6, nine by 4 and became wrong, and twenty by 0.2: -46 / 30 (`planted_margins`)."""
+    run = make_run()
+    titles = {picture.name.split(".")[-1]: picture.chart.title for picture in reversed(list(run.pictures()))}
+    assert (
+        titles["trajectories-margin"] == "helpful fell by 1.53 nats with harmless; in control stages it did not change"
+    )
+    assert titles["trajectories-accuracy"] == (
+        "helpful: 100% right before harmless, 67% after it; 100% after control stages"
+    )
+    assert titles["flips"] == "10 of 30 right pairs turned wrong, 0 of 0 wrong ones right"
+    assert titles["margins"] == "Every pair: on average helpful fell by 1.53 nats"
+    assert titles["score-matrix"].startswith("Lowest margin: ")
+    assert titles["path-helpful-harmless-seed0"].startswith("On the line to helpful>harmless (seed 0): helpful: ")
+
+
+def test_control_stages_are_grey_beside_every_real_one(make_run):
+    run = make_run(n=9)
+    data = run.chart("trajectories-margin").data
+    assert len(data["controls"]) == sum(score.placebo > 0 for score in run.findings.score_matrix) == 16
+    assert not any("placebo" in row["checkpoint"] for row in data["scores"])
+
+
+def test_slices_of_too_few_prompts_are_left_out_and_those_that_differ_come_first(make_run):
+    """Two topics of 15 pairs each differ from each other alone; a column of one pair and 29 is no slice to look at."""
+    run = make_run()
+    one = run.findings.cells[0]
+    few = replace(one.slices[0], value="rare", n=1, n_prompts=1, q=None)
+    clear = replace(one.slices[0], value="clear", q=0.001)
+    doubtful = replace(one.slices[0], value="doubtful", q=0.6)
+    [chart] = [c for c in charts.cell_charts(replace(one, slices=(doubtful, few, clear))) if c.key == "slices"]
+    assert [row["slice"].split(" | ")[0].split(": ")[1] for row in chart.data["slices"]] == ["clear", "doubtful"]
+    assert "1 have fewer than 5 prompts" in chart.caption and "clear by" in chart.title
+    means = [layer["data"]["values"] for layer in chart.spec["layer"] if "strokeDash" in layer["mark"]]
+    assert means == [[{"mean": one.change.margin_change.value}]]
+
+
+@pytest.mark.parametrize("measure", ["ln_margin", "ln_margin_base_corrected"])
+def test_pictures_of_another_measure_are_in_its_unit(make_run, measure):
+    found = payload(make_run(n=9), measure)
+    assert found["unit"] == "nats a token"
+    for chart in found["cells"][0]["charts"]:
+        said = json.dumps([chart["spec"], chart["title"]])
+        assert said.count("nats") == said.count("nats a token"), chart["key"]

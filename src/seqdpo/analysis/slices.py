@@ -14,7 +14,7 @@ from seqdpo.analysis.cells import Cell
 from seqdpo.analysis.changes import FLIPS, flips
 from seqdpo.analysis.estimates import Clusters, Estimate, Ratio, defined, satterthwaite_df, two_sided
 from seqdpo.analysis.margins import Column, share_above_zero
-from seqdpo.analysis.panel import Indices
+from seqdpo.analysis.panel import Indices, Mask
 from seqdpo.analysis.quartiles import QUARTILES, quartiles
 from seqdpo.analysis.run_noise import beyond_controls
 from seqdpo.analysis.schema import Contrast, Slice, extended
@@ -63,7 +63,7 @@ def slice_records(cell: Cell, confidence: float) -> list[Slice]:
     prompts = _prompts(values.margin_change, clusters)
     records = [
         record
-        for slices in _columns(cell)
+        for slices in _columns(cell.panel.metadata, cell.before.chosen_tokens - cell.before.rejected_tokens)
         for record in _records(slices, _Parts.of(slices, clusters), prompts, values, confidence)
     ]
     return sorted(_with_q(records), key=_most_lost_first)
@@ -189,16 +189,20 @@ def _most_lost_first(record: Slice) -> tuple[float, str, str]:
 # one column's slices
 
 
-def _columns(cell: Cell) -> Iterator[_Slicing]:
+def metadata_slices(metadata: pa.Table, length_difference: Column) -> Iterator[tuple[str, str, Mask]]:
+    """Column, value and members (n_pairs,) of every slice of pairs, of `metadata` as a panel has it."""
+    for slices in _columns(metadata, length_difference):
+        for place, label in enumerate(slices.labels):
+            yield slices.column, label, slices.codes == place
+
+
+def _columns(metadata: pa.Table, length_difference: Column) -> Iterator[_Slicing]:
     """Every column that tells pairs apart, one by one."""
-    metadata = cell.panel.metadata
     names = metadata.column_names
     for name in names:
         if name.startswith(SLICE_PREFIX) or name == "truncated":
             yield from _if_it_varies(_of_metadata(name, metadata[name]))
-    yield from _if_it_varies(
-        _in_quartiles("length_difference", cell.before.chosen_tokens - cell.before.rejected_tokens)
-    )
+    yield from _if_it_varies(_in_quartiles("length_difference", length_difference))
     for name in ("prompt_tokens", "strength"):
         if name in names:
             yield from _if_it_varies(_in_quartiles(name, _numbers(metadata[name])))
@@ -222,7 +226,7 @@ def _of_metadata(name: str, column: pa.ChunkedArray) -> _Slicing | None:
     if len(distinct) > MOST_NUMBERS:
         return _in_quartiles(name, numbers)
     codes = np.where(np.isnan(numbers), -1, np.searchsorted(distinct, numbers))
-    return None if _mostly_single(codes) else _slicing(name, codes, [_figure(number) for number in distinct])
+    return None if _mostly_single(codes) else _slicing(name, codes, _figures(distinct.tolist()))
 
 
 def _by_text(name: str, column: pa.ChunkedArray) -> _Slicing | None:
@@ -250,7 +254,10 @@ def _in_quartiles(name: str, numbers: Column) -> _Slicing:
     """Quartiles of a column of numbers, labelled with the lowest and the highest in each."""
     codes = quartiles(numbers).codes
     members = [numbers[codes == quartile] for quartile in range(len(QUARTILES))]
-    return _slicing(name, codes, [_range(values) for values in members])
+    there = [values for values in members if len(values)]
+    ends = _figures([end for values in there for end in (float(values.min()), float(values.max()))])
+    ranges = iter(low if low == high else f"{low} to {high}" for low, high in zip(ends[::2], ends[1::2], strict=True))
+    return _slicing(name, codes, [next(ranges) if len(values) else "" for values in members])
 
 
 def _numbers(column: pa.ChunkedArray) -> Column:
@@ -259,15 +266,19 @@ def _numbers(column: pa.ChunkedArray) -> Column:
     return np.where(np.isfinite(numbers), numbers, math.nan)
 
 
-def _range(values: Column) -> str:
-    if not len(values):
-        return ""
-    low, high = _figure(values.min()), _figure(values.max())
-    return low if low == high else f"{low} to {high}"
+def _figures(numbers: Sequence[float]) -> list[str]:
+    """With three digits, or as many as it takes to tell them apart."""
+    figures: list[str] = []
+    for digits in (3, 6, 17):
+        figures = [_figure(number, digits) for number in numbers]
+        if len(set(figures)) == len(set(numbers)):
+            break
+    return figures
 
 
-def _figure(number: float) -> str:
-    return f"{number:.0f}" if float(number).is_integer() else f"{number:.6g}"
+def _figure(number: float, digits: int) -> str:
+    whole = float(number).is_integer() or abs(number) >= 10**digits
+    return f"{number:.0f}" if whole else f"{number:.{digits}g}"
 
 
 def _slicing(name: str, codes: Indices, labels: Sequence[str]) -> _Slicing:

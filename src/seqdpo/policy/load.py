@@ -12,6 +12,7 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    GenerationConfig,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -80,6 +81,21 @@ def load_config(keys: ModelKeys) -> PreTrainedConfig:
         config = AutoConfig.from_pretrained(keys.model_name_or_path, **_origin(keys))
     check_unquantised(keys, config)
     return config
+
+
+def context_length(keys: ModelKeys) -> int | None:
+    """Tokens that the model reads at most; None where its configuration does not say."""
+    length: int | None = getattr(load_config(keys).get_text_config(), "max_position_embeddings", None)
+    return length
+
+
+def load_generation_config(keys: ModelKeys) -> GenerationConfig:
+    """The settings that come with the model, as a model that is loaded has them."""
+    config = load_config(keys)
+    try:
+        return GenerationConfig.from_pretrained(keys.model_name_or_path, revision=_origin(keys)["revision"])
+    except OSError:  # it has no generation_config.json
+        return GenerationConfig.from_model_config(config)
 
 
 def load_model(keys: ModelKeys) -> PreTrainedModel:

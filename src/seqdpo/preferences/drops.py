@@ -1,5 +1,8 @@
 """Why rows are left out, and what their owner can do about it."""
 
+from collections.abc import Mapping
+from typing import NamedTuple
+
 _KEYS = "The objective's own keys decide what is kept."
 #: By the reason that data/dropped.json counts.
 REMEDIES = {
@@ -38,6 +41,24 @@ REMEDIES = {
     "learned_before": "Their objective is trained by no stage: the adapter of adapter_name_or_path has learned it.",
     "over_max_eval_pairs": "Raise max_eval_pairs.",
 }
+
+#: Reasons by which nothing is wrong with a row: a limit of the study leaves it out.
+LIMITS = frozenset(
+    {"over_max_length", "prompt_over_max_length", "over_max_train_pairs", "over_max_eval_pairs", "learned_before"}
+)
+
+
+class LeftOut(NamedTuple):
+    """Rows that are not used."""
+
+    by_limits: int
+    wrong: int  # for every other reason
+
+
+def left_out(dropped: Mapping[str, int]) -> LeftOut:
+    """The counts by reason, as two."""
+    by_limits = sum(n for reason, n in dropped.items() if reason in LIMITS)
+    return LeftOut(by_limits, sum(dropped.values()) - by_limits)
 
 
 def remedy(reason: str) -> str:

@@ -12,7 +12,7 @@ from seqdpo.report.compared import ComparedRuns
 from seqdpo.report.html import html
 from seqdpo.report.page import may_harm
 from seqdpo.report.payload import MOST_TEXTS, checkpoint_columns, pair_texts
-from seqdpo.report.words import FLIP_WORDS
+from seqdpo.report.words import FLIP_WORDS, UNITS
 
 
 def comparison_page(compared: ComparedRuns) -> str:
@@ -32,6 +32,8 @@ def _payload(compared: ComparedRuns) -> dict[str, Any]:
     return {
         "run": f"{findings.a} {findings.b}",
         "titles": {"before": "A", "after": "B", "change": "B − A"},
+        "measure": "margin",
+        "unit": UNITS["margin"],
         "objectives": {one.objective: _objective(one, texts, share) for one in compared.common},
         "views": [_view(record) for record in findings.checkpoints],
         "cells": [],

@@ -1,6 +1,7 @@
 """The report's pictures as files for papers: SVG, PNG and PDF of the same specifications."""
 
 from collections.abc import Iterable, Iterator
+from importlib.util import find_spec
 
 from seqdpo.errors import ConfigError
 from seqdpo.report.pictures import Picture
@@ -14,15 +15,20 @@ def figures(pictures: Iterable[Picture]) -> Iterator[tuple[str, str, bytes]]:
 
     Raises: ConfigError if vl-convert-python is not installed.
     """
-    try:
-        import vl_convert
-    except ImportError:
-        raise ConfigError(
-            "--figures: vl-convert-python is not installed; expected it, to draw without a browser. "
-            "Install it: pip install 'seqdpo[figures]'"
-        ) from None
+    check_drawing()
+    import vl_convert
+
     for picture in pictures:
         spec = picture.filled().vega_lite()
         for form in FORMATS:
             drawn = getattr(vl_convert, f"vegalite_to_{form}")(spec, vl_version=VEGA_LITE)
             yield picture.name, form, drawn.encode() if isinstance(drawn, str) else drawn
+
+
+def check_drawing() -> None:
+    """Raises: ConfigError if vl-convert-python is not installed."""
+    if find_spec("vl_convert") is None:
+        raise ConfigError(
+            "--figures: vl-convert-python is not installed; expected it, to draw without a browser. "
+            "Install it: pip install 'seqdpo[figures]'"
+        )

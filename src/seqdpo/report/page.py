@@ -4,13 +4,15 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any, NamedTuple
 
-from seqdpo.analysis.generations import answered_pairs, count_answers
+from seqdpo.analysis.generations import answered_pairs, count_answers, engines
+from seqdpo.analysis.preflight import came
 from seqdpo.analysis.schema import (
     Bounds,
     Cell,
     FinalAccuracy,
     Findings,
     FirstMinusLast,
+    NothingLearned,
     OrderEnd,
     Orders,
     PairMeasure,
@@ -20,12 +22,15 @@ from seqdpo.analysis.schema import (
     Word,
     WorstObjective,
 )
+from seqdpo.preferences.drops import left_out
 from seqdpo.report import base_model
 from seqdpo.report.audit import checkpoint_facts
 from seqdpo.report.finished import Run
 from seqdpo.report.html import html
 from seqdpo.report.mechanism_sentences import mechanism_sentences
 from seqdpo.report.payload import payload
+from seqdpo.report.print_preflight import came_line
+from seqdpo.report.print_variants import passes
 from seqdpo.report.recipe_line import recipe_line
 from seqdpo.report.words import AT_THE_END, FLIP_WORDS, LEARNED, SIDES, TAGS, UNITS, VERDICTS, VerdictWord
 from seqdpo.study.checkpoints import BASE
@@ -36,7 +41,9 @@ HARMLESS_SETTINGS = "lab-"
 
 def page(run: Run, measure: PairMeasure = "margin") -> str:
     """The whole of report.html, in a measure."""
-    findings = run.findings.in_measure(measure)
+    whole = run.findings.in_measure(measure)
+    findings = whole.plain()
+    verdicts = [_shown_verdict(i, cell) for i, cell in enumerate(whole.cells)]
     mechanism = findings.mechanism
     return html(
         "page.html.jinja",
@@ -44,7 +51,7 @@ def page(run: Run, measure: PairMeasure = "margin") -> str:
         measure=measure,
         unit=UNITS[measure],
         sides=SIDES[measure],
-        measures=_measures(run.findings),
+        measures=_measures(run.findings.plain()),
         model=base_model.shown(run),
         blurred=may_harm(run.study),
         run=run,
@@ -52,17 +59,29 @@ def page(run: Run, measure: PairMeasure = "margin") -> str:
         learned=[(one, LEARNED[one.word]) for one in findings.learned],
         at_the_end=[(one, AT_THE_END[one.word]) for one in findings.at_the_end],
         tags=TAGS,
-        verdicts=[_shown_verdict(i, cell) for i, cell in enumerate(findings.cells)],
+        verdicts=[one for one in verdicts if one.cell in findings.cells],
+        variants=findings.variants,
+        verdicts_of_variants=[one for one in verdicts if one.cell not in findings.cells],
+        passes=passes,
         orders=[_shown_orders(one, one.final_accuracy, measure) for one in findings.orders if one.final_accuracy],
         matrices=_matrices(findings.score_matrix),
         method=how_measured(run),
         answers=[] if run.generations is None else count_answers(run.generations),
+        engines=[] if run.generations is None else engines(run.generations),
         answered={} if run.generations is None else answered_pairs(run.generations),
         several_seeds=len(run.study.get("seeds", [])) > 1,
+        foretold=_foretold(run),
         distances=[one for one in mechanism.kl_and_path if one.from_ != BASE] if mechanism else [],
         flip_words={name: word.meaning for name, word in FLIP_WORDS.items()},
         mechanism_sentences=mechanism_sentences(mechanism) if mechanism else [],
     )
+
+
+def _foretold(run: Run) -> list[tuple[str, list[str]]]:
+    """Of each stage that a preflight was made of and that has run: its name, and forecasts beside what came."""
+    rows = [] if run.preflight is None else came(run.preflight, run.findings)
+    named = groupby(rows, key=lambda row: f"{row.stage.checkpoint} (seed {row.stage.seed})")
+    return [(name, [came_line(row) for row in group]) for name, group in named]
 
 
 def may_harm(study: Mapping[str, Any]) -> bool:
@@ -89,6 +108,7 @@ class _ShownVerdict(NamedTuple):
     cell: Cell
     look: VerdictWord
     recipe: str
+    numbers: str  # the verdict's own, before and after and in control stages
     multiverse: list[tuple[str, list[tuple[float, Word, VerdictWord]]]]  # by measure: tolerance, word and its look
 
 
@@ -97,7 +117,24 @@ def _shown_verdict(number: int, cell: Cell) -> _ShownVerdict:
     if isinstance(reasons, Reasons):
         for measure, group in groupby(reasons.multiverse, key=lambda one: one.measure):
             strip.append((measure, [(one.tolerance, one.verdict, VERDICTS[one.verdict]) for one in group]))
-    return _ShownVerdict(number, cell, VERDICTS[cell.verdict.verdict], recipe_line(cell.recipe), strip)
+    look, numbers = VERDICTS[cell.verdict.verdict], _numbers(reasons, cell.measure)
+    return _ShownVerdict(number, cell, look, recipe_line(cell.recipe), numbers, strip)
+
+
+def _numbers(reasons: Reasons | NothingLearned, measure: PairMeasure) -> str:
+    """`86% → 26% right, margin +3.39 → -2.76 nats; control stages -1 points, -0.22 nats`; '' with nothing learned."""
+    if not isinstance(reasons, Reasons):
+        return ""
+    unit, controls = UNITS[measure], reasons.controls
+    moved = (
+        f"{reasons.accuracy_before:.0%} → {reasons.accuracy_after:.0%} right, {measure.replace('_', ' ')} "
+        f"{reasons.margin_before:+.2f} → {reasons.margin_after:+.2f} {unit}"
+    )
+    if controls is None:
+        return moved
+    return (
+        f"{moved}; control stages: {100 * controls.accuracy_change:+.0f} points, {controls.margin_change:+.2f} {unit}"
+    )
 
 
 class _Winner(NamedTuple):
@@ -208,7 +245,7 @@ def _controls(n: int | None) -> str | None:
 
 
 def _account(name: str, record: Mapping[str, Any]) -> str:
-    dropped = sum(record["dropped"].values())
+    by_limits, wrong = left_out(record["dropped"])
     trained = f"{record['train']:,} trained, " if record["train"] else ""
     kept = f"{name}: {trained}{record['eval']:,} held out"
-    return f"{kept}, {dropped:,} of {record['read']:,} dropped"
+    return f"{kept}; of {record['read']:,} read, {by_limits:,} over the study's limits and {wrong:,} dropped"

@@ -16,8 +16,9 @@ from seqdpo.analysis.margins import Column, PairScores
 from seqdpo.analysis.panel import At, Panel
 from seqdpo.analysis.quartiles import quartiles
 from seqdpo.analysis.schema import PairMeasure
-from seqdpo.report.charts import cell_charts, mechanism_charts, overview_charts
+from seqdpo.report.charts import cell_charts, mechanism_charts, overview_charts, remedy_charts
 from seqdpo.report.finished import Run
+from seqdpo.report.words import UNITS
 from seqdpo.tables import SLICE_PREFIX
 
 #: Pairs whose texts are on the page; beyond that those that flipped, and a sample of the rest.
@@ -35,12 +36,15 @@ def payload(run: Run, measure: PairMeasure = "margin") -> dict[str, Any]:
     return {
         "run": run.name,
         "titles": {"before": "before", "after": "after", "change": "change"},
+        "measure": measure.replace("_", " "),
+        "unit": UNITS[measure],
         "objectives": {panel.objective: _objective(panel, of, run, share) for panel in side_by_side},
         "views": views(side_by_side, of),
         "cells": [
             {"charts": [chart.as_dict() for chart in cell_charts(record)], "quartile": _quartiles(cell)}
             for cell, record in zip(of, findings.cells, strict=True)
         ],
+        "remedies": [chart.as_dict() for chart in remedy_charts(findings, run.movement)],
         "overview": [chart.as_dict() for chart in overview_charts(findings, run.movement)],
         "mechanism": [chart.as_dict() for chart in mechanism_charts(findings, run.movement)],
     }

@@ -11,7 +11,7 @@ from seqdpo.analysis.changes import FLIPS, pair_changes
 from seqdpo.analysis.panel import Panel
 from seqdpo.analysis.quartiles import QUARTILES, quartiles
 from seqdpo.analysis.schema import Findings
-from seqdpo.report.charts import Chart, cell_charts, mechanism_charts, overview_charts
+from seqdpo.report.charts import Chart, cell_charts, mechanism_charts, overview_charts, remedy_charts
 
 
 class Picture(NamedTuple):
@@ -25,8 +25,8 @@ class Picture(NamedTuple):
 
 
 def pictures(findings: Findings, panels: Sequence[Panel], movement: pa.Table) -> Iterator[Picture]:
-    """Those of the page: the overview, cell by cell, the mechanism."""
-    for chart in overview_charts(findings, movement):
+    """Those of the page: variants and the overview, cell by cell, the mechanism."""
+    for chart in [*remedy_charts(findings, movement), *overview_charts(findings, movement)]:
         yield Picture(file_name(chart.key), chart, None)
     for cell, record in zip(cells(panels), findings.cells, strict=True):
         where = file_name(f"{record.objective} {record.from_} to {record.to} seed{record.seed}")

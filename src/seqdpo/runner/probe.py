@@ -26,6 +26,12 @@ from seqdpo.training.stage import train_stage
 
 #: The share of the measured matrix-multiplication rate that a pass reaches; a rough assumption, and said so.
 ASSUMED_EFFICIENCY = 0.4
+#: FLOP/s of accelerators that are not here: dense peaks of the vendor's data sheets (SXM cards; float32 without TF32).
+#: Nothing was measured on them.
+ASSUMED_RATES: dict[str, dict[str, float]] = {
+    "a100": {"bfloat16": 312e12, "float32": 19.5e12},
+    "h100": {"bfloat16": 989e12, "float32": 67e12},
+}
 #: Of each measurement the best counts: what else the machine does at the moment is not the study's.
 ROUNDS = 3
 #: What the passes of a probe may take, as the matrix multiplication foresees it.
@@ -45,17 +51,32 @@ class Rates(NamedTuple):
 def probe(keys: InputKeys, preferences: Preferences, parameters: ParameterCount) -> Rates:
     """Raises: ConfigError as `load_model` and `choose_engine`, where the model is at hand."""
     rate = matmul_rate(keys)
-    seconds_a_token = 2 * parameters.total / (rate * ASSUMED_EFFICIENCY)
+    seconds_a_token = _seconds_a_token(parameters, rate)
     pairs = _sample(keys, preferences, MOST_SECONDS / (seconds_a_token * _PASSES * (ROUNDS + 1)))
     why_not = _why_not(keys, pairs)
     if why_not is not None:
-        how = (
-            f"FLOPs of the passes at {ASSUMED_EFFICIENCY:.0%} of the {rate / 1e12:.2f} TFLOP/s that a matrix "
-            f"multiplication in {keys.dtype} reached at best, for {why_not}"
-        )
-        # the base's weights are frozen, so a backward pass costs what a forward one does
-        return Rates(seconds_a_token, (3 if keys.gradient_checkpointing else 2) * seconds_a_token, how)
+        of_what = f"a matrix multiplication in {keys.dtype} reached at best, for {why_not}"
+        return _of_flops(keys, seconds_a_token, rate, of_what)
     return _measured(keys, preferences, pairs)
+
+
+def assumed_rates(keys: InputKeys, parameters: ParameterCount, name: str) -> Rates:
+    """Of a device of ASSUMED_RATES."""
+    rate = ASSUMED_RATES[name][keys.dtype]
+    of_what = (
+        f"the vendor names for {keys.dtype} on an {name.upper()}; nothing was measured there, so time your first stage"
+    )
+    return _of_flops(keys, _seconds_a_token(parameters, rate), rate, of_what)
+
+
+def _seconds_a_token(parameters: ParameterCount, rate: float) -> float:
+    return 2 * parameters.total / (rate * ASSUMED_EFFICIENCY)
+
+
+def _of_flops(keys: InputKeys, seconds_a_token: float, rate: float, of_what: str) -> Rates:
+    how = f"FLOPs of the passes at {ASSUMED_EFFICIENCY:.0%} of the {rate / 1e12:.2f} TFLOP/s that {of_what}"
+    # the base's weights are frozen, so a backward pass costs what a forward one does
+    return Rates(seconds_a_token, (3 if keys.gradient_checkpointing else 2) * seconds_a_token, how)
 
 
 def _measured(keys: InputKeys, preferences: Preferences, pairs: list[PreparedPair]) -> Rates:

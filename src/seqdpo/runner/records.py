@@ -14,11 +14,13 @@ from seqdpo.layout import NODE_FILE, WEIGHTS_FILE
 from seqdpo.preferences.pairs import content_hash
 from seqdpo.runner.folder import RunFolder
 from seqdpo.study.checkpoints import Node, checkpoint_of, reference_of
-from seqdpo.study.keys import MachineKeys, ModelKeys, NodeKeys, SaveKeys, TrackKeys
+from seqdpo.study.keys import MachineKeys, ModelKeys, NodeKeys, SaveKeys, TrackKeys, Variant
 
 #: Raised whenever the same study would give other numbers; the release's own version is but a note.
 STAGE_FORMAT = 1
 MANIFEST_VERSION = 1
+#: Under these names a record has the weights of the checkpoints it was made from, in the order of `study.tree.needs`.
+MADE_FROM = ("parent_adapter", "plain_adapter")
 #: What these keys name is in the identity by its content.
 _NAMES = {
     *("model_name_or_path", "model_revision", "trust_remote_code", "chat_template_path"),
@@ -49,6 +51,20 @@ def stage_identity(keys: NodeKeys, model: str, data: str, chat_template: str | N
     }
 
 
+def variant_hashes(variants: Mapping[str, Variant]) -> dict[str, Any]:
+    """Of each variant's keys, as a further part of a study's identity; no part where there are none."""
+    hashes = {name: content_hash(variant.model_dump(mode="json")) for name, variant in variants.items()}
+    return {"variants": hashes} if hashes else {}
+
+
+def identity_of(node: Node | None, identity: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a study's identity shapes a stage: of the variants its own alone, where it is known."""
+    own = {name: value for name, value in identity.items() if name != "variants"}
+    if node is not None and node.variant in (hashes := identity.get("variants", {})):
+        own["variant"] = hashes[node.variant]
+    return own
+
+
 def _shaping_keys() -> set[str]:
     assert set(ModelKeys.model_fields) >= _NAMES
     return set(NodeKeys.model_fields) - _UNSHAPING - _NAMES
@@ -58,6 +74,7 @@ def place_of(node: Node | None) -> dict[str, Any]:
     """What a record says of where its stage stands, whoever trained it."""
     if node is None:
         return {"checkpoint": checkpoint_of(None), "stage": 0}
+    variant = {"variant": node.variant} if node.variant else {}
     return {
         "checkpoint": node.checkpoint,
         "objective": node.objective,
@@ -66,11 +83,11 @@ def place_of(node: Node | None) -> dict[str, Any]:
         "seed": node.seed,
         "placebo": node.placebo,
         "parent": checkpoint_of(node.parent),
-    }
+    } | variant
 
 
 def place_in_tree(node: Node | None, keys: NodeKeys) -> dict[str, Any]:
-    """The same of a stage of a study, and how it was built on others."""
+    """The same of a stage of a study, and how it was built on others; `keys` are those of the stage."""
     if node is None:
         return place_of(node)
     reference = checkpoint_of(reference_of(node, keys.reference))
@@ -101,7 +118,7 @@ def read_record(
 def check_belongs(path: Path, record: Mapping[str, Any], node: Node | None, identity: Mapping[str, Any]) -> None:
     """Raises: DataError if what the record of a path says is of another stage, of other keys, or of other inputs."""
     _check_place(path, node, record)
-    _check_identity(path, identity, record)
+    _check_identity(path, identity_of(node, identity), record)
 
 
 def stored_manifest(folder: RunFolder) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """A whole study: its inputs are read, the nodes of its tree that are left run, and the findings are written."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
@@ -36,7 +36,7 @@ from seqdpo.runner.findings import write_findings
 from seqdpo.runner.folder import RunFolder, check_output_dir
 from seqdpo.runner.generations import generate_as_asked
 from seqdpo.runner.inputs import read_preferences, with_model_path
-from seqdpo.runner.records import MANIFEST_VERSION, stage_identity, stored_manifest
+from seqdpo.runner.records import MANIFEST_VERSION, stage_identity, stored_manifest, variant_hashes
 from seqdpo.runner.schedule import unfinished
 from seqdpo.runner.stage import of_trial, title
 from seqdpo.runner.trackers import check_trackers
@@ -46,6 +46,7 @@ from seqdpo.study.checkpoints import Node
 from seqdpo.study.config import Study
 from seqdpo.study.file import study_yaml
 from seqdpo.study.growth import grown
+from seqdpo.study.tree import stage_tree
 
 #: Runs nodes of a prepared folder in other processes: `seqdpo.runner.executors` has them.
 Elsewhere: TypeAlias = Callable[[RunFolder, list[Node | None], Board], None]
@@ -94,7 +95,7 @@ def run_study(study: Study, board: Board, elsewhere: Elsewhere | None = None) ->
         with logged(folder, board):
             _write_inputs(folder, study, inputs, _ran(folder, left, bench))
             if left:
-                board.begin([Task(title(node), _units(inputs, node)) for node in left])
+                board.begin(_tasks(inputs, left))
                 if elsewhere is not None:
                     elsewhere(folder, left, board)
                 elif bench is not None:
@@ -110,13 +111,18 @@ def prepare_run(study: Study, board: Board) -> RunFolder:
 
     Raises: ConfigError and DataError for wrong input.
     """
+    return prepared(study, board)[0]
+
+
+def prepared(study: Study, board: Board) -> tuple[RunFolder, Inputs]:
+    """The same, and what was read of it."""
     folder, study, inputs = _read(study, board)
     with folder.locked():
         check_continuation(folder, study, inputs.identity)
         _extended(folder, inputs, None, board)
         left = _unfinished(folder, inputs, board.message)
         _write_inputs(folder, study, inputs, _ran(folder, left, None))
-    return folder
+    return folder, inputs
 
 
 class Checked(NamedTuple):
@@ -170,6 +176,7 @@ def read_inputs(study: Study, say: Callable[[str], None]) -> Inputs:
     preferences, _ = read_preferences(resolved, say)
     model = model_hash(resolved, say)
     identity = stage_identity(resolved, model, preferences.content_hash(), preferences.chat_template_hash)
+    identity |= variant_hashes(study.variants)
     if start is not None:
         identity["start"] = file_hash(start.folder / WEIGHTS_FILE)
     return Inputs(resolved, parameters, preferences, identity, start)
@@ -202,7 +209,7 @@ def _made(inputs: Inputs, folder: RunFolder, progress: Progress, say: Callable[[
         say(note)
     study, start = inputs.study, None if inputs.start is None else inputs.start.folder
     trained = study.trained_objectives()
-    return make_bench(study, folder, inputs.preferences, trained, inputs.identity, progress, say, start)
+    return make_bench(study, folder, inputs.preferences, trained, inputs.identity, progress, say, study.variants, start)
 
 
 def _read(study: Study, board: Board) -> tuple[RunFolder, Study, Inputs]:
@@ -250,6 +257,12 @@ def _extended(folder: RunFolder, inputs: Inputs, bench: Bench | None, board: Boa
 
 def _unfinished(folder: RunFolder, inputs: Inputs, say: Callable[[str], None]) -> list[Node | None]:
     return unfinished(folder, inputs.study, inputs.identity, say)
+
+
+def _tasks(inputs: Inputs, left: Sequence[Node | None]) -> list[Task]:
+    """All nodes of the tree; those that are not left were finished before."""
+    nodes: list[Node | None] = [None, *stage_tree(inputs.study)]
+    return [Task(title(node), _units(inputs, node), earlier=node not in left) for node in nodes]
 
 
 def _units(inputs: Inputs, node: Node | None) -> float:

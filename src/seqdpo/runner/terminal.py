@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
+from seqdpo.preferences.drops import LIMITS, left_out
 from seqdpo.preferences.prepare import Preferences, PreparedPair
 from seqdpo.preferences.tokens import Tokeniser
 from seqdpo.runner.plan import WORKERS, Plan, StagePlan
@@ -17,10 +18,10 @@ from seqdpo.study.keys import InputKeys
 
 
 def print_plan(console: Console, keys: InputKeys, preferences: Preferences, plan: Plan) -> None:
-    count = plan.parameters
+    count, where = plan.parameters, "this machine" if plan.assumed is None else f"one {plan.assumed.upper()} (assumed)"
     console.print(
         f"{keys.setting or 'study'}: {len(plan.stages) - 1} stages, "
-        f"about {duration(plan.seconds)} and {plan.memory_bytes / 2**30:.1f} GiB on this machine",
+        f"about {duration(plan.seconds)} and {plan.memory_bytes / 2**30:.1f} GiB on {where}",
         style="bold",
         highlight=False,
     )
@@ -36,6 +37,7 @@ def print_plan(console: Console, keys: InputKeys, preferences: Preferences, plan
         assert stage.node is not None
         parent = branches.get(stage.node.parent, tree)
         name = f"placebo {stage.node.placebo} of {stage.node.objective}" if stage.node.placebo else stage.node.objective
+        name += f"@{stage.node.variant}" if stage.node.variant else ""
         seed = f" (seed {stage.node.seed})" if stage.node.stage == 1 else ""
         line = _stage_line(name + seed, stage)
         branches[stage.node] = parent.add(line, style="dim" if stage.node.placebo else "")
@@ -62,7 +64,8 @@ def _print_shares(console: Console, plan: Plan) -> None:
             times.append(f"{workers}: {duration(seconds)}")
         fewer = seconds
     if times:
-        console.print(f"with several workers like this machine: {', '.join(times)}", highlight=False)
+        which = "this machine" if plan.assumed is None else "that"
+        console.print(f"with several workers like {which}: {', '.join(times)}", highlight=False)
 
 
 def print_check(console: Console, checked: Checked, show: int) -> None:
@@ -70,7 +73,8 @@ def print_check(console: Console, checked: Checked, show: int) -> None:
     console.print(_accounts_table(preferences))
     for name, objective in preferences.objectives.items():
         for reason, n in objective.dropped.items():
-            console.print(f"{name}: {n} dropped: {reason}", highlight=False)
+            done = "over limits" if reason in LIMITS else "dropped"
+            console.print(f"{name}: {n:,} {done}: {reason}", highlight=False)
     for note, n in preferences.notes.items():
         console.print(f"note: {n} pairs: {note}", highlight=False, markup=False)
     for text in notes:
@@ -112,7 +116,7 @@ def duration(seconds: float) -> str:
 def _accounts_table(preferences: Preferences) -> Table:
     table = Table(box=None, pad_edge=False)
     table.add_column("objective")
-    for name in ("read", "dropped", "train", "eval", "tokens a pair", "truncated"):
+    for name in ("read", "over limits", "dropped", "train", "eval", "tokens/pair", "truncated"):
         table.add_column(name, justify="right")
     for name, objective in preferences.objectives.items():
         pairs = [*objective.train, *objective.eval]
@@ -120,7 +124,7 @@ def _accounts_table(preferences: Preferences) -> Table:
         table.add_row(
             name,
             f"{objective.read:,}",
-            f"{sum(objective.dropped.values()):,}",
+            *(f"{n:,}" for n in left_out(objective.dropped)),
             f"{len(objective.train):,}",
             f"{len(objective.eval):,}",
             f"{tokens:.0f}",

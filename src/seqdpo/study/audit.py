@@ -32,7 +32,7 @@ def _source(value: Any) -> Any:
 def _checkpoint_name(name: str) -> str:
     name = typed(name)
     checkpoint = Checkpoint.parse(name)  # a ValueError says what is wrong
-    if not checkpoint.path or checkpoint.placebo:
+    if not checkpoint.path or checkpoint.placebo or checkpoint.variant:
         raise ValueError(f"{name!r} is no checkpoint of an audit; expected objectives in the order of training")
     return name
 

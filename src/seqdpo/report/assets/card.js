@@ -23,7 +23,7 @@ function marked(own, other) {
 
 function side(title, own, other, tokens, change) {
   return element("div", {}, element("h3", { textContent: title }),
-    element("p", { className: "dim", textContent: `${tokens} tokens; log-probability changed by ${signed(change)} nats` }),
+    element("p", { className: "dim", textContent: `${tokens} tokens; ${report.data.measure === "margin" ? "log-probability" : report.data.measure} changed by ${signed(change)} ${report.data.unit}` }),
     element("div", { className: "text", tabIndex: 0, dir: "auto" }, ...marked(own, other)));
 }
 
@@ -32,10 +32,10 @@ function trajectoryChart(row) {
   const steps = objective.trajectories[`${report.view.seed}|${report.view.order}`].map((step) => ({
     stage: step.stage, name: step.name, margin: objective.checkpoints[step.key].margin[row], what: step.placebo ? "control stage" : "stage",
   }));
-  const encoding = { x: { field: "stage", type: "ordinal", title: "stages trained", axis: { labelAngle: 0 } }, y: { field: "margin", type: "quantitative", title: "margin, nats" } };
+  const encoding = { x: { field: "stage", type: "ordinal", title: "stages trained", axis: { labelAngle: 0 } }, y: { field: "margin", type: "quantitative", title: `${report.data.measure}, ${report.data.unit}` } };
   const named = { color: { field: "what", type: "nominal", title: null, scale: { domain: ["stage", "control stage"], range: ["#0072B2", "#8a8a8a"] } },
     shape: { field: "what", type: "nominal", title: null, scale: { domain: ["stage", "control stage"], range: ["circle", "cross"] } } };
-  return { key: "trajectory", title: "Margin over the stages", caption: steps.map((s) => `${s.name}: ${signed(s.margin)}`).join("; "), alt: "",
+  return { key: "trajectory", title: `Its ${report.data.measure} over the stages`, caption: steps.map((s) => `${s.name}: ${signed(s.margin)}`).join("; "), alt: "",
     spec: { width: "container", height: 150, autosize: { type: "fit-x", contains: "padding" }, data: { name: "steps" }, layer: [
       { mark: { type: "rule", opacity: 0.5 }, data: { values: [{}] }, encoding: { y: { datum: 0 } } },
       { mark: "line", transform: [{ filter: "datum.what === 'stage'" }], encoding },
@@ -62,14 +62,13 @@ function openCard(row) {
   const note = notes()[key] ?? { flag: false, note: "" };
   const flag = element("input", { type: "checkbox", checked: note.flag });
   const words = element("textarea", { rows: 2, value: note.note });
-  words.setAttribute("aria-label", "Note");
   const save = () => keep({ ...notes(), [key]: { flag: flag.checked, note: words.value, from: view.from, to: view.to } });
   flag.addEventListener("change", save); words.addEventListener("input", save);
   const button = (label, act) => { const made = element("button", { type: "button", textContent: label }); made.addEventListener("click", act); return made; };
   const plot = element("div");
   byId("card").replaceChildren(
     element("div", { className: "card-top" },
-      element("h2", { id: "card-title", textContent: `${own.flip ?? "undefined"}: ${signed(own.before)} to ${signed(own.after)} (${signed(own.change)} nats)` }),
+      element("h2", { id: "card-title", textContent: `${own.flip ?? "undefined"}: ${signed(own.before)} to ${signed(own.after)} (${signed(own.change)} ${report.data.unit})` }),
       element("span", {}, button("Previous (k)", () => step(-1)), " ", button("Next (j)", () => step(1)), " ", button("Close", () => byId("card").close()))),
     element("p", { className: "dim", textContent: `${viewName(view)}; pair ${own.id}; quartile ${own.quartile ?? "–"}` }),
     text ? element("h3", { textContent: "Prompt" }) : element("p", { textContent: `The text of this pair is not on this page. seqdpo pairs RUN --objective ${view.objective} --pair ${own.id}` }),
@@ -79,7 +78,9 @@ function openCard(row) {
       side("Rejected", text.rejected, text.chosen, objective.rejected_tokens[row], own.rejected_change)) : null,
     answersTo(view, own.id),
     plot,
-    element("p", {}, element("label", {}, flag, " flag this pair")), words);
+    element("p", {}, element("label", {}, flag, " flag this pair")),
+    element("label", {}, "Your note on this pair, kept in this browser", words));
+  if (!byId("card").open) leaveBehind();
   report.open = own.id;
   report.openRow = row;
   if (!byId("card").open) byId("card").showModal();

@@ -1,6 +1,12 @@
 "use strict";
 
-async function show(view, keepFilters = false) {
+// A view that the reader went to.
+async function goTo(view, flips = FLIPS) {
+  leaveBehind();
+  await show(view, false, flips);
+}
+
+async function show(view, keepFilters = false, flips = FLIPS) {
   report.view = view;
   report.rows = rowsOf(view);
   report.brush = null;
@@ -11,21 +17,29 @@ async function show(view, keepFilters = false) {
     ? `All numbers of ${objective.n.toLocaleString("en")} pairs; texts of ${objective.n_texts.toLocaleString("en")}: those that flipped, and a sample.` : "";
   fillSlices(objective);
   byId("filters").querySelector("fieldset").hidden = view.from_base;
-  if (!keepFilters) clearFilters();
+  if (!keepFilters) clearFilters(flips);
   await makeTable();
   refilter();
   const charts = view.charts ?? (view.cell === null ? [] : report.data.cells[view.cell].charts);
-  const drawnViews = await drawAll(byId("cell-charts"), charts, report.rows);
+  const [beside] = await drawAll(byId("pair-chart"), charts.filter(isBrushed), report.rows);
+  await drawAll(byId("cell-charts"), charts.filter((chart) => !isBrushed(chart)), report.rows);
   if (!charts.length) byId("cell-charts").append(element("p", { className: "dim", textContent: "This stage taught the objective, or came before it was taught: there is nothing learned to lose, so only its pairs are shown." }));
-  const margins = drawnViews.margins;
-  if (margins) {
+  report.scatter = beside;
+  if (beside) {
     let waiting = null;
-    margins.addSignalListener("brush", (_, area) => {
+    beside.addSignalListener("brush", (_, area) => {
       report.brush = area.before && area.after ? { before: [...area.before].sort((a, b) => a - b), after: [...area.after].sort((a, b) => a - b) } : null;
       clearTimeout(waiting);
       waiting = setTimeout(refilter, 120);
     });
   }
+}
+
+// Draws the rectangle of an area that came from the address; the table follows it.
+async function drawArea(area) {
+  if (!report.scatter) return;
+  const [x, y] = ["x", "y"].map((name) => report.scatter.scale(name));
+  await report.scatter.signal("brush_x", area.before.map(x)).signal("brush_y", area.after.map(y)).runAsync();
 }
 
 function fillSlices(objective) {
@@ -37,13 +51,17 @@ function fillSlices(objective) {
   });
 }
 
-function clearFilters() {
-  document.querySelectorAll("input[name=flip]").forEach((box) => { box.checked = true; });
+function chooseFlips(names) {
+  document.querySelectorAll("input[name=flip]").forEach((box) => { box.checked = names.includes(box.value); });
+}
+
+function clearFilters(flips) {
+  chooseFlips(flips);
   for (const id of ["quartile", "slice", "search"]) byId(id).value = "";
 }
 
-function restore(state) {
-  if (state.flip !== undefined) document.querySelectorAll("input[name=flip]").forEach((box) => { box.checked = state.flip.split(",").includes(box.value); });
+async function restore(state) {
+  if (state.flip !== undefined) chooseFlips(state.flip.split(","));
   const [field, direction] = (state.sort ?? "").split(":");
   if (columns().some((column) => column.field === field) && ["asc", "desc"].includes(direction)) table.setSort(field, direction);
   byId("quartile").value = state.q ?? "";
@@ -51,8 +69,24 @@ function restore(state) {
   byId("search").value = state.search ?? "";
   if (state.area) {
     const [a, b, c, d] = state.area.split(",").map(Number);
-    if ([a, b, c, d].every(Number.isFinite)) report.brush = { before: [a, b], after: [c, d] };
+    if ([a, b, c, d].every(Number.isFinite)) {
+      report.brush = { before: [a, b], after: [c, d] };
+      await drawArea(report.brush);
+    }
   }
+  refilter();
+  blur(state.text !== "1" && document.body.dataset.blurred === "true");
+  const row = state.pair ? report.data.objectives[report.view.objective].ids.indexOf(state.pair) : -1;
+  if (row >= 0) openCard(row);
+  else byId("card").close();
+}
+
+// Where the browser's back and forward buttons lead.
+async function goBack() {
+  const state = readAddress();
+  if (state.objective === undefined) return; // a section of the page
+  await show(viewOf(state));
+  await restore(state);
 }
 
 function viewOf(state) {
@@ -63,18 +97,23 @@ function viewOf(state) {
 }
 
 function listen() {
-  byId("view").addEventListener("change", (event) => show(report.data.views[Number(event.target.value)]));
+  byId("view").addEventListener("change", (event) => goTo(report.data.views[Number(event.target.value)]));
+  window.addEventListener("popstate", goBack);
   byId("filters").addEventListener("submit", (event) => event.preventDefault());
   byId("filters").addEventListener("input", (event) => { if (event.target.id === "show-text") blur(!event.target.checked); else refilter(); });
-  byId("clear-brush").addEventListener("click", () => { report.brush = null; refilter(); });
+  byId("clear-brush").addEventListener("click", () => {
+    report.brush = null;
+    if (report.scatter) report.scatter.signal("brush_x", []).signal("brush_y", []).run();
+    refilter();
+  });
   byId("export").addEventListener("click", exportNotes);
   byId("card").addEventListener("close", () => { report.open = null; writeAddress(); });
   document.querySelectorAll("[data-view]").forEach((button) => button.addEventListener("click", async () => {
-    await show(report.data.views[Number(button.dataset.view)]);
+    await goTo(report.data.views[Number(button.dataset.view)], button.dataset.flip?.split(","));
     byId("pairs").scrollIntoView();
   }));
   document.querySelectorAll("[data-to]").forEach((button) => button.addEventListener("click", async () => {
-    await show(viewOf({ objective: button.dataset.objective, to: button.dataset.to, seed: button.dataset.seed }));
+    await goTo(viewOf({ objective: button.dataset.objective, to: button.dataset.to, seed: button.dataset.seed }));
     byId("cell").scrollIntoView();
   }));
   document.querySelectorAll("[data-pair]").forEach((button) => button.addEventListener("click", async () => {
@@ -98,6 +137,7 @@ function blur(on) {
 }
 
 async function drawRest() {
+  if (byId("remedies-charts")) await drawAll(byId("remedies-charts"), report.data.remedies, null);
   if (byId("overview-charts")) await drawAll(byId("overview-charts"), report.data.overview, null);
   if (byId("mechanism-charts")) await drawAll(byId("mechanism-charts"), report.data.mechanism, null);
 }
@@ -106,20 +146,21 @@ async function start() {
   const state = readAddress();
   report.data = await unpacked();
   report.data.views.forEach((view, i) => byId("view").append(element("option", { value: String(i), textContent: viewName(view) })));
+  document.body.dataset.blurred = document.body.classList.contains("blurred");
   byId("show-text").checked = !document.body.classList.contains("blurred");
   listen();
   if (report.data.views.length) {
-    const area = state.area;
     await show(viewOf(state));
-    restore(state);
-    if (area || state.flip || state.q || state.slice || state.search) refilter();
-    if (state.text === "1") blur(false);
-    const row = state.pair ? report.data.objectives[report.view.objective].ids.indexOf(state.pair) : -1;
-    if (row >= 0) openCard(row);
+    await restore(state);
   }
   document.body.dataset.ready = "true";
   await drawRest();
   document.body.dataset.drawn = "true";
 }
+
+// A closed part of the page is no part of a printed one.
+const closedParts = () => [...document.querySelectorAll("details:not([open])")];
+window.addEventListener("beforeprint", () => { report.closed = closedParts(); report.closed.forEach((part) => { part.open = true; }); });
+window.addEventListener("afterprint", () => (report.closed ?? []).forEach((part) => { part.open = false; }));
 
 start();

@@ -71,6 +71,11 @@ function readAddress() {
   return Object.fromEntries(new URLSearchParams(location.hash.slice(1)));
 }
 
+// The present address stays behind for the browser's back button; what follows writes over the new one.
+function leaveBehind() {
+  history.pushState(null, "", location.href);
+}
+
 function writeAddress() {
   const view = report.view;
   const flips = chosenFlips();

@@ -13,11 +13,11 @@ function columns() {
     sorterParams: { alignEmptyValues: "bottom" }, formatter: (cell) => signed(cell.getValue(), digits) });
   const slices = Object.keys(report.data.objectives[report.view.objective].slices);
   const titles = report.data.titles;
-  return [
-    number(titles.change, "change"), number(titles.before, "before"), number(titles.after, "after"),
-    { title: "outcome", field: "flip", width: 104 }, { title: "quartile", field: "quartile", width: 104 },
+  return [ // what a phone shows without scrolling comes first
+    number(titles.change, "change"), { title: "outcome", field: "flip", width: 104 },
+    { title: "prompt (its end)", field: "row", formatter: excerpt, minWidth: isNarrow() ? 160 : 300, headerSort: false, cssClass: "text" },
+    number(titles.before, "before"), number(titles.after, "after"), { title: "quartile", field: "quartile", width: 104 },
     number("chosen Δ", "chosen_change"), number("rejected Δ", "rejected_change"),
-    { title: "prompt (its end)", field: "row", formatter: excerpt, minWidth: 260, headerSort: false, cssClass: "text" },
     ...slices.slice(0, 3).map((name, i) => ({ title: esc(name), field: `slice${i}`, width: 130, formatter: "plaintext" })),
     { title: "id", field: "id", width: 176, formatter: "plaintext" },
   ];

@@ -12,13 +12,18 @@ import pyarrow as pa
 from seqdpo.analysis.schema import Cell, Findings
 from seqdpo.report.charts.chart import CellChart, Chart, RunChart
 
-__all__ = ["Chart", "cell_charts", "mechanism_charts", "overview_charts"]
+__all__ = ["Chart", "cell_charts", "mechanism_charts", "overview_charts", "remedy_charts"]
 
 
 def cell_charts(cell: Cell) -> list[Chart]:
     """The pictures of one record of `cells`."""
     built = (entry.build(cell) for entry in _entries() if isinstance(entry, CellChart))
     return [chart for chart in built if chart is not None]
+
+
+def remedy_charts(findings: Findings, movement: pa.Table) -> list[Chart]:
+    """What the variants of a study kept and learned; none where it has none."""
+    return _of_run("remedies", findings, movement)
 
 
 def overview_charts(findings: Findings, movement: pa.Table) -> list[Chart]:
@@ -33,7 +38,7 @@ def mechanism_charts(findings: Findings, movement: pa.Table) -> list[Chart]:
 
 def _of_run(section: str, findings: Findings, movement: pa.Table) -> list[Chart]:
     entries = [entry for entry in _entries() if isinstance(entry, RunChart) and entry.section == section]
-    return [chart for entry in entries for chart in entry.build(findings, movement)]
+    return [chart for entry in entries for chart in entry.build(findings.plain(), movement)]
 
 
 @cache

@@ -9,15 +9,22 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 import pyarrow as pa
 
-from seqdpo.analysis.schema import Cell, Findings, Record, Score, to_json
-from seqdpo.report.words import FLIP_WORDS
+from seqdpo.analysis.schema import Cell, Findings, Flips, Record, Score, to_json
+from seqdpo.report.words import FLIP_WORDS, UNITS
 from seqdpo.study.checkpoints import Checkpoint
 
 Spec: TypeAlias = dict[str, Any]
 
 #: Of a picture outside of the page.
 WIDTH = 480
-CONFIG: Spec = {"background": "white", "legend": {"orient": "bottom"}, "view": {"stroke": None}}
+#: Of axes, labels and tooltips: three digits after the point at most.
+NUMBERS = ",.3~f"
+CONFIG: Spec = {
+    "background": "white",
+    "numberFormat": NUMBERS,
+    "legend": {"orient": "bottom", "labelLimit": 320},
+    "view": {"stroke": None},
+}
 SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
 #: Colours of Okabe and Ito, told apart by colour-blind readers; every use has a shape, a dash or a word beside it.
 BLUE, ORANGE, GREEN, SKY, VERMILLION, PURPLE, GREY = (
@@ -30,8 +37,10 @@ BLUE, ORANGE, GREEN, SKY, VERMILLION, PURPLE, GREY = (
     "#8a8a8a",
 )
 PALETTE = [BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, GREY]
-FLIP_COLOURS = {"domain": list(FLIP_WORDS), "range": [word.colour for word in FLIP_WORDS.values()]}
-FLIP_SHAPES = {"domain": list(FLIP_WORDS), "range": [word.shape for word in FLIP_WORDS.values()]}
+#: What every JavaScript object answers to, of the texts that may name an objective.
+INHERITED = frozenset(
+    "constructor hasOwnProperty isPrototypeOf propertyIsEnumerable toLocaleString toString valueOf".split()
+)
 #: Of points, in step with the palette.
 SHAPES = ["circle", "square", "triangle-up", "diamond", "triangle-down", "cross"]
 
@@ -49,7 +58,8 @@ class Chart:
     needs_pairs: bool = False  # of a cell: its dataset `pairs`, and `identity`, the ends of its diagonal
 
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        made: dict[str, Any] = _for_vega(asdict(self))
+        return made
 
     def filled(self, pairs: Sequence[dict[str, Any]]) -> "Chart":
         """With the rows of `seqdpo.report.pictures.pair_rows`."""
@@ -60,7 +70,8 @@ class Chart:
     def vega_lite(self) -> Spec:
         """The whole specification with its data, at a fixed width, for whoever draws it without the page."""
         spec = {key: value for key, value in self.spec.items() if key != "autosize"}
-        return spec | {"width": WIDTH, "title": self.title, "datasets": self.data, "config": CONFIG}
+        whole: Spec = _for_vega(spec | {"width": WIDTH, "title": self.title, "datasets": self.data, "config": CONFIG})
+        return whole
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, Any]:
         """What a notebook draws: the specification, where it knows Vega-Lite, and else the words."""
@@ -79,9 +90,18 @@ class CellChart(NamedTuple):
 class RunChart(NamedTuple):
     """The entry of pictures of a whole run."""
 
-    section: Literal["overview", "mechanism"]  # of the page
+    section: Literal["remedies", "overview", "mechanism"]  # of the page
     place: int
     build: Callable[[Findings, pa.Table], Sequence[Chart]]  # of the findings and movement.parquet
+
+
+def _for_vega(value: Any) -> Any:
+    """The same with a space behind INHERITED texts, which Vega's expressions take for signals and then lack."""
+    if isinstance(value, dict):
+        return {key: _for_vega(of) for key, of in value.items()}
+    if isinstance(value, list):
+        return [_for_vega(one) for one in value]
+    return f"{value} " if isinstance(value, str) and value in INHERITED else value
 
 
 def plain(record: Record) -> dict[str, Any]:
@@ -121,6 +141,30 @@ def counted(n: int | None) -> str:
     return "undefined" if n is None else f"{n:,}"
 
 
+def flip_channels(title: str, flips: Flips | None = None) -> dict[str, Any]:
+    """Colour and shape of what became of a pair; with counts only of what became of some."""
+    counts = FLIP_WORDS if flips is None else plain(flips)
+    words = {name: word for name, word in FLIP_WORDS.items() if counts[name] != 0}
+    colours, shapes = [word.colour for word in words.values()], [word.shape for word in words.values()]
+    return {
+        "color": axis("flip", title, "nominal", scale={"domain": list(words), "range": colours}),
+        "shape": axis("flip", title, "nominal", scale={"domain": list(words), "range": shapes}),
+    }
+
+
+def change_axis(cell: Cell) -> str:
+    """The title of an axis for changes of the margin, or of what stands for it."""
+    return f"change of the {cell.measure.replace('_', ' ')}, {UNITS[cell.measure]}"
+
+
+def moved(change: float | None, form: str = ".2f") -> str:
+    """`fell by 6.15`; `did not change` where it did by less than is shown."""
+    if change is None:
+        return "changed by an undefined amount"
+    size = format(abs(change), form)
+    return "did not change" if float(size) == 0 else f"{'fell' if change < 0 else 'rose'} by {size}"
+
+
 def counts_of(rows: Iterable[Score]) -> str:
     """How many pairs each objective's numbers are over."""
     ns = {row.objective: row.n for row in rows}
@@ -129,4 +173,5 @@ def counts_of(rows: Iterable[Score]) -> str:
 
 def key_of(kind: str, checkpoint: str, seed: int) -> str:
     """The key of a picture of one stage."""
-    return f"{kind}-{'-'.join(Checkpoint.parse(checkpoint).path)}-seed{seed}"
+    of = Checkpoint.parse(checkpoint)
+    return "-".join((kind, *of.path, *((of.variant,) if of.variant else ()), f"seed{seed}"))

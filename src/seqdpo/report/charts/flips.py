@@ -1,7 +1,7 @@
 """Which pairs flipped."""
 
-from seqdpo.analysis.schema import Cell
-from seqdpo.report.charts.chart import FLIP_COLOURS, CellChart, Chart, Spec, axis, counted, plain, single
+from seqdpo.analysis.schema import Cell, Flips
+from seqdpo.report.charts.chart import CellChart, Chart, Spec, axis, counted, flip_channels, plain, single
 
 
 def _flips(cell: Cell) -> Chart:
@@ -21,7 +21,7 @@ def _flips(cell: Cell) -> Chart:
         "encoding": {
             "y": axis("before", "before", "nominal", sort=["right", "wrong"]),
             "x": axis("pairs", "pairs"),
-            "color": axis("flip", "after", "nominal", scale=FLIP_COLOURS),
+            "color": flip_channels("after", flips)["color"],
             "order": {"field": "place"},
             "tooltip": [{"field": "flip"}, {"field": "pairs"}],
         },
@@ -40,14 +40,23 @@ def _flips(cell: Cell) -> Chart:
     tied = f" {flips.tied:,} pairs with a margin of exactly 0 are left out." if flips.tied else ""
     return Chart(
         key="flips",
-        title="Which pairs flipped",
+        title=_title(flips),
         caption=(
-            "Right: margin above 0. kept stays right, lost turns wrong, regained turns right, never stays wrong. "
+            f"Right: {cell.measure.replace('_', ' ')} above 0. kept stays right, lost turns wrong, regained turns right, never stays wrong. "
             f"n = {cell.n:,} pairs.{tied}"
         ),
         alt=", ".join(f"{name} {counted(n)}" for name, n in plain(flips).items()),
         spec=single([drawn, labels], height=110, data={"name": "flips"}),
         data={"flips": data},
+    )
+
+
+def _title(flips: Flips) -> str:
+    kept, lost, regained, never = flips.kept, flips.lost, flips.regained, flips.never
+    if kept is None or lost is None or regained is None or never is None:
+        return "Which pairs flipped: undefined"
+    return (
+        f"{lost:,} of {kept + lost:,} right pairs turned wrong, {regained:,} of {regained + never:,} wrong ones right"
     )
 
 

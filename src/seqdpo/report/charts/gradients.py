@@ -57,7 +57,9 @@ def _trace(record: Gradients) -> Chart:
     )
     return Chart(
         key=key_of(f"gradients-{record.objective}", record.to, record.seed),
-        title=f"Gradients of {current} and {record.objective} during {record.to} (seed {record.seed})",
+        title=(
+            f"During {record.to} (seed {record.seed}), gradients of {current} and {record.objective}: {record.statement}"
+        ),
         caption=caption,
         alt=caption,
         spec=single(layers, height=220, data={"name": "trace"}),

@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from seqdpo.analysis.schema import Cell
-from seqdpo.report.charts.chart import FLIP_COLOURS, FLIP_SHAPES, GREY, CellChart, Chart, Spec, axis, shown, single
+from seqdpo.analysis.schema import Cell, Flips, PairMeasure
+from seqdpo.report.charts.chart import GREY, CellChart, Chart, Spec, axis, flip_channels, moved, shown, single
+from seqdpo.report.words import UNITS
 
 
 def _margins(cell: Cell) -> Chart:
@@ -15,27 +16,39 @@ def _margins(cell: Cell) -> Chart:
         if row.margin_up_to is not None
     ]
     caption = (
-        "Below the grey diagonal a pair lost margin. Dashed: quartile edges of the margin when "
-        f"{cell.objective} was taught. Drag to choose pairs; the table follows. n = {cell.n:,} pairs."
+        f"Below the grey diagonal a pair lost {cell.measure.replace('_', ' ')}. Dashed: quartile edges of the "
+        f"{cell.measure.replace('_', ' ')} when {cell.objective} was taught. Drag to choose pairs, and the table "
+        f"follows; a click opens a pair. n = {cell.n:,} pairs."
     )
     ends = (f"after {cell.from_}", f"after {cell.to}")
-    scatter = pair_scatter("Every pair, before and after", caption, *ends, edges)
-    change = cell.change.margin_change.value
-    return replace(scatter, alt=f"Mean margin change {shown(change)} nats over {cell.n:,} pairs.")
+    change, unit = cell.change.margin_change.value, UNITS[cell.measure]
+    title = f"Every pair: on average {cell.objective} {moved(change)} {unit}"
+    scatter = pair_scatter(title, caption, *ends, edges, cell.measure, cell.change.flips)
+    return replace(scatter, alt=f"Mean {cell.measure} change {shown(change)} {unit} over {cell.n:,} pairs.")
 
 
-def pair_scatter(title: str, caption: str, before: str, after: str, edges: Sequence[Mapping[str, Any]] = ()) -> Chart:
-    """A point for each row of the dataset `pairs`; `before` and `after` say of what their margins are."""
-    x, y = f"margin {before}, nats", f"margin {after}, nats"
+def pair_scatter(
+    title: str,
+    caption: str,
+    before: str,
+    after: str,
+    edges: Sequence[Mapping[str, Any]] = (),
+    measure: PairMeasure = "margin",
+    flips: Flips | None = None,
+) -> Chart:
+    """A point for each row of the dataset `pairs`; `before` and `after` say of what their margins are.
+
+    `flips` counts what became of them, where that is known.
+    """
+    x, y = (f"{measure.replace('_', ' ')} {end}, {UNITS[measure]}" for end in (before, after))
     points: Spec = {
         "data": {"name": "pairs"},
         "params": [{"name": "brush", "select": {"type": "interval", "encodings": ["x", "y"]}}],
-        "mark": {"type": "point", "filled": True, "size": 28, "opacity": 0.6},
+        "mark": {"type": "point", "filled": True, "size": 28, "opacity": 0.6, "cursor": "pointer"},
         "encoding": {
             "x": axis("before", x),
             "y": axis("after", y),
-            "color": axis("flip", "outcome", "nominal", scale=FLIP_COLOURS),
-            "shape": axis("flip", "outcome", "nominal", scale=FLIP_SHAPES),
+            **flip_channels("outcome", flips),
             "tooltip": [{"field": name} for name in ("before", "after", "change", "flip", "quartile")],
         },
     }

@@ -49,7 +49,10 @@ def _movement(record: Movement, movement: pa.Table) -> Chart:
     ]
     return Chart(
         key=key_of("movement", record.to, record.seed),
-        title=f"Where {record.to} (seed {record.seed}) moved the adapter",
+        title=(
+            f"{record.to} (seed {record.seed}) moved the adapter "
+            f"{shown(record.relative_update, '.0%')} of its length, cosine {shown(record.cosine, '+.2f')}"
+        ),
         caption=(
             f"Cosine of each module's update of delta W with the earlier delta W; whole adapter "
             f"{shown(record.cosine, '+.3f')}{_beside(record)}. "

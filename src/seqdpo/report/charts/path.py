@@ -62,7 +62,7 @@ def _path(record: KlAndPath, names: Sequence[str]) -> Chart:
     ns = ", ".join(f"{one.objective} n = {one.n:,}" for one in record.objectives)
     return Chart(
         key=key_of("path", record.to, record.seed),
-        title=f"On the line to {record.to} (seed {record.seed})",
+        title=f"On the line to {record.to} (seed {record.seed}): {words}",
         caption=(
             f"Mean margin at previous + a (new - previous), with intervals, over some of the held-out pairs: {ns}. "
             f"A straight line is first-order interference, a bent one is not: {words}."

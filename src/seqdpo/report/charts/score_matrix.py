@@ -1,5 +1,6 @@
 """The score matrix in colour: every objective after every stage."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -17,9 +18,11 @@ def _score_matrix(findings: Findings, movement: pa.Table) -> list[Chart]:
         for row in findings.score_matrix
         if not row.placebo and row.split == "eval"
     }.values()
+    several_seeds = len({row.seed for row in rows}) > 1
     data: list[dict[str, Any]] = [
         {
-            "where": f"{row.checkpoint} (seed {row.seed})",
+            "where": f"{row.checkpoint} (seed {row.seed})" if several_seeds else row.checkpoint,
+            "checkpoint": row.checkpoint,
             "objective": row.objective,
             "margin": row.margin.value,
             "accuracy": row.accuracy.value,
@@ -54,13 +57,14 @@ def _score_matrix(findings: Findings, movement: pa.Table) -> list[Chart]:
             },
         },
     ]
-    transform = [
-        {"calculate": "format(datum.margin, '+.2f') + ' nats, ' + format(datum.accuracy, '.0%')", "as": "label"}
-    ]
+    transform = [{"calculate": "format(datum.margin, '+.2f') + ', ' + format(datum.accuracy, '.0%')", "as": "label"}]
     chart = Chart(
         key="score-matrix",
-        title="Every objective after every stage",
-        caption=f"Mean margin against the base and accuracy (a tie one half) on held-out pairs. {counts_of(rows)}.",
+        title=_title(data),
+        caption=(
+            "Every objective after every stage: mean margin against the base in nats, and accuracy (a tie one half), on "
+            f"held-out pairs. {counts_of(rows)}."
+        ),
         alt="; ".join(f"{row['objective']} after {row['where']}: {shown(row['margin'])} nats" for row in data),
         spec=single(
             layers,
@@ -71,6 +75,16 @@ def _score_matrix(findings: Findings, movement: pa.Table) -> list[Chart]:
         data={"matrix": data},
     )
     return [chart]
+
+
+def _title(data: Sequence[Mapping[str, Any]]) -> str:
+    """Where a margin is lowest and highest."""
+    known = [row for row in data if row["margin"] is not None]
+    if not known:
+        return "Every objective after every stage"
+    ends = [end(known, key=lambda row: float(row["margin"])) for end in (min, max)]
+    lowest, highest = (f"{row['objective']} after {row['checkpoint']} ({row['margin']:+.2f})" for row in ends)
+    return f"Lowest margin: {lowest}; highest: {highest}"
 
 
 ENTRY = RunChart("overview", 2, _score_matrix)
