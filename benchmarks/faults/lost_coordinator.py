@@ -4,7 +4,8 @@
     python benchmarks/faults/lost_coordinator.py --executor ray       its actors end with it
 
 A small study of the lab runs in one process. Then it runs with two workers; its coordinator is killed as soon as one
-is half way through a stage, and the command is given again. A job that outlived its coordinator holds its node, and is waited for.
+is half way through a stage, and the command is given again. A job that outlived its coordinator holds its node, and is
+waited for.
 """
 
 import argparse
