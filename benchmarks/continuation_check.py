@@ -2,7 +2,8 @@
 
     python benchmarks/continuation_check.py --seeds 834 --megabytes 2      10,008 stages
 
-A run folder is made up: records and adapters (holes on the disk) of two orders of two objectives with four control stages.
+A run folder is made up: records and adapters (holes on the disk) of two orders of two objectives, with four control
+stages.
 """
 
 import argparse

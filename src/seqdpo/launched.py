@@ -36,9 +36,9 @@ def check_whole_base() -> None:
     for name, what in asked.items():
         if os.environ.get(name, "").lower() in ("1", "true"):
             raise ConfigError(
-                f"accelerate launch: {name} = {os.environ[name]}; expected plain processes, each with the whole base: it "
-                f"is not split over devices by {what}. Launch with --multi_gpu; for a base that does not fit one device "
-                "set load_in_4bit: true, or load_in_8bit."
+                f"accelerate launch: {name} = {os.environ[name]}; expected plain processes, each with the whole "
+                f"base: it is not split over devices by {what}. Launch with --multi_gpu; for a base that does not fit "
+                "one device set load_in_4bit: true, or load_in_8bit."
             )
 
 

@@ -18,6 +18,7 @@ from seqdpo.runner.executors.choice import chosen_executor
 from seqdpo.runner.executors.fleet import MOST_TRIES, Ended, walk
 from seqdpo.runner.folder import RunFolder
 from seqdpo.runner.study import run_study
+from seqdpo.study.file import study_yaml
 from seqdpo.study.tree import stage_tree
 
 SMALL = {"orders": [["first", "second"], ["second"]], "placebo": 0, "per_device_train_batch_size": 2}
@@ -146,12 +147,29 @@ def test_without_its_library_an_executor_names_the_extra(monkeypatch):
         chosen_executor("ray", None, None)
 
 
-def test_a_local_run_imports_no_executor_library():
-    code = "import sys, seqdpo.cli, seqdpo.runner.worker; from seqdpo.runner.executors.choice import chosen_executor; "
-    code += "chosen_executor('here', None, None); print(*{'ray', 'submitit', 'bitsandbytes'} & set(sys.modules)); "
-    code += "import torch; print(torch.distributed.is_initialized())"  # torch itself imports the module
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines() == ["", "False"]
+PLAIN_RUN = """
+import atexit, sys
+from seqdpo.policy import quantised
+quantised.import_module = None  # PEFT imports bitsandbytes by itself where it is installed; we do not
+from seqdpo import cli
+def tell():
+    print("imported:", *{"ray", "submitit"} & {*sys.modules})
+    import torch  # which imports torch.distributed itself
+    print("joined others:", torch.distributed.is_initialized())
+atexit.register(tell)
+sys.argv = ["seqdpo", "run", "study.yaml"]
+cli.main()
+"""
+
+
+def test_a_local_run_imports_no_executor_library(tmp_path):
+    study = lab_study("run", **SMALL | {"orders": [["first"]], "mechanism_pairs": 0, "max_train_pairs": 8})
+    (tmp_path / "study.yaml").write_text(study_yaml(study))
+    environment = os.environ | {"SEQDPO_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", PLAIN_RUN]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path, env=environment)
+    assert done.stdout.splitlines()[-2:] == ["imported:", "joined others: False"], done.stderr
+    assert (tmp_path / "run" / "results.json").is_file()
 
 
 # the real ones

@@ -82,7 +82,7 @@ def flipped(path):
 def exchanged(path):
     other = path.with_name("other")
     other.write_bytes(b"x" * 1000)
-    os.replace(other, path)
+    other.replace(path)
 
 
 @pytest.mark.parametrize("spoil", [flipped, exchanged])

@@ -34,7 +34,8 @@ def refusal(**keys):
         ("epochs", "expected num_train_epochs."),  # torchtune
         ("lr", "expected learning_rate."),
         ("max_seq_length", "expected max_length."),  # Unsloth
-        ("load_in_4bit", "not quantised. Set dtype: bfloat16."),
+        ("quantization_bit", "quantised by load_in_4bit: true (NF4) or load_in_8bit: true."),
+        ("fp16", "Set dtype: bfloat16."),
         ("bf16", "set dtype: bfloat16 or float32."),
         ("push_to_hub", "seqdpo push RUN publishes a finished one."),
         ("max_prompt_length", "Set max_length"),
@@ -76,7 +77,7 @@ def test_a_key_of_another_tool_in_an_objective_is_answered():
 
 
 def test_a_switch_of_another_tool_is_answered_though_it_has_no_value():
-    with pytest.raises(ConfigError, match=r"--load-in-4bit is not a key of a study; the base is kept in float32"):
-        parse_flags(["--load-in-4bit", "--beta", "0.1"])
+    with pytest.raises(ConfigError, match=r"--fp16 is not a key of a study; the base is kept in float32"):
+        parse_flags(["--fp16", "--beta", "0.1"])
     with pytest.raises(ConfigError, match=r"--debug is not a key of a study; it stands before the command"):
         parse_flags(["--debug"])

@@ -10,7 +10,7 @@ import torch
 from two_processes import MODES, STEPS, found, make_parent, random_tokens
 
 from seqdpo.errors import ConfigError
-from seqdpo.launched import Launch, check_alone, launch
+from seqdpo.launched import Launch, check_alone, check_whole_base, launch
 from seqdpo.policy.ranks import shares
 
 #: Float32 sums in another order. Adam forgets the gradient's size, so that a single weight may differ by more.
@@ -69,6 +69,14 @@ def test_shares_hold_every_pair_once_and_about_as_many_tokens():
         # the lightest one was given each pair, so that no two differ by more than one
         assert max(tokens) - min(tokens) <= max(pair.n_tokens for pair in pairs)
     assert shares(pairs[:1], 2) == [[0], []]
+
+
+@pytest.mark.parametrize(("name", "what"), [("ACCELERATE_USE_FSDP", "FSDP"), ("ACCELERATE_USE_DEEPSPEED", "DeepSpeed")])
+def test_a_base_split_over_processes_is_refused_by_name(name, what, monkeypatch):
+    check_whole_base()
+    monkeypatch.setenv(name, "true")  # as `accelerate launch --use_fsdp` does
+    with pytest.raises(ConfigError, match=rf"{name} = true; .*not split over devices by {what}.*load_in_4bit: true"):
+        check_whole_base()
 
 
 TOLD = {"RANK": "1", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}

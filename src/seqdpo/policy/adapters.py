@@ -26,7 +26,7 @@ WEIGHTS_FILE = "adapter_model.safetensors"
 def lora_config(keys: AdapterKeys) -> LoraConfig:
     return LoraConfig(
         r=keys.lora_r,
-        lora_alpha=keys.lora_alpha,
+        lora_alpha=float(keys.lora_alpha),  # 64 and 64.0 are one study, and must be one adapter_config.json
         lora_dropout=keys.lora_dropout,
         target_modules=keys.lora_target_modules,
         task_type="CAUSAL_LM",

@@ -132,7 +132,8 @@ def _from_files(keys: ModelKeys, **options: Any) -> PreTrainedModel:
 def check_weights(keys: ModelKeys) -> None:
     """Whether the weight files of a local model are those that its configuration describes; no weight is read.
 
-    Raises: ConfigError where they are to be rounded, and nothing here can do that; for files that are missing or cut off, and tensors that are missing or of another shape.
+    Raises: ConfigError where they are to be rounded, and nothing here can do that; for files that are missing or cut
+        off, and tensors that are missing or of another shape.
     """
     check_quantisation(keys)
     if Path(keys.model_name_or_path).is_dir():

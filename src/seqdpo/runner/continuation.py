@@ -87,8 +87,8 @@ def check_machine(folder: RunFolder, environment: Mapping[str, Any], keys: Machi
     if keys.mixed_machines:
         return f"another machine than scored the base ({'; '.join(different)}): each stage's node.json has its own"
     raise ConfigError(
-        f"{folder.root}: {'; '.join(different)}; expected a machine like the one that scored the base, as mixed_machines "
-        "is false. Run this on such a machine, or set mixed_machines: true, and each stage records its own."
+        f"{folder.root}: {'; '.join(different)}; expected a machine like the one that scored the base, as "
+        "mixed_machines is false. Run this on such a machine, or set mixed_machines: true: each stage records its own."
     )
 
 

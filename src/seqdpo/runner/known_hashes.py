@@ -1,9 +1,9 @@
-"""Checksums of large files that are known from an earlier look, so that continuing a run of many stages reads few bytes.
+"""Checksums of large files that are known from an earlier look, so that a run of many stages is continued at once.
 
 A checksum is believed as long as the file system says that nobody has written to the file since: same size, inode and
-times, of which the time of the last change (ctime) cannot be set by a program that puts the others back. So a file that was
-changed, exchanged, restored or copied is read again. What is not seen is a disk that changes bits by itself; whoever is
-about to use a file reads it whole (`seqdpo.runner.records`).
+times, of which that of the last change (ctime) cannot be set by a program that puts the others back. So a file that
+was changed, exchanged, restored or copied is read again. What is not seen is a disk that changes bits by itself; a
+stage reads what it builds on whole (`seqdpo.runner.records.check_adapter`).
 """
 
 import time
@@ -17,7 +17,7 @@ from seqdpo.runner.folder import RunFolder
 
 #: Smaller files are read each time.
 LARGE = 1_000_000
-#: A file that changed less than so many seconds before it was read may have changed again in the same tick of its clock.
+#: A file that changed less than so many seconds before it was read may change again in the same tick of its clock.
 SETTLED = 2.0
 
 

@@ -1,6 +1,7 @@
 """How fast this machine reads and trains a study's pairs, measured before the run.
 
-Where the model is at hand, a few of the study's own pairs go through the real engine; else a matrix multiplication tells.
+Where the model is at hand, a few of the study's own pairs go through the real engine; else a matrix multiplication
+tells.
 """
 
 import math
