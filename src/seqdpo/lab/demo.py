@@ -6,7 +6,7 @@ from seqdpo.study.config import Study
 from seqdpo.study.settings import SETTINGS
 
 #: Fewer pairs than a study of the lab has, so that the first verdict is there within a minute on two cores.
-SMALLER = {"max_train_pairs": 320, "max_eval_pairs": 320, "placebo": 4, "mechanism_pairs": 40}
+SMALLER = {"max_train_pairs": 280, "max_eval_pairs": 280, "placebo": 4, "mechanism_pairs": 40}
 DEMO_SETTINGS = ("lab-conflict", "lab-interaction", "lab-strong-signal", "lab-compatible")
 
 
