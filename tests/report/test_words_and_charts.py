@@ -142,7 +142,9 @@ def test_titles_say_what_was_found(make_run):
     """Of 30 pairs one fell by 6, nine by 4 and became wrong, and twenty by 0.2: -46 / 30 (`planted_margins`)."""
     run = make_run()
     titles = {picture.name.split(".")[-1]: picture.chart.title for picture in reversed(list(run.pictures()))}
-    assert titles["trajectories-margin"] == "helpful fell by 1.53 nats with harmless; in control stages it did not change"
+    assert (
+        titles["trajectories-margin"] == "helpful fell by 1.53 nats with harmless; in control stages it did not change"
+    )
     assert titles["trajectories-accuracy"] == (
         "helpful: 100% right before harmless, 67% after it; 100% after control stages"
     )

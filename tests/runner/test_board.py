@@ -82,4 +82,7 @@ def test_lines_of_a_log_have_loss_and_what_was_finished_before(clock):
 
 
 def test_what_a_limit_left_out_is_told_from_what_was_wrong():
-    assert left_out({"over_max_train_pairs": 1400, "over_max_length": 50, "duplicate": 7, "empty_prompt": 3}) == (1450, 10)
+    assert left_out({"over_max_train_pairs": 1400, "over_max_length": 50, "duplicate": 7, "empty_prompt": 3}) == (
+        1450,
+        10,
+    )

@@ -62,7 +62,9 @@ def test_what_stands_on_finished_stages_may_run_at_once():
 
 def test_a_plan_for_a_device_that_is_not_here_goes_by_its_data_sheet_and_says_so(monkeypatch):
     """The lab in bfloat16 at 40% of 989 TFLOP/s and of 312: 3.17 times as long on an A100, whatever this machine is."""
-    study = Study.model_validate(SETTINGS["lab-null"].defaults | {"setting": "lab-null", "dtype": "bfloat16", "output_dir": "x"})
+    study = Study.model_validate(
+        SETTINGS["lab-null"].defaults | {"setting": "lab-null", "dtype": "bfloat16", "output_dir": "x"}
+    )
     study = with_model_path(study)
     monkeypatch.setattr(plan_module, "_matmul_rate", None)  # nothing is measured
     preferences, _ = read_preferences(study, lambda text: None)

@@ -115,7 +115,9 @@ def _numbers(reasons: Reasons | NothingLearned, measure: PairMeasure) -> str:
     )
     if controls is None:
         return moved
-    return f"{moved}; control stages: {100 * controls.accuracy_change:+.0f} points, {controls.margin_change:+.2f} {unit}"
+    return (
+        f"{moved}; control stages: {100 * controls.accuracy_change:+.0f} points, {controls.margin_change:+.2f} {unit}"
+    )
 
 
 class _Winner(NamedTuple):

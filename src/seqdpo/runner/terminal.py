@@ -55,7 +55,10 @@ def print_plan(console: Console, keys: InputKeys, preferences: Preferences, plan
 def _rate_of(plan: Plan, dtype: str) -> str:
     if plan.assumed is None:
         return f"a matrix multiplication in {dtype} reached just now at best"
-    return f"the vendor names for {dtype} on an {plan.assumed.upper()}; nothing was measured there, so time your first stage"
+    return (
+        f"the vendor names for {dtype} on an {plan.assumed.upper()}; nothing was measured there, so time your first "
+        "stage"
+    )
 
 
 def _print_shares(console: Console, plan: Plan) -> None:
@@ -70,7 +73,10 @@ def _print_shares(console: Console, plan: Plan) -> None:
             times.append(f"{workers}: {duration(seconds)}")
         fewer = seconds
     if times:
-        console.print(f"with several workers like {'this machine' if plan.assumed is None else 'that'}: {', '.join(times)}", highlight=False)
+        console.print(
+            f"with several workers like {'this machine' if plan.assumed is None else 'that'}: {', '.join(times)}",
+            highlight=False,
+        )
 
 
 def print_check(console: Console, checked: Checked, show: int) -> None:

@@ -42,7 +42,8 @@ def _flips(cell: Cell) -> Chart:
         key="flips",
         title=_title(flips),
         caption=(
-            f"Right: {cell.measure.replace('_', ' ')} above 0. kept stays right, lost turns wrong, regained turns right, never stays wrong. "
+            f"Right: {cell.measure.replace('_', ' ')} above 0. kept stays right, lost turns wrong, regained turns "
+            "right, never stays wrong. "
             f"n = {cell.n:,} pairs.{tied}"
         ),
         alt=", ".join(f"{name} {counted(n)}" for name, n in plain(flips).items()),
@@ -55,7 +56,9 @@ def _title(flips: Flips) -> str:
     kept, lost, regained, never = flips.kept, flips.lost, flips.regained, flips.never
     if kept is None or lost is None or regained is None or never is None:
         return "Which pairs flipped: undefined"
-    return f"{lost:,} of {kept + lost:,} right pairs turned wrong, {regained:,} of {regained + never:,} wrong ones right"
+    return (
+        f"{lost:,} of {kept + lost:,} right pairs turned wrong, {regained:,} of {regained + never:,} wrong ones right"
+    )
 
 
 ENTRY = CellChart(2, _flips)
