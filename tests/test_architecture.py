@@ -24,7 +24,7 @@ WITHOUT_TORCH = (
 )
 HEAVY = {"torch", "transformers", "peft", "accelerate", "datasets", "tokenizers", "safetensors"}
 #: Where a whole study is the subject.
-WHOLE_STUDY = {"study", "runner/study.py", "runner/until_separable.py", "cli.py"}
+WHOLE_STUDY = {"study", "runner/study.py", "runner/until_separable.py", "runner/preflight.py", "cli.py"}
 
 
 def modules() -> Iterator[tuple[str, ast.Module]]:

@@ -1,5 +1,6 @@
 """Earlier objectives watched inside real trainings of TRL; the training itself is not touched."""
 
+import importlib
 import json
 from typing import Any
 
@@ -8,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from peft import LoraConfig, PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, TrainerCallback
 
 from seqdpo.errors import ConfigError
 from seqdpo.report.finished import read_run
@@ -52,7 +53,7 @@ class Tracker(TrainerCallback):
 def dpo(tiny_model_folder, tmp_path):
     """`dpo("second", model, pairs, callbacks)`: a few steps, saved by TRL; the trainer."""
 
-    def train(name, model, pairs, callbacks=(), peft_config=None, **arguments):
+    def train(name, model, pairs, callbacks=(), peft_config=None, resumed=False, **arguments):
         fixed = {
             "learning_rate": 1e-2,
             "max_steps": 6,
@@ -77,7 +78,7 @@ def dpo(tiny_model_folder, tmp_path):
                 peft_config=peft_config,
                 callbacks=list(callbacks),
             )
-            trainer.train()
+            trainer.train(resume_from_checkpoint=resumed)
         trainer.save_model(str(tmp_path / name))
         return trainer
 
@@ -229,6 +230,132 @@ def test_a_supervised_training_of_the_whole_model_is_watched_from_its_start(tiny
     assert table[-1]["margin"] < 0  # it was taught the rejected responses
     run = read_run(tmp_path / "with" / "retention")
     assert {row.checkpoint for row in run.findings.score_matrix} == {"base", "sft"}
+
+
+class Dies(TrainerCallback):
+    """What a machine does."""
+
+    def on_step_end(self, args, state, control, **others):
+        if state.global_step == 5:
+            raise KeyboardInterrupt
+
+
+def test_a_training_that_is_resumed_is_compared_with_its_own_start(dpo, continued, tmp_path):
+    def watching():
+        given = {"helpful": datasets.Dataset.from_list(rows("helpful"))}
+        return PreferenceRetentionCallback(given, learned="helpful", trains="unhelpful", every=2)
+
+    pairs, saving = turned(rows("helpful")), {"save_strategy": "steps", "save_steps": 3}
+    dpo("whole", continued(), pairs, [watching()], **saving)
+    with pytest.raises(KeyboardInterrupt):
+        dpo("broken", continued(), pairs, [watching(), Dies()], **saving)
+    assert not (tmp_path / "broken" / "retention" / "results.json").exists()
+    with pytest.raises(KeyboardInterrupt):  # begun again, and broken off again
+        dpo("broken", continued(), pairs, [watching(), Dies()], **saving)
+    dpo("broken", continued(), pairs, [watching()], resumed=True, **saving)
+
+    whole, broken = (tmp_path / name / "retention" for name in ("whole", "broken"))
+    table = pq.read_table(broken / "retention.parquet").to_pylist()
+    assert [row["step"] for row in table] == [0, 2, 4, 6]  # step 4 came twice, from step 3
+    for one, other in zip(table, pq.read_table(whole / "retention.parquet").to_pylist(), strict=True):
+        assert one == other
+    assert read_run(broken).findings.cells == read_run(whole).findings.cells
+
+    with pytest.raises(ConfigError, match="holds what another training left"):
+        dpo("broken", continued(), turned(rows("other")), [watching()])
+    dpo("broken", continued(), pairs, [watching()], resumed=True, **saving | {"max_steps": 8})  # and goes on
+    assert [row["step"] for row in pq.read_table(broken / "retention.parquet").to_pylist()] == [0, 2, 4, 6, 8]
+
+
+def test_a_resumed_training_whose_start_is_not_known_says_so(dpo, continued, tmp_path, caplog):
+    pairs, saving = turned(rows("helpful")), {"save_strategy": "steps", "save_steps": 3}
+    with pytest.raises(KeyboardInterrupt):
+        dpo("broken", continued(), pairs, [Dies()], **saving)
+    callback = PreferenceRetentionCallback({"helpful": datasets.Dataset.from_list(rows("helpful"))}, learned="helpful")
+    dpo("broken", continued(), pairs, [callback], resumed=True, **saving)
+    assert "no start of this training is known: it is compared with step 3" in caplog.text
+    table = pq.read_table(tmp_path / "broken" / "retention" / "retention.parquet").to_pylist()
+    assert [(row["step"], row["kept"] == 1) for row in table] == [(3, True), (6, False)]
+
+
+def longest(completions, **others):
+    return [float(len(completion[0]["content"])) for completion in completions]
+
+
+def unpaired(pairs):
+    return [
+        {"prompt": row["prompt"], "completion": row[side], "label": side == "chosen"}
+        for row in pairs
+        for side in ("chosen", "rejected")
+    ]
+
+
+#: trainer -> (its module, what it trains on, arguments of its configuration, of itself)
+_DRAWN = {"num_generations": 2, "max_completion_length": 8}
+TRAINERS = {
+    "KTO": ("trl", unpaired, {}, {}),
+    "GRPO": ("trl", list, _DRAWN, {"reward_funcs": longest}),
+    "RLOO": ("trl", list, _DRAWN, {"reward_funcs": longest}),
+    "ORPO": ("trl.experimental.orpo", list, {}, {}),
+    "CPO": ("trl.experimental.cpo", list, {}, {}),
+}
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+@pytest.mark.parametrize("kind", TRAINERS)
+def test_other_trainers_of_trl_are_watched_and_not_touched(kind, continued, tiny_model_folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("TRL_EXPERIMENTAL_SILENCE", "1")
+    name, prepared, arguments, more = TRAINERS[kind]
+    module = importlib.import_module(name)
+
+    def train(folder, callbacks):
+        fixed = {
+            "learning_rate": 1e-2,
+            "max_steps": 2,
+            "per_device_train_batch_size": 4,
+            "use_cpu": True,
+            "bf16": False,
+            "report_to": "none",
+            "save_strategy": "no",
+            "disable_tqdm": True,
+            "dataloader_pin_memory": False,
+        }
+        with torch.random.fork_rng():
+            torch.manual_seed(3)
+            trainer = getattr(module, f"{kind}Trainer")(
+                continued(),
+                args=getattr(module, f"{kind}Config")(str(tmp_path / folder), **fixed, **arguments),
+                train_dataset=datasets.Dataset.from_list(prepared(turned(rows("helpful")))),
+                processing_class=AutoTokenizer.from_pretrained(tiny_model_folder),
+                callbacks=callbacks,
+                **more,
+            )
+            trainer.train()
+        trainer.save_model(str(tmp_path / folder))
+
+    train("without", [])
+    given = {"helpful": datasets.Dataset.from_list(rows("helpful"))}
+    train("with", [PreferenceRetentionCallback(given, learned="helpful", trains=kind.lower(), every=1)])
+    with_it, without = weights(tmp_path / "with"), weights(tmp_path / "without")
+    assert all(torch.equal(with_it[name], without[name]) for name in without)
+    table = pq.read_table(tmp_path / "with" / "retention" / "retention.parquet").to_pylist()
+    assert [row["step"] for row in table] == [0, 1, 2]
+    assert table[0]["kept"] == 1
+    assert table[0]["margin"] > table[-1]["margin"]
+
+
+def test_a_model_that_answers_nothing_is_refused(tiny_model_folder, tmp_path):
+    model = AutoModelForSequenceClassification.from_pretrained(tiny_model_folder, num_labels=1)
+    model.config.pad_token_id = 0
+    trainer = trl.RewardTrainer(
+        model,
+        args=trl.RewardConfig(str(tmp_path / "reward"), use_cpu=True, bf16=False, report_to="none"),
+        train_dataset=datasets.Dataset.from_list(rows("helpful")),
+        processing_class=AutoTokenizer.from_pretrained(tiny_model_folder),
+        callbacks=[PreferenceRetentionCallback({"helpful": datasets.Dataset.from_list(rows("helpful"))})],
+    )
+    with pytest.raises(ConfigError, match="LlamaForSequenceClassification gives no probabilities of tokens"):
+        trainer.train()
 
 
 @pytest.mark.parametrize(

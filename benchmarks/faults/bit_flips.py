@@ -53,13 +53,13 @@ def checked_files(whole: Path) -> dict[str, tuple[Path, Callable[[], bool]]]:
     stage = folder.root / STAGE
     entry = sorted((whole / "cache" / "base_logps").iterdir())[0]
     n_pairs = pq.read_metadata(entry).num_rows
-    kept = base_logps._read(entry, entry.stem, n_pairs)
+    kept = base_logps._read(entry, entry.stem, [n_pairs])
     assert kept is not None
 
     def other_numbers() -> bool:
         """The stamp is of the numbers; a flip in what describes the file's columns changes none of them."""
-        found = base_logps._read(entry, entry.stem, n_pairs)
-        return found is not None and any(a.tobytes() != b.tobytes() for a, b in zip(found, kept, strict=True))
+        found = base_logps._read(entry, entry.stem, [n_pairs])
+        return found is not None and any(a.tobytes() != b.tobytes() for a, b in zip(*found, *kept, strict=True))
 
     record = partial(read_record, folder, Node(0, ("first", "second")), manifest["identity"])
     return {

@@ -4,13 +4,14 @@
     run = seqdpo.run(study)                  # or seqdpo.read_run("runs/hh-rlhf")
     run.findings.cells[0].verdict.sentence
 
-Everything here is imported when it is first asked for; only `run` needs torch. docs/python.md shows more.
+Everything here is imported when it is first asked for; only `run` and `preflight` need torch. docs/python.md has more.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from seqdpo.analysis.preflight import Preflights as Preflights
     from seqdpo.analysis.schema import Findings as Findings
     from seqdpo.errors import ConfigError as ConfigError
     from seqdpo.errors import DataError as DataError
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from seqdpo.report.finished import Run as Run
     from seqdpo.report.finished import read_run as read_run
     from seqdpo.runner.findings import analyse as analyse
+    from seqdpo.runner.preflight import preflight as preflight
     from seqdpo.runner.study import run as run
     from seqdpo.study.config import Study as Study
     from seqdpo.study.file import load_study as load_study
@@ -34,9 +36,11 @@ _HOMES = {
     "read_run": "report.finished",
     "analyse": "runner.findings",
     "compare": "report.compared",
+    "preflight": "runner.preflight",
     "Study": "study.config",
     "Run": "report.finished",
     "Findings": "analysis.schema",
+    "Preflights": "analysis.preflight",
     "ComparedRuns": "report.compared",
     "SeqdpoError": "errors",
     "ConfigError": "errors",

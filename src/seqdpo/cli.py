@@ -19,13 +19,14 @@ from typer.core import TyperGroup
 
 import seqdpo
 from seqdpo.errors import ArgumentError, ConfigError, RunError, SeqdpoError
-from seqdpo.launched import check_alone, launch
+from seqdpo.launched import check_alone, check_whole_base, launch
 from seqdpo.screen import SIGPIPE, Screen, accept_any_text, print_account, write_out
 from seqdpo.study.checkpoints import typed
 from seqdpo.study.config import Study
 from seqdpo.study.file import audit_of, study_of
 from seqdpo.study.settings import SETTINGS
 from seqdpo.study.template import study_template
+from seqdpo.study.variants import STANDARD
 from seqdpo.wording import did_you_mean
 
 if TYPE_CHECKING:
@@ -127,7 +128,9 @@ def seqdpo_command(
     earlier ones."""
     if version:
         write_out(console, [f"seqdpo {seqdpo.__version__}\n"])
-    elif context.invoked_subcommand not in (None, *FOR_SEVERAL_PROCESSES):
+        return
+    check_whole_base()
+    if context.invoked_subcommand not in (None, *FOR_SEVERAL_PROCESSES):
         check_alone(f"seqdpo {context.invoked_subcommand}")
     elif context.invoked_subcommand is None:
         write_out(console, [FIRST_STEPS + "\n"])
@@ -229,8 +232,16 @@ def init(
         ),
     ] = None,
     output: Annotated[str | None, typer.Option("--output", "-o", help="The file; - prints it.")] = None,
+    variants: Annotated[
+        Literal["standard"] | None, typer.Option(help="Remedies to try beside the plain stages.")
+    ] = None,
 ) -> None:
     """Write a commented study file for a setting, or from configurations of other tools."""
+    if files and variants:
+        raise ConfigError(
+            "init: --variants with --from; expected it with a setting. Write `variants: standard` into the study file "
+            "that --from makes."
+        )
     if files and setting is None:
         _init_from(files, output)
     elif setting is None or files:
@@ -239,7 +250,8 @@ def init(
         near = did_you_mean(setting, SETTINGS)
         raise ConfigError(f"init: {setting!r} is no setting; expected one of {', '.join(SETTINGS)}.{near}")
     else:
-        _write_study(study_template(setting), output, f"{setting}.yaml", "plan")
+        text = study_template(setting, STANDARD if variants else None)
+        _write_study(text, output, f"{setting}.yaml", "plan")
 
 
 def _init_from(files: list[Path], output: str | None) -> None:
@@ -343,6 +355,36 @@ def plan(
         console.print(f"note: {note}")
 
 
+@app.command(context_settings=PASS_FLAGS_ON)
+def preflight(
+    arguments: StudyArguments,
+    stage: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME", help="Only of this stage, as helpful/harmless, also of a trained one; repeatable."
+        ),
+    ] = None,
+    share: Annotated[
+        float,
+        typer.Option(min=0.001, max=1, help="Of the stage's training passes, how many it may take."),
+    ] = 0.15,
+    form: Annotated[Literal["table", "json"], typer.Option("--format")] = "table",
+) -> None:
+    """Say what can be said of the next stages before they are trained: what they will take from what was learned."""
+    study = study_of(arguments)
+    from seqdpo.analysis.schema import to_json
+    from seqdpo.report.print_preflight import print_preflights
+    from seqdpo.runner.board import board_for
+    from seqdpo.runner.preflight import run_preflight
+
+    with _ended_well(Path(study.output_dir)), board_for(errors if form == "json" else console) as board:
+        found = run_preflight(study, board, stage or (), share)
+    if form == "json":
+        write_out(console, [json.dumps(to_json(found), indent=2, ensure_ascii=False, allow_nan=False) + "\n"])
+        return
+    print_preflights(console, found, study.output_dir)
+
+
 @app.command()
 def pairs(
     run: RunArgument,
@@ -409,21 +451,22 @@ def generate(
     n: Annotated[int, typer.Option("--n", "-n", min=1, help="Held-out prompts of each objective.")] = 20,
     objective: Annotated[list[str] | None, typer.Option(help="Only this objective; may be repeated.")] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens of an answer at most.")] = 256,
+    engine: Annotated[Literal["transformers", "vllm"], typer.Option(help="What answers.")] = "transformers",
     judge: Annotated[
         str | None, typer.Option(metavar="COMMAND", help="Judges pairs of answers; docs/commands.md has its JSON.")
     ] = None,
 ) -> None:
     """Let every checkpoint answer the same held-out prompts, and show the answers on the page."""
-    from seqdpo.analysis.generations import count_answers
+    from seqdpo.analysis.generations import count_answers, engines
     from seqdpo.report.print_generations import print_answers, print_win_rates
     from seqdpo.report.write import write_report
     from seqdpo.runner.generations import generate as answer_prompts
     from seqdpo.runner.judge import win_rates
 
     with _ended_well(run):
-        found = answer_prompts(run, n, objective or (), max_new_tokens, _note)
+        found = answer_prompts(run, n, objective or (), max_new_tokens, _note, engine)
     assert found.generations is not None
-    print_answers(console, count_answers(found.generations))
+    print_answers(console, count_answers(found.generations), engines(found.generations))
     for path in write_report(found):
         _wrote(path)
     if judge is not None:
@@ -583,6 +626,24 @@ def compare(
 
 
 @app.command()
+def export(
+    run: RunArgument,
+    target: Annotated[Path, typer.Argument(metavar="DIR", help="The folder to write, which is not there yet.")],
+    variant: Annotated[str, typer.Option(help="Whose adapter; plain: of the study's own keys.")],
+    order: Annotated[
+        str | None, typer.Option(parser=typed, metavar="NAME", help="Of this order, where there are several.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="The seed; else the study's first.")] = None,
+) -> None:
+    """Write the adapter of a variant at the end of its order, ready to load or to serve."""
+    from seqdpo.runner.export import export as export_run
+
+    written = export_run(run, target, variant, order, seed)
+    console.print(f"Wrote {target}: {written.node.checkpoint}, seed {written.node.seed}.", soft_wrap=True)
+    write_out(console, [f"  {line}\n" for line in written.lines])
+
+
+@app.command()
 def gate(
     run: RunArgument,
     max_loss: Annotated[float, typer.Option(help="Share of the learned margin that may be gone, as 0.05.")],
@@ -594,6 +655,7 @@ def gate(
     order: Annotated[
         str | None, typer.Option(parser=typed, metavar="NAME", help="Only this order, as helpful/harmless.")
     ] = None,
+    variant: Annotated[str | None, typer.Option(help="The orders of this variant; else those of none.")] = None,
     strict: Annotated[bool, typer.Option(help="Fail, too, where the pairs cannot rule such a loss out.")] = False,
 ) -> None:
     """Exit 1 if later stages took more of an earlier objective than they may, with confidence: of its learned margin,
@@ -602,7 +664,7 @@ def gate(
     from seqdpo.report.finished import read_run
     from seqdpo.report.print_findings import print_gate
 
-    outcomes = gated(read_run(run).findings, max_loss, objective, order, strict, max_accuracy_loss)
+    outcomes = gated(read_run(run).findings, max_loss, objective, order, strict, max_accuracy_loss, variant)
     print_gate(console, outcomes)
     if any(one.outcome == "failed" for one in outcomes):
         raise _GateFailed(1)

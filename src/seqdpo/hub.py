@@ -1,7 +1,7 @@
 """The Hugging Face hub: whether it answers for a repository, why it does not give it, which commit its cache holds."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from http import HTTPStatus
@@ -122,6 +122,13 @@ def cached_commit(model_id: str, revision: str) -> str:
             "was just read from. Set HF_HUB_CACHE to a folder to write in, or download the model and give its folder."
         )
     return Path(config).parent.name  # …/snapshots/<commit>/config.json
+
+
+def is_cached(model_id: str, revision: str, files: Sequence[str]) -> bool:
+    """Whether the hub's cache has one of some files of a model."""
+    from huggingface_hub import try_to_load_from_cache
+
+    return any(isinstance(try_to_load_from_cache(model_id, name, revision=revision), str) for name in files)
 
 
 def kept_snapshot(dataset_id: str, revision: str | None) -> str | None:

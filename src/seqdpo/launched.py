@@ -30,6 +30,18 @@ def launch() -> Launch:
     return Launch(*(int(os.environ[name]) for name in _TOLD[:3]))
 
 
+def check_whole_base() -> None:
+    """Raises: ConfigError where `accelerate launch` was told to split the base over its processes."""
+    asked = {"ACCELERATE_USE_FSDP": "FSDP", "ACCELERATE_USE_DEEPSPEED": "DeepSpeed"}
+    for name, what in asked.items():
+        if os.environ.get(name, "").lower() in ("1", "true"):
+            raise ConfigError(
+                f"accelerate launch: {name} = {os.environ[name]}; expected plain processes, each with the whole base: it "
+                f"is not split over devices by {what}. Launch with --multi_gpu; for a base that does not fit one device "
+                "set load_in_4bit: true, or load_in_8bit."
+            )
+
+
 def check_alone(what: str) -> None:
     """Refuses what one process does.
 

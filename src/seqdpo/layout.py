@@ -57,6 +57,10 @@ class RunFiles:
         return self.root / "generations.parquet"
 
     @property
+    def preflight(self) -> Path:
+        return self.root / "preflight.json"
+
+    @property
     def results(self) -> Path:
         return self.root / "results.json"
 

@@ -132,5 +132,6 @@ GENERATIONS_SCHEMA = pa.schema(
         ("response", pa.string()),
         ("tokens", pa.int32()),  # without the one that ends it
         ("ended", pa.bool_()),  # False: cut off at the limit
+        ("engine", pa.string()),  # what answered, with its version; runs of older releases lack it: transformers
     ]
 )

@@ -79,9 +79,10 @@ class PreferenceRetentionCallback(TrainerCallback):
         processing_class: Any = None,
         **others: Any,
     ) -> None:
-        """Scores the reference and the start, and writes them down."""
+        """Scores the reference and the start, and writes them down; of a training that is resumed they are there."""
         assert model is not None
         _check_whole(args)
+        _check_language_model(model)
         if not state.is_world_process_zero:
             return
         if not put_first(self):
@@ -93,7 +94,12 @@ class PreferenceRetentionCallback(TrainerCallback):
             Path(self._output_dir or Path(args.output_dir) / "retention"),
             str(base_of(model).config.name_or_path or type(base_of(model)).__name__),
             self._watched,
+            state.global_step,
         )
+        if self._retention.rows:  # a training that is resumed
+            return
+        if state.global_step:
+            log.warning("no start of this training is known: it is compared with step %d", state.global_step)
         metrics = _flat(self._retention.measure(state.global_step, self._retention.start))
         state.log_history.append({**metrics, "epoch": state.epoch, "step": state.global_step})
 
@@ -175,6 +181,15 @@ def _check_whole(args: TrainingArguments) -> None:
         raise ConfigError(
             "PreferenceRetentionCallback: the weights are spread over processes (FSDP or ZeRO-3); expected whole ones "
             "in each. Score the checkpoints afterwards with seqdpo audit."
+        )
+
+
+def _check_language_model(model: nn.Module) -> None:
+    base = base_of(model)
+    if base.get_output_embeddings() is None:
+        raise ConfigError(
+            f"PreferenceRetentionCallback: {type(base).__name__} gives no probabilities of tokens; expected a causal "
+            "language model. Leave the callback out of this training."
         )
 
 

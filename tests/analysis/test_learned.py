@@ -26,6 +26,7 @@ def test_every_stage_has_a_card_and_every_end_a_state(make_scores, score_rows):
     assert {key: card.word for key, card in cards.items()} == {("a", "a"): "LEARNED", ("a>b", "b"): "NOT LEARNED"}
     assert {key: end.word for key, end in ends.items()} == {("a>b", "a"): "BELOW BASE", ("a>b", "b"): "BELOW BASE"}
     assert cards["a>b", "b"].sentence.startswith("b was not learned: 34% [")
+    assert "The stage" in cards["a>b", "b"].sentence
     assert cards["a>b", "b"].gain.value == pytest.approx(few.mean())
     low, value, high = (getattr(cards["a>b", "b"].accuracy, name) for name in ("low", "value", "high"))
     assert value == pytest.approx(0.34)

@@ -63,6 +63,23 @@ def test_how_much_is_left_is_open_where_zero_and_a_tenth_are_both_possible(make_
     assert (found["verdict"], found["degree"]) == ("DEGRADED", "extent open")
 
 
+@pytest.mark.parametrize(
+    ("left", "said"),
+    [
+        (-0.5, "the margin that a had learned turned around after b"),
+        (-0.02, "nothing is shown to be left of the margin"),
+    ],
+)
+def test_a_margin_is_said_to_have_turned_around_where_it_is_shown_to_have(make_panel, left, said):
+    noise = np.random.default_rng(1).normal(0, 0.5 * TAUGHT.mean(), len(TAUGHT))
+    after = left * TAUGHT.mean() + noise - noise.mean()
+    found = judge(make_panel, after)
+    assert (found["verdict"], found["degree"]) == ("DEGRADED", "lost")
+    low, high = found["reasons"]["retention"]["low"], found["reasons"]["retention"]["high"]
+    assert (low < 0, high < 0) == (True, left == -0.5)
+    assert said in found["sentence"]
+
+
 def test_two_pairs_claim_nothing(make_panel):
     found = judge(make_panel, [2.0, 3.0], taught=[2.0, 3.0])
     assert found["verdict"] == "UNDEFINED"

@@ -51,7 +51,7 @@ def test_the_line_is_the_line_of_the_delta_ws(previous, tiny_model, tiny_model_f
     first, second = checkpoints
     start = first if previous == "checkpoint" else None
     with line_between(tiny_model, start, second) as line:
-        found = path_logps(line, pairs, 1000)
+        found = path_logps(line, {"helpful": pairs}, 1000)["helpful"]
     new = adapter_factors(second)
     old = adapter_factors(first) if start else {}
     for a, logps in zip(PATH, found, strict=True):
@@ -68,7 +68,7 @@ def test_the_line_is_the_line_of_the_delta_ws(previous, tiny_model, tiny_model_f
 def test_the_ends_of_the_line_are_the_checkpoints_and_the_base_comes_back(tiny_model, checkpoints, pairs):
     before = {name: tensor.clone() for name, tensor in tiny_model.state_dict().items()}
     with line_between(tiny_model, *checkpoints) as line:
-        ends = [path_logps(line, pairs, 1000)[PATH.index(a)] for a in (0.0, 1.0)]
+        ends = [path_logps(line, {"helpful": pairs}, 1000)["helpful"][PATH.index(a)] for a in (0.0, 1.0)]
     for folder, logps in zip(checkpoints, ends, strict=True):
         with loaded_adapter(tiny_model, folder) as policy:
             np.testing.assert_allclose(logps.difference, pair_logps(policy, pairs, 1000).difference, atol=1e-4)
@@ -80,7 +80,7 @@ def test_kl_is_that_of_the_whole_distributions_along_each_response(path, tiny_mo
     if path == "packed":
         assert choose_engine(tiny_model, 500) == "packed trees (segments)"
     with line_between(tiny_model, *checkpoints) as line:
-        found = line_kl(line, pairs, 300)  # several batches
+        found = line_kl(line, {"helpful": pairs}, 300)["helpful"]  # several batches
     for i, (prompt, *responses, _) in enumerate(pairs):
         for response, kl in zip(responses, found, strict=True):
             ids = torch.as_tensor(np.concatenate([prompt, response])).long()[None]
@@ -104,7 +104,7 @@ def next_tokens(model, adapter, ids):
 def test_a_policy_that_did_not_move_has_no_kl(tiny_model, checkpoints, pairs):
     first, _ = checkpoints
     with line_between(tiny_model, first, first) as line:
-        kl = line_kl(line, pairs, 1000)
+        kl = line_kl(line, {"helpful": pairs}, 1000)["helpful"]
     np.testing.assert_allclose(kl.chosen, 0, atol=1e-5)
 
 

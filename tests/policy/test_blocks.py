@@ -9,7 +9,7 @@ import torch
 from test_logps import VOCABULARY, mixed_pairs
 
 from seqdpo.policy.blocks import BUCKET, BlockAttention
-from seqdpo.policy.packing import PackedPairs, packed_pairs
+from seqdpo.policy.packing import PackedTrees, packed_trees
 from seqdpo.policy.segments import SegmentAttention
 
 pytestmark = pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile:UserWarning")
@@ -17,14 +17,14 @@ pytestmark = pytest.mark.filterwarnings("ignore:flex_attention called without to
 CPU = torch.device("cpu")
 
 
-def dense_mask(batch: PackedPairs, window: int | None) -> np.ndarray:
-    """Who sees whom, token by token from the definition: the same pair, no later, not in the other response."""
+def dense_mask(batch: PackedTrees, window: int | None) -> np.ndarray:
+    """Who sees whom, token by token from the definition: the same tree, no later, not in another response."""
     n = batch.input_ids.shape[1]
     sees = np.zeros((n, n), dtype=bool)
     for tree in batch.trees:
-        prompt = list(range(tree.start, tree.chosen))
-        for response in (range(tree.chosen, tree.rejected), range(tree.rejected, tree.end)):
-            sequence = [*prompt, *response]
+        prompt = list(range(tree.start, tree.ends[0]))
+        for start, end in zip(tree.ends, tree.ends[1:], strict=False):
+            sequence = [*prompt, *range(start, end)]
             for later, query in enumerate(sequence):
                 first = 0 if window is None else max(0, later - window + 1)
                 sees[query, sequence[first : later + 1]] = True
@@ -37,7 +37,7 @@ def dense_mask(batch: PackedPairs, window: int | None) -> np.ndarray:
 @pytest.mark.parametrize("seed", range(3))
 def test_block_masks_equal_the_dense_mask(seed, window, random_pairs):
     pairs = mixed_pairs(random_pairs, seed)
-    batch = packed_pairs(pairs, CPU, BUCKET)
+    batch = packed_trees(pairs, CPU, BUCKET)
     n = batch.input_ids.shape[1]
     assert n % BUCKET == 0
     mask = BlockAttention(batch).mask(window)
@@ -55,7 +55,7 @@ def test_block_masks_equal_the_dense_mask(seed, window, random_pairs):
 @pytest.mark.parametrize("window", [None, 9])
 @pytest.mark.parametrize("n_kv_heads", [4, 2])
 def test_blocks_give_the_numbers_of_the_segments(softcap, window, n_kv_heads, random_pairs):
-    batch = packed_pairs(random_pairs(6, 1, (1, 60), (1, 60), VOCABULARY), CPU, BUCKET)
+    batch = packed_trees(random_pairs(6, 1, (1, 60), (1, 60), VOCABULARY), CPU, BUCKET)
     n, real = batch.input_ids.shape[1], batch.trees[-1].end
     torch.manual_seed(0)
     query = torch.randn(1, 4, n, 16)
@@ -68,7 +68,7 @@ def test_blocks_give_the_numbers_of_the_segments(softcap, window, n_kv_heads, ra
 
 def test_padding_after_the_trees_changes_no_tree(random_pairs):
     pairs = random_pairs(3, 0)
-    plain, filled = packed_pairs(pairs, CPU), packed_pairs(pairs, CPU, 64)
+    plain, filled = packed_trees(pairs, CPU), packed_trees(pairs, CPU, 64)
     n = plain.input_ids.shape[1]
     assert filled.input_ids.shape[1] % 64 == 0
     assert torch.equal(filled.input_ids[:, :n], plain.input_ids)

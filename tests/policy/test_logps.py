@@ -29,7 +29,7 @@ from seqdpo.policy.batches import batch_indices
 from seqdpo.policy.library import keep_softcap
 from seqdpo.policy.load import load_model
 from seqdpo.policy.logps import response_logps
-from seqdpo.policy.padding import padded_pairs
+from seqdpo.policy.padding import padded_responses
 from seqdpo.preferences.tokens import PairTokens
 
 #: float32 carries 6e-8; sums of up to 60 token log-probabilities over a few matrix products lose some digits more.
@@ -253,7 +253,7 @@ def test_batch_pads_on_the_left_so_that_responses_end_together():
         PairTokens(np.array([7]), np.array([1, 2]), np.array([3]), truncated=False),
         PairTokens(np.array([8, 9]), np.array([4]), np.array([5, 6, 5]), truncated=False),
     ]
-    batch = padded_pairs(pairs, torch.device("cpu"))
-    assert batch.input_ids.tolist() == [[0, 0, 7, 1, 2], [0, 0, 8, 9, 4], [0, 0, 0, 7, 3], [8, 9, 5, 6, 5]]
-    assert batch.attention_mask.tolist() == [[0, 0, 1, 1, 1], [0, 0, 1, 1, 1], [0, 0, 0, 1, 1], [1, 1, 1, 1, 1]]
+    batch = padded_responses(pairs, torch.device("cpu"))
+    assert batch.input_ids.tolist() == [[0, 0, 7, 1, 2], [0, 0, 0, 7, 3], [0, 0, 8, 9, 4], [8, 9, 5, 6, 5]]
+    assert batch.attention_mask.tolist() == [[0, 0, 1, 1, 1], [0, 0, 0, 1, 1], [0, 0, 1, 1, 1], [1, 1, 1, 1, 1]]
     assert batch.response_mask.tolist() == [[0, 1, 1], [0, 0, 1], [0, 0, 1], [1, 1, 1]]

@@ -16,7 +16,7 @@ from seqdpo.policy.head import Head, head_of, token_logps
 from seqdpo.policy.library import checkpointing
 from seqdpo.policy.logps import response_logps
 from seqdpo.policy.lora import fuse_lora
-from seqdpo.policy.packing import Tree, packed_pairs
+from seqdpo.policy.packing import Tree, packed_trees
 from seqdpo.policy.segments import SegmentAttention
 from seqdpo.policy.singles import single_logps
 from seqdpo.preferences.tokens import PairTokens
@@ -50,13 +50,13 @@ def test_two_pairs_are_packed_as_by_hand():
         PairTokens(np.array([7, 8]), np.array([1]), np.array([2, 3]), truncated=False),
         PairTokens(np.array([9]), np.array([4, 5]), np.array([6]), truncated=False),
     ]
-    batch = packed_pairs(pairs, torch.device("cpu"))
+    batch = packed_trees(pairs, torch.device("cpu"))
     assert batch.input_ids.tolist() == [[7, 8, 1, 2, 3, 9, 4, 5, 6]]
     assert batch.position_ids.tolist() == [[0, 1, 2, 2, 3, 0, 1, 2, 1]]
-    assert batch.trees == (Tree(0, 2, 3, 5), Tree(5, 6, 8, 9))
-    # chosen [1], chosen [4 5], rejected [2 3], rejected [6]: each token with the place before it
-    assert batch.targets.tolist() == [1, 4, 5, 2, 3, 6]
-    assert batch.predictors.tolist() == [1, 5, 6, 1, 3, 5]
+    assert batch.trees == (Tree(0, (2, 3, 5)), Tree(5, (6, 8, 9)))
+    # [1], [2 3], [4 5], [6]: each token with the place before it
+    assert batch.targets.tolist() == [1, 2, 3, 4, 5, 6]
+    assert batch.predictors.tolist() == [1, 1, 3, 5, 6, 5]
     assert batch.responses.tolist() == [0, 1, 1, 2, 2, 3]
     assert [tree.longest for tree in batch.trees] == [4, 3]
 
@@ -237,7 +237,7 @@ def test_a_position_encoding_that_depends_on_the_longest_text_is_read_singly(ran
     model = LlamaForCausalLM(config).eval().requires_grad_(False)
     pairs = random_pairs(8, 4, (1, 40), (1, 20), VOCABULARY)
     with torch.no_grad():
-        expected = single_logps(model, pairs).view(2, -1).double().numpy()
+        expected = single_logps(model, pairs).view(-1, 2).T.double().numpy()
     assert choose_engine(deepcopy(model), 32).startswith(PACKED)  # no text is that long
     assert choose_engine(model, 60).startswith("single sequences")
     np.testing.assert_allclose(np.stack(pair_logps(model, pairs, 500)), expected, rtol=TOLERANCE)

@@ -6,7 +6,7 @@ from test_logps import VOCABULARY
 from torch import Tensor
 
 from seqdpo.policy.attention import back_ends_for
-from seqdpo.policy.packing import packed_pairs
+from seqdpo.policy.packing import packed_trees
 from seqdpo.policy.segments import SegmentAttention
 from seqdpo.policy.sequences import SequenceAttention
 
@@ -52,7 +52,7 @@ def documented(
 def test_sequences_give_the_numbers_of_the_segments(multiple, window, n_kv_heads, random_pairs, monkeypatch):
     monkeypatch.setattr("seqdpo.policy.sequences.varlen_attn", documented)
     pairs = random_pairs(6, 1, (1, 60), (1, 60), VOCABULARY)
-    batch = packed_pairs(pairs, CPU, multiple)
+    batch = packed_trees(pairs, CPU, multiple)
     n, real = batch.input_ids.shape[1], batch.trees[-1].end
     torch.manual_seed(0)
     query = torch.randn(1, 4, n, 16)
@@ -64,7 +64,7 @@ def test_sequences_give_the_numbers_of_the_segments(multiple, window, n_kv_heads
 
 
 def test_a_soft_cap_is_refused(random_pairs):
-    batch = packed_pairs(random_pairs(2, 0), CPU)
+    batch = packed_trees(random_pairs(2, 0), CPU)
     heads = torch.zeros(1, 4, batch.input_ids.shape[1], 16)
     with pytest.raises(NotImplementedError, match="soft cap"):
         SequenceAttention(batch).attend(heads, heads, heads, 1.0, 50.0, None)

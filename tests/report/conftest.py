@@ -1,6 +1,7 @@
 """A finished run without a model: tables of hand-chosen margins, turned into findings and a run folder."""
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -120,12 +121,27 @@ def _table(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=pa.schema([*NODE_COLUMNS, *schema]))
 
 
+def renamed(table: pa.Table, names: Mapping[str, str]) -> pa.Table:
+    """Columns, objectives and ids by other names, wherever one stands by itself or as a part of an order."""
+
+    def other(value: str) -> str:
+        return names.get(value) or "".join(names.get(part, part) for part in re.split("([>~])", value))
+
+    columns = {}
+    for name in table.column_names:
+        values = table[name]
+        if pa.types.is_string(values.type):
+            values = pa.array([value and other(value) for value in values.to_pylist()], values.type)
+        columns[names.get(name, name)] = values
+    return pa.table(columns)
+
+
 @pytest.fixture
 def make_run(tmp_path: Path) -> Callable[..., Run]:
     """`make_run(n=30, prompt="…", name="…", mechanism=True)`: two orders of two objectives, four control stages.
 
     `name` is that of the model; `taught` multiplies all margins: with 0 there is nothing to lose; `broken`: the first
-    pair's log-probabilities are NaN.
+    pair's log-probabilities are NaN; `names`: other ones for columns, objectives and ids.
     """
 
     def make(
@@ -136,11 +152,14 @@ def make_run(tmp_path: Path) -> Callable[..., Run]:
         mechanism: bool = True,
         taught: float = 1.0,
         broken: bool = False,
+        names: Mapping[str, str] | None = None,
     ) -> Run:
         margins = {at: [m * taught for m in of] for at, of in planted_margins(n).items()}
         if broken:
             margins = {at: [math.nan if at[1] else 0.0, *of[1:]] for at, of in margins.items()}
-        scores, pairs, tables = scores_table(margins), _pairs(n, prompt, answer), mechanism_tables()
+        given = (scores_table(margins), _pairs(n, prompt, answer), *mechanism_tables())
+        scores, pairs, *mechanisms = (renamed(table, names or {}) for table in given)
+        tables = MechanismTables(*mechanisms)
         study = {"model_name_or_path": name, "setting": "hh-rlhf", "reference": "base", "beta": 0.3, "seeds": [0]}
         findings = results(scores, pairs, 0.3, study=study, mechanism=tables if mechanism else None)
         files = RunFiles(tmp_path / f"run{len(list(tmp_path.iterdir()))}")

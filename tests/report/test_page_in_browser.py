@@ -280,6 +280,43 @@ def test_hostile_text_does_nothing(reader, make_run, tmp_path):
     assert reader.script("return document.documentElement.scrollWidth <= innerWidth + 1")
 
 
+#: What every JavaScript object answers to without having been given it.
+INHERITED = {
+    **{"helpful": "constructor", "harmless": "toString"},
+    **{"helpful-0": "__proto__", "helpful-1": "constructor", "harmless-0": "hasOwnProperty"},
+    "slice_topic": "slice___proto__",
+}
+
+
+def test_names_that_every_object_has_are_names_like_others(reader, make_run, tmp_path):
+    """Pair 0, the one that lost 6, is `__proto__`; every other pair is in the slice `__proto__: valueOf`."""
+    path = tmp_path / "inherited.html"
+    path.write_text(page(make_run(prompt="valueOf", names=INHERITED)), encoding="utf-8")
+    reader.open(path)
+    assert reader.one("#view option").text == "constructor, from constructor to constructor>toString (seed 0)"
+    assert reader.column("id")[0] == "__proto__"
+    assert reader.column("change")[:2] == ["-6.00", "-4.00"]
+    assert "__proto__: valueOf" in [option.text for option in reader.all("#slice option")]
+    reader.script("document.getElementById('slice').selectedIndex = 2")
+    reader.script("document.getElementById('filters').dispatchEvent(new Event('input', {bubbles: true}))")
+    assert reader.count.startswith("15 of 30 pairs")
+    reader.open(path, "#objective=constructor&from=constructor&to=constructor>toString&seed=0&pair=__proto__&text=1")
+    assert "valueOf 0" in reader.one("#card").text
+    reader.click(reader.one("#card input[type=checkbox]"))
+    assert reader.script("return Object.keys(notes())") == ["constructor/__proto__"]
+    assert reader.problems() == []
+
+
+def test_a_response_of_five_megabytes_is_cut_on_the_page(reader, make_run, tmp_path):
+    """Both responses of eight pairs, 80 MB in all: the page holds 20,000 characters of each, and where the rest is."""
+    path = tmp_path / "long.html"
+    path.write_text(page(make_run(n=4, mechanism=False, answer="a drink " * 625_000)), encoding="utf-8")
+    assert path.stat().st_size < 4e6
+    reader.open(path, "#pair=helpful-0&text=1")
+    assert "more characters in data/pairs.parquet" in reader.one("#card").text
+    assert reader.problems() == []
+
+
 def test_fits_a_phone(reader, report):
     reader.driver.set_window_size(400, 800)
     try:

@@ -2,8 +2,10 @@
 
 import json
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
+from pydantic import TypeAdapter
 
 from run_folders import pair, write_run
 from seqdpo.report.finished import read_run
@@ -65,6 +67,20 @@ def test_an_inspect_log_for_each_checkpoint_and_objective(run):
     assert right["scores"]["accuracy"] == {"value": 1.0, "answer": "chosen of helpful-a"}
     assert wrong["scores"]["accuracy"] == {"value": 0.0, "answer": "rejected of helpful-b"}
     assert right["metadata"]["base_chosen_logp"] == -10.0
+
+
+def test_lm_eval_itself_reads_the_files(run, tmp_path, seqdpo):
+    utils, schema = (pytest.importorskip(f"lm_eval.{name}") for name in ("utils", "result_schema"))
+    assert seqdpo("samples", run.folder, "--format", "lm-eval", "-o", tmp_path / "out")[0] == 0
+    files = [str(path) for path in (tmp_path / "out").glob("*/*")]
+    of_samples = utils.get_sample_results_filenames(files)
+    assert {utils.get_file_task_name(Path(name).name) for name in of_samples} == {"helpful", "harmless"}
+    for name in of_samples:
+        for line in Path(name).read_text().splitlines():
+            sample = TypeAdapter(schema.SampleResult).validate_json(line, strict=True)
+            assert sample["margin"] in (0.0, 2.0, -1.0)
+    [results] = [json.loads(Path(name).read_text()) for name in utils.get_results_filenames(files) if "/base/" in name]
+    assert "|harmless|      1|none  |     0|accuracy|↑  |  0.5|±  |   N/A|" in utils.make_table(results)
 
 
 def test_inspect_itself_reads_the_log(run, tmp_path):

@@ -89,7 +89,7 @@ def test_answers_are_cut_off_at_the_limit_and_only_of_what_is_asked_for(answered
     assert table["tokens"].to_pylist() == [4] * 6
     assert not any(table["ended"].to_pylist())
     assert "What the checkpoints answer" in (root / "report.html").read_text()
-    with pytest.raises(ArgumentError, match="expected 'one', 'two'"):
+    with pytest.raises(ArgumentError, match="expected one of 'one', 'two'"):
         generate(root, 2, ["three"])
 
 

@@ -5,10 +5,11 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-import seqdpo.runner.plan as plan_module
 from seqdpo.policy.load import ParameterCount
+from seqdpo.runner import probe
 from seqdpo.runner.inputs import read_preferences, with_model_path
 from seqdpo.runner.plan import Plan, StagePlan, plan_study
+from seqdpo.runner.probe import Rates
 from seqdpo.runner.schedule import Frontier
 from seqdpo.runner.terminal import print_plan
 from seqdpo.runner.work import Work
@@ -26,7 +27,7 @@ def plan():
     """The base takes 1 s, a 2 s, a>b 3 s and its control stage 3 s, b 4 s; of each stage's, 1 s is the mechanism."""
     seconds = {None: 1.0, FIRST: 2.0, LATER: 3.0, CONTROL: 3.0, SECOND: 4.0}
     stages = [StagePlan(node, Work(0, 0), 0, 0, seconds[node], 0.0, 1.0 if node else 0.0, []) for node in TREE]
-    return Plan(ParameterCount(1, 1), stages, 1.0, 1)
+    return Plan(ParameterCount(1, 1), stages, Rates(1.0, 2.0, "by hand"), 1)
 
 
 def test_makespans_by_hand(plan):
@@ -66,7 +67,7 @@ def test_a_plan_for_a_device_that_is_not_here_goes_by_its_data_sheet_and_says_so
         SETTINGS["lab-null"].defaults | {"setting": "lab-null", "dtype": "bfloat16", "output_dir": "x"}
     )
     study = with_model_path(study)
-    monkeypatch.setattr(plan_module, "_matmul_rate", None)  # nothing is measured
+    monkeypatch.setattr(probe, "matmul_rate", None)  # nothing is measured
     preferences, _ = read_preferences(study, lambda text: None)
     h100, a100 = (plan_study(study, preferences, name) for name in ("h100", "a100"))
     assert a100.seconds / h100.seconds == pytest.approx(989 / 312)

@@ -11,6 +11,7 @@ import pytest
 from rich.console import Console
 
 from seqdpo.runner.claims import claimed
+from seqdpo.runner.executors import fleet
 from seqdpo.runner.folder import RunFolder
 from seqdpo.runner.status import run_status, status_board
 from seqdpo.study.checkpoints import Node
@@ -70,6 +71,31 @@ def test_what_a_process_holds_is_running(folder):
     assert not status.over
     with folder.locked():
         assert run_status(folder).coordinated
+
+
+def test_clocks_that_differ_make_no_time_wrong(folder):
+    """A worker whose clock is an hour behind goes on with what another one began: each time is of one clock."""
+    began = {"host": "n2", "device": GPU, "pid": 7}
+    events = [(9200, "began", began | {"host": "n1"}), (9230, "progress", {"units": 9.0, "pairs": 1234})]
+    log(folder.root, "seed0.a.b", *events, (5640, "began", began), (5740, "done", {}))
+    node = next(node for node in run_status(folder).nodes if node.name == "seed0.a.b")
+    assert (node.seconds, node.host) == (130, "n2")
+    running = fleet._Running(Node(0, ("a", "b")), folder)  # a coordinator, whose own clock is read nowhere
+    log(
+        folder.root,
+        "seed0.a.b",
+        *events,
+        (5640, "began", began),
+        (5740, "done", {}),
+        (2000, "began", began),
+        (2060, "done", {}),
+    )
+    running.look(folder, _Board())
+    assert running.seconds == 60
+
+
+class _Board:
+    def start(self, name, where): ...
 
 
 def test_the_board_shows_a_line_for_each_stage(folder):

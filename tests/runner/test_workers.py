@@ -1,18 +1,22 @@
 """Nodes of one run in processes of their own: as make, a cluster or a person calls them."""
 
+import errno
 import json
 import os
 import shutil
 import subprocess
 import sys
+from time import time
 
 import pytest
 from test_run_study import SilentBoard, lab_study
 
 from seqdpo.errors import ConfigError
-from seqdpo.files import read_sealed, write_sealed
+from seqdpo.files import host_name, read_sealed, write_sealed
 from seqdpo.runner.claims import claimed
+from seqdpo.runner.environment import environment
 from seqdpo.runner.events import read_events
+from seqdpo.runner.folder import RunFolder
 from seqdpo.runner.plan_formats import plan_make
 from seqdpo.runner.study import prepare_run, run_study
 from seqdpo.runner.worker import Worker
@@ -103,6 +107,69 @@ def test_a_node_is_named_by_its_folder_or_its_checkpoint(tmp_path):
         find_node(study, "first")
     with pytest.raises(ConfigError, match=r"'seed0.frist' is no stage.*Did you mean 'seed0.first'"):
         find_node(one, "seed0.frist")
+
+
+@pytest.fixture
+def another_machine(monkeypatch):
+    """A worker whose processor is another one than the base's."""
+
+    def elsewhere(**parts):
+        made = environment()
+        monkeypatch.setattr("seqdpo.runner.study.environment", lambda: made | parts)
+
+    return elsewhere
+
+
+def test_a_worker_on_another_machine_is_recorded_or_refused_as_the_study_wishes(tmp_path, another_machine):
+    said = []
+    study = lab_study(tmp_path / "run", **SMALL)
+    folder = prepare_run(study, SilentBoard())
+    Worker(folder.root, said.append).run("base")
+    another_machine(cpu="another one", packages=environment()["packages"] | {"torch": "2.99"})
+    Worker(folder.root, said.append).run("seed0.first")
+    (told,) = [text for text in said if "another machine" in text]
+    assert "cpu another one here" in told
+    assert "torch 2.99 here" in told
+    folder = prepare_run(study.model_copy(update={"mixed_machines": False}), SilentBoard())  # may change between runs
+    with pytest.raises(ConfigError, match=r"cpu another one here, .*; torch 2.99 here, .* as mixed_machines is false"):
+        Worker(folder.root, say).run("seed0.second")
+    another_machine()
+    assert Worker(folder.root, say).run("seed0.second")
+
+
+def test_a_file_system_without_locks_is_said_and_not_worked_on(tmp_path, monkeypatch):
+    folder = prepare_run(lab_study(tmp_path / "run", **SMALL), SilentBoard())
+
+    def none(descriptor, operation):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", none)
+    for work in (lambda: prepare_run(lab_study(folder.root, **SMALL), SilentBoard()), Worker(folder.root, say).run):
+        with pytest.raises(ConfigError, match=r"its file system has no locks .*NFS from version 4"):
+            work("base") if work.__name__ == "run" else work()
+    assert not folder.stage(None).exists()
+
+
+@pytest.mark.parametrize(
+    ("host", "last", "seconds", "is_said"),
+    [
+        ("n1", "progress", 5, True),
+        ("n1", "progress", 600, False),  # long ago: its worker is gone
+        ("n1", "interrupted", 5, False),  # it said good-bye
+        (host_name(), "progress", 5, False),  # this machine's locks are believed
+    ],
+)
+def test_a_node_that_another_machine_works_on_without_its_claim_is_said(host, last, seconds, is_said, tmp_path):
+    """Of the file system's own times; the log's are those of another clock, a day ahead."""
+    folder, said = RunFolder(tmp_path), []
+    log = folder.node_log(None)
+    log.parent.mkdir()
+    events = [{"event": "began", "host": host}, {"event": last}]
+    log.write_text("".join(json.dumps({"time": "2199-01-01T00:00:00+00:00"} | event) + "\n" for event in events))
+    os.utime(log, (time() - seconds, time() - seconds))
+    with claimed(folder, None, said.append):
+        pass
+    assert [f"base: {host} wrote its log {seconds} s ago" in text for text in said] == [True] * is_said
 
 
 HOLD = """

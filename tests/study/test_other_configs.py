@@ -220,6 +220,30 @@ def test_the_reference_of_the_second_stage(first, second, reference, adapter_mod
     assert len(order) == 2
 
 
+@pytest.mark.parametrize("new", ["", "\ncreate_new_adapter: true"])
+def test_an_adapter_that_is_there_is_continued_and_not_trained_again(tmp_path, monkeypatch, new):
+    first = LLAMA_FACTORY + "output_dir: out/kind"
+    second = LLAMA_FACTORY.replace("kind", "brief") + "adapter_name_or_path: out/kind/checkpoint-9" + new
+    monkeypatch.chdir(tmp_path)
+    study, told = imported(first, second)
+    assert study.adapter_name_or_path is None
+    assert "No adapter is at 'out/kind/checkpoint-9' from here" in told["Note:"]
+    Path("out/kind/checkpoint-9").mkdir(parents=True)
+    Path("out/kind/checkpoint-9/adapter_config.json").write_text("{}")
+    study, told = imported(first, second)
+    assert (study.adapter_name_or_path, study.learned) == ("out/kind/checkpoint-9", "kind")
+    assert study.all_orders() == [("kind", "brief")]
+    assert study.adapter_mode == ("stack" if new else "continue")
+    assert "adapter_name_or_path: out/kind/checkpoint-9 that 2.yaml goes on from" in told["Taken over:"]
+    assert "does not train the first stage again" in told["Note:"]
+    study, told = imported(first.replace("out/kind", "elsewhere"), second)
+    assert study.adapter_name_or_path is None
+    assert "1.yaml writes to 'elsewhere'. They are taken for the same" in told["Note:"]
+    study, told = imported(LLAMA_FACTORY, second)
+    assert study.adapter_name_or_path is None
+    assert "1.yaml writes to 'no output_dir'" in told["Note:"]
+
+
 def test_a_merged_parent_in_float32_needs_no_stack():
     study, _ = imported(TRL.replace("bfloat16", "float32"), TRL.replace("Qwen/Qwen3-0.6B", "out/merged"))
     assert study.adapter_mode == "new_on_merged"

@@ -54,7 +54,7 @@ def test_two_processes_train_the_adapter_of_one(mode, pairs_of_step, both):
 def test_two_processes_score_as_one(both):
     one, two = both
     for column in ("scores", "kl"):
-        assert one[column].shape == (2, 7)
+        assert one[column].shape == (2, 10)
         assert (one[column] > 0).all() if column == "kl" else (one[column] < 0).all()
         assert distance(one[column], two[column]) < RELATIVE, column
 

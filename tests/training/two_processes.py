@@ -48,6 +48,12 @@ def random_tokens(n: int, seed: int) -> list[PairTokens]:
     return [PairTokens(ids(), ids(), ids(), truncated=False) for _ in range(n)]
 
 
+def sharing_tokens() -> list[PairTokens]:
+    """Seven pairs, and three that share prompts and responses with the first of them."""
+    own = random_tokens(7, 5)
+    return [*own, *(one._replace(chosen=one.rejected, rejected=one.prompt) for one in own[:3])]
+
+
 def pairs(seed: int, n: int = N_PAIRS) -> TrainingPairs:
     offsets = np.random.default_rng(seed).normal(0, 1, n)
     return TrainingPairs([f"{seed}-{i}" for i in range(n)], random_tokens(n, seed), offsets, np.zeros(n))
@@ -86,9 +92,9 @@ def found(model: Path, parent: Path) -> dict[str, Any]:
                 "dots": torch.tensor(trace.table["dot"].to_numpy(), dtype=torch.float64),
             }
     with loaded_adapter(base, parent) as policy:
-        scores = pair_logps(policy, random_tokens(7, 5), 64)
+        scores = pair_logps(policy, sharing_tokens(), 64)
     with line_between(base, None, parent) as line:
-        kl = line_kl(line, random_tokens(7, 5), 64)
+        kl = line_kl(line, {"helpful": sharing_tokens()}, 64)["helpful"]
     return result | {"scores": torch.tensor(np.array(scores)), "kl": torch.tensor(np.array(kl))}
 
 

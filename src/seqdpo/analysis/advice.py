@@ -6,7 +6,7 @@ from seqdpo.analysis.cells import Cell
 from seqdpo.analysis.claims import FEWEST_PROMPTS, nothing
 from seqdpo.analysis.recipes import ATTRIBUTABLE
 from seqdpo.analysis.schema import BestPlace, FirstMinusLast, KlAndPath, NothingLearned, Orders, Recipe, Verdict
-from seqdpo.study.checkpoints import order_name, parse_order
+from seqdpo.study.checkpoints import order_name, parse_order, variant_of
 
 LOST = ("DEGRADED", "MIXED", "BELOW BASE", "REDISTRIBUTED")
 #: Where controls are added until the change is attributable, it is so by chance in 14% of studies, and not in 5%.
@@ -95,6 +95,7 @@ def _other_order(cell: Cell, orders: Sequence[Orders]) -> str:
         for record in orders
         for one in record.first_minus_last
         if (record.split, one.measure) == (cell.panel.split, "accuracy")
+        and variant_of(record.orders[0]) == variant_of(cell.order)
     }
     if cell.objective in compared:
         return _gain_of_last(cell, compared[cell.objective], compared.get(parse_order(cell.order)[-1]))

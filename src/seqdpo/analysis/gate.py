@@ -6,6 +6,7 @@ from typing import Literal, NamedTuple
 from seqdpo.analysis.pair_table import expect_one_of
 from seqdpo.analysis.schema import Bounds, Cell, Findings, Reasons
 from seqdpo.errors import ArgumentError, ConfigError
+from seqdpo.study.checkpoints import variant_of
 
 Outcome = Literal["passed", "failed", "open"]
 GatedQuantity = Literal["margin", "accuracy", "ranking accuracy"]
@@ -41,16 +42,18 @@ def gated(
     order: str | None = None,
     strict: bool = False,
     max_accuracy_loss: float | None = None,
+    variant: str | None = None,
 ) -> list[Gated]:
     """Every earlier objective at the end of its order, against what it may lose.
 
     Looked at are the share of the learned margin, the accuracy, and the ranking accuracy below that of the base; where
     nothing was learned the last alone. `max_accuracy_loss` is the study's `accuracy_tolerance` unless it is given.
     `failed` where the whole interval of a loss lies above what is allowed; `passed` where all lie below or at it;
-    `open` otherwise; with `strict` those are `failed`, too.
+    `open` otherwise; with `strict` those are `failed`, too. A study's variants are looked at where one is named, by
+    itself or with an order.
 
     Raises: ConfigError if no objective was followed by a later stage; ArgumentError if none of this name, or in this
-        order, was, or a loss is no share.
+        order or variant, was, or a loss is no share.
     """
     _check_share("max_loss", max_loss)
     accuracy = findings.method.tolerances.accuracy if max_accuracy_loss is None else max_accuracy_loss
@@ -64,6 +67,10 @@ def gated(
     if objective is not None:
         expect_one_of("objective", objective, sorted({cell.objective for cell in final}))
         final = [cell for cell in final if cell.objective == objective]
+    if variant is not None:
+        expect_one_of("variant", variant, sorted({own for cell in final if (own := variant_of(cell.order))}))
+    wanted = variant or (variant_of(order) if order else "")
+    final = [cell for cell in final if variant_of(cell.order) == wanted]
     if order is not None:
         expect_one_of("order", order, sorted({cell.order for cell in final}))
         final = [cell for cell in final if cell.order == order]

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from statsmodels.stats.proportion import proportion_confint
 
 #: Beginnings, in small letters and with plain apostrophes, of what models say when they decline.
@@ -71,6 +72,11 @@ def count_answers(generations: pa.Table) -> list[Answers]:
         )
         for (seed, objective, checkpoint), rows in grouped.items()
     ]
+
+
+def engines(generations: pa.Table) -> list[str]:
+    """What answered; of a run of an older release, which did not note it, nothing."""
+    return [] if "engine" not in generations.column_names else pc.unique(generations["engine"]).to_pylist()
 
 
 def answered_pairs(generations: pa.Table) -> dict[str, list[str]]:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from seqdpo.errors import DataError
-from seqdpo.study.checkpoints import BASE, Checkpoint, order_name, typed
+from seqdpo.study.checkpoints import BASE, Checkpoint, typed
 from seqdpo.tables import PAIRS_SCHEMA, SCORES_SCHEMA, SLICE_PREFIX
 from seqdpo.wording import brief, did_you_mean, listed
 
@@ -184,7 +184,7 @@ def _check_whole(scored: _Scored, bases: Mapping[_Pair, _Logps], pairs: Mapping[
                 f"{where}: checkpoint {at.name!r} (seed {seed}) has {len(own)} of {len(pairs)} pairs, not "
                 f"{missing[0].pair_id!r} ({missing[0].objective}); expected every pair at every checkpoint. {_REMEDY}"
             )
-        before = [Checkpoint(at.path[:k]) for k in range(1, at.stage + bool(at.placebo))]
+        before = [at.upto(k) for k in range(1, at.stage + bool(at.placebo))]
         gap = next((one for one in before if (seed, one) not in scored), None)
         if gap is not None:
             raise DataError(
@@ -199,23 +199,25 @@ def _score_rows(
     """Each order and seed: the base, then every checkpoint on the way, with its control stages."""
     for seed in dict.fromkeys(seed for seed, _ in scored):
         here = {at: own for (of, at), own in scored.items() if of == seed}
-        for order in _orders([at.path for at in here if not at.placebo]):
-            on_the_way = sorted(at for at in here if order[: at.stage] == at.path)
+        for order in _orders([at for at in here if not at.placebo]):
+            on_the_way = sorted(at for at in here if order.upto(at.stage) == at._replace(placebo=0))
             for at, own in [(Checkpoint(()), bases), *((at, here[at]) for at in on_the_way)]:
-                yield from (_score_row(seed, order, at, pair, own[pair], bases[pair], pairs[pair]) for pair in pairs)
+                yield from (
+                    _score_row(seed, order.name, at, pair, own[pair], bases[pair], pairs[pair]) for pair in pairs
+                )
 
 
-def _orders(paths: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
-    """The paths that no other one goes on from."""
-    return [path for path in paths if not any(len(path) < len(other) and other[: len(path)] == path for other in paths)]
+def _orders(real: Sequence[Checkpoint]) -> list[Checkpoint]:
+    """The checkpoints that no other one goes on from."""
+    return [at for at in real if not any(at != other and other.upto(at.stage) == at for other in real)]
 
 
 def _score_row(
-    seed: int, order: tuple[str, ...], at: Checkpoint, pair: _Pair, own: _Logps, base: _Logps, more: Mapping[str, Any]
+    seed: int, order: str, at: Checkpoint, pair: _Pair, own: _Logps, base: _Logps, more: Mapping[str, Any]
 ) -> dict[str, Any]:
     return {
         "seed": seed,
-        "order": order_name(order),
+        "order": order,
         "stage": at.stage,
         "checkpoint": at.name,
         "placebo": at.placebo,

@@ -12,7 +12,7 @@ from seqdpo.analysis.multiplicity import holm_levels
 from seqdpo.analysis.panel import At, Panel
 from seqdpo.analysis.schema import AtTheEnd, EndWord, Interval, Learned, LearnedWord, Tolerances
 from seqdpo.analysis.shares import ShareChange, share_change
-from seqdpo.study.checkpoints import parse_order
+from seqdpo.study.checkpoints import Checkpoint, is_together, parse_order
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,10 @@ def end_word(standing: Standing, level: float) -> EndWord:
 def learned_records(panels: Sequence[Panel], tolerances: Tolerances) -> tuple[list[Learned], list[AtTheEnd]]:
     """A card for every stage on its own objective, and the state of each objective at the end of every order."""
     found = standings(panels, tolerances)
-    level_of = dict(zip(found, levels(list(found.values()), tolerances.confidence), strict=True))
+    level_of: dict[tuple[int, str, str, str], float] = {}
+    for keys in _by_variant(found):
+        of = [found[key] for key in keys]
+        level_of |= zip(keys, levels(of, tolerances.confidence), strict=True)
     cards = [
         _learned_record(standing, level_of[key], tolerances.confidence)
         for key, standing in found.items()
@@ -85,6 +88,14 @@ def learned_records(panels: Sequence[Panel], tolerances: Tolerances) -> tuple[li
             if last.stage and key in found:
                 ends.append(_end_record(found[key], order, level_of[key], tolerances.confidence))
     return cards, ends
+
+
+def _by_variant(found: Iterable[tuple[int, str, str, str]]) -> Iterable[list[tuple[int, str, str, str]]]:
+    """What is tried beside the plain orders changes no word on them."""
+    grouped: dict[tuple[str, bool], list[tuple[int, str, str, str]]] = {}
+    for key in found:
+        grouped.setdefault((Checkpoint.parse(key[1]).variant, is_together(key[1])), []).append(key)
+    return grouped.values()
 
 
 def _asked(panel: Panel) -> Iterator[At]:
@@ -169,7 +180,15 @@ def _sentence(word: LearnedWord, panel: Panel, gain: Interval, accuracy: Interva
     figures = f"n = {gain.n:,} pairs of {gain.n_prompts:,} prompts"
     if accuracy.value is None or accuracy.low is None or gain.value is None or gain.low is None:
         return f"{openings[word]} ({figures})."
-    return (
+    found = (
         f"{openings[word]}: {accuracy.value:.0%} [{accuracy.low:.0%}, {accuracy.high:.0%}] of its pairs are right, "
         f"its stage changed the mean margin by {gain.value:+.2f} [{gain.low:+.2f}, {gain.high:+.2f}] ({figures})."
     )
+    return found if word != "NOT LEARNED" else f"{found} {_to_learn(gain.low > 0)}"
+
+
+def _to_learn(moved: bool) -> str:
+    longer = "its stage longer or with a higher learning rate"
+    if moved:
+        return f"The stage moved it the right way, not far enough: train {longer}."
+    return f"The stage is not shown to have moved it the right way: check its labels, or train {longer}."

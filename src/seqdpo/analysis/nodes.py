@@ -26,8 +26,9 @@ class NodeKey(NamedTuple):
         return Checkpoint.parse(self.checkpoint).path
 
     def beside(self, other: "NodeKey") -> bool:
-        """Whether both trained the same objective from the same checkpoint."""
-        return (self.seed, self.parent, self.path) == (other.seed, other.parent, other.path)
+        """Whether both trained the same objective with the same keys from the same checkpoint."""
+        one, two = (Checkpoint.parse(node.checkpoint)._replace(placebo=0) for node in (self, other))
+        return (self.seed, self.parent, one) == (other.seed, other.parent, two)
 
 
 def tables_of(table: pa.Table) -> Iterator[tuple[NodeKey, pa.Table]]:

@@ -20,14 +20,14 @@ from seqdpo.analysis.schema import (
     SeedOfOrders,
     extended,
 )
-from seqdpo.study.checkpoints import parse_order
+from seqdpo.study.checkpoints import parse_order, variant_of
 
 #: The measures on which an objective trained first is compared with the same trained last.
 ORDER_MEASURES = ("margin", "accuracy", "ln_margin")
 
 
 def order_records(panels: Sequence[Panel], beta: float, confidence: float) -> list[Orders]:
-    """One record for each split and each set of two or more objectives that several orders train.
+    """One record for each split and each set of two or more objectives that several orders of a variant train.
 
     Only final checkpoints are compared. `first_minus_last`: one record for each measure of ORDER_MEASURES and each
     objective that some orders start with and others end with. `final_accuracy`: which order ends best.
@@ -52,10 +52,10 @@ def order_records(panels: Sequence[Panel], beta: float, confidence: float) -> li
 
 def _comparable(panels: Sequence[Panel]) -> list[tuple[list[Panel], list[str]]]:
     """For each set of objectives: their panels, and the orders over them, if there are several."""
-    sets: dict[frozenset[str], list[str]] = {}
+    sets: dict[tuple[str, frozenset[str]], list[str]] = {}
     for order in dict.fromkeys(at.order for panel in panels for at in panel.checkpoints if _is_end(at)):
-        sets.setdefault(frozenset(parse_order(order)), []).append(order)
-    found = [([panel for panel in panels if panel.objective in names], orders) for names, orders in sets.items()]
+        sets.setdefault((variant_of(order), frozenset(parse_order(order))), []).append(order)
+    found = [([panel for panel in panels if panel.objective in names], orders) for (_, names), orders in sets.items()]
     return [(own, orders) for own, orders in found if own and len(orders) > 1]
 
 

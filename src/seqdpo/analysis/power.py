@@ -23,6 +23,17 @@ def smallest_accuracy_loss(n_effective: float, tolerance: float, level: float) -
     return tolerance + _reach(level) * math.sqrt(ASSUMED_FLIPS / n_effective)
 
 
+def pairs_for_margin_tolerance(tolerance: float, level: float) -> int:
+    """Independent pairs at which a margin that did not change is shown to lie within the tolerance, a share of what
+    was learned: both one-sided tests at the level reject with a chance of 80%."""
+    return math.ceil((_reach_of_both(level) * ASSUMED_SPREAD / tolerance) ** 2)
+
+
+def pairs_for_accuracy_tolerance(tolerance: float, level: float) -> int:
+    """The same of an accuracy."""
+    return math.ceil(_reach_of_both(level) ** 2 * ASSUMED_FLIPS / tolerance**2)
+
+
 def recipe_reach(n_seeds: int, n_controls: int, level: float) -> float | None:
     """The least change, in SDs of run noise, that is put down to the recipe at the two-sided level; None: none is.
 
@@ -46,3 +57,8 @@ def _beyond(limit: float, df: int, shift: float) -> float:
 
 def _reach(level: float) -> float:
     return float(stats.norm.isf(level) + stats.norm.ppf(POWER))
+
+
+def _reach_of_both(level: float) -> float:
+    """Each of two tests misses half as often as both together may."""
+    return float(stats.norm.isf(level) + stats.norm.ppf((1 + POWER) / 2))

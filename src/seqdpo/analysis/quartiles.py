@@ -352,11 +352,12 @@ def _run_noise_unknown(cell: Cell) -> str:
 
 
 def _nothing_to_compare_with(cell: Cell) -> str:
-    has_controls = cell.start == cell.end - 1  # of more than one stage there are none
+    if cell.start < cell.end - 1:
+        return _run_noise_unknown(cell)
     return (
         "Withheld: quartiles of a run's own margins show regression to the mean where nothing happened, and there is "
-        f"{'neither a control stage nor another' if has_controls else 'no other'} seed to tell it apart. "
-        f"Run with {f'`placebo: {ENOUGH_CONTROLS}`' if has_controls else 'a second seed (`seeds: [0, 1]`)'}."
+        "neither a control stage nor another seed to tell it apart. "
+        f"Run with `placebo: {ENOUGH_CONTROLS}`."
     )
 
 

@@ -1,6 +1,7 @@
 """From the tables of a run to its findings."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,7 +26,9 @@ from seqdpo.analysis.score_matrix import score_matrix
 from seqdpo.analysis.shares import SHARE_METHOD
 from seqdpo.analysis.slices import slice_records
 from seqdpo.analysis.transfer import transfer_records
+from seqdpo.analysis.variants import Costs, variant_records
 from seqdpo.analysis.verdicts import verdicts
+from seqdpo.study.checkpoints import variant_of
 from seqdpo.study.keys import LossKeys
 
 
@@ -44,11 +47,13 @@ def results(
     tolerances: Tolerances = Tolerances(),  # noqa: B008 - immutable
     study: Mapping[str, Any] | None = None,
     mechanism: MechanismTables | None = None,
+    costs: Costs = MappingProxyType({}),
 ) -> Findings:
     """The findings of a run or of scores from elsewhere; `schema.to_json` makes results.json of them.
 
     `scores` has the columns of scores.parquet; `pairs` those of data/pairs.parquet, for prompts and slices. `study` is
-    repeated as it is; its keys of the loss say what the stages of `mechanism` minimised.
+    repeated as it is; its keys of the loss say what the stages of `mechanism` minimised, its `variants` what those of
+    the scores are. `costs` are of checkpoints.
 
     Raises: DataError as `seqdpo.analysis.panel.panels`, and for mechanism tables of other scores.
     """
@@ -76,6 +81,9 @@ def results(
             other_measures(side_by_side, lambda of: cell_records(of, tolerances, known), beta, confidence)
         ),
         mechanism=of_mechanism,
+        variants=tuple(
+            variant_records(side_by_side, (study or {}).get("variants", {}), costs, confidence, tolerances.margin)
+        ),
     )
 
 
@@ -107,9 +115,26 @@ class Known(NamedTuple):
 
 
 def cell_records(of: Sequence[Cell], tolerances: Tolerances, known: Known = Known()) -> list[schema.Cell]:  # noqa: B008
-    """One record for each cell: its verdict, what can be said of the recipe, and the tables behind them."""
-    judged = zip(of, verdicts(of, tolerances), recipes(of, tolerances.confidence, tolerances.looks), strict=True)
-    return [_cell_record(cell, verdict, recipe, known, tolerances.confidence) for cell, verdict, recipe in judged]
+    """One record for each cell: its verdict, what can be said of the recipe, and the tables behind them.
+
+    The cells of each variant share the risk of a wrong claim among themselves: what is tried beside the plain orders
+    changes no verdict on them.
+    """
+    found: dict[int, schema.Cell] = {}
+    for places in _by_variant(of):
+        own = [of[place] for place in places]
+        judged = zip(verdicts(own, tolerances), recipes(own, tolerances.confidence, tolerances.looks), strict=True)
+        for place, (verdict, recipe) in zip(places, judged, strict=True):
+            found[place] = _cell_record(of[place], verdict, recipe, known, tolerances.confidence)
+    return [found[place] for place in range(len(of))]
+
+
+def _by_variant(of: Sequence[Cell]) -> Iterable[list[int]]:
+    """The places of each variant's cells."""
+    grouped: dict[str, list[int]] = {}
+    for place, cell in enumerate(of):
+        grouped.setdefault(variant_of(cell.order), []).append(place)
+    return grouped.values()
 
 
 def _cell_record(

@@ -5,16 +5,17 @@ of the fields. Undefined numbers are None. A new key needs a new SCHEMA_VERSION.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, TypeAlias, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from seqdpo.errors import ArgumentError, DataError
 from seqdpo.files import REMEDY
-from seqdpo.study.checkpoints import Checkpoint
+from seqdpo.study.checkpoints import Checkpoint, is_together
 from seqdpo.wording import brief
 
 SCHEMA_VERSION = 5
@@ -40,9 +41,14 @@ Books: TypeAlias = Literal["confirmed", "contradicted", "unresolved"]
 PathStatement: TypeAlias = Literal["first-order", "curved", "unresolved"]
 #: What changes, flips, quartiles, slices and verdicts are made of; margin decides.
 PairMeasure: TypeAlias = Literal["margin", "ln_margin", "ln_margin_base_corrected"]
+#: Of a share: whether it is shown to be another than that of the plain order.
+ThanPlain: TypeAlias = Literal["more", "less", "open"]
 QuartileBasis: TypeAlias = Literal["cross_fitted", "excess_over_placebo"]
 
 R = TypeVar("R", bound="Record")
+OfOrder = TypeVar("OfOrder", "Cell", "AtTheEnd", "Score", "Transfer", "Length")  # records of an order
+#: Of a key that stands in the file only where it has something.
+IF_THERE = MappingProxyType({"only": "where it has something"})
 
 
 def _key(field: str) -> str:
@@ -59,7 +65,8 @@ class Record:
 def to_json(found: Any) -> Any:
     """A record, or a list of them, as plain dicts and lists for JSON."""
     if is_dataclass(found):
-        return {_key(field.name): to_json(getattr(found, field.name)) for field in fields(found)}
+        shown = [one.name for one in fields(found) if one.metadata is not IF_THERE or getattr(found, one.name)]
+        return {_key(name): to_json(getattr(found, name)) for name in shown}
     if isinstance(found, Mapping):
         return {key: to_json(value) for key, value in found.items()}
     return [to_json(value) for value in found] if isinstance(found, list | tuple) else found
@@ -970,6 +977,69 @@ class OfMeasure(Record):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PathCost(Record):
+    """What a checkpoint took from the base on, with all that it is made of; None: not known."""
+
+    trained_pairs: float | None  # read forward and backward: a pair of an epoch is one
+    scored_pairs: float | None  # read forward, for references and labels
+    seconds: float | None  # of training, on the machine that ran it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShareOfPlain(Bounds):
+    """Of an earlier objective the share that is left, of the new one the share that the plain stage's gain would be."""
+
+    objective: str
+    n: int
+    n_prompts: int
+    minus_plain: Bounds  # the same share less that of the plain order, pair by pair
+    than_plain: ThanPlain | None  # None: it is the plain one
+    by_seed: tuple[float | None, ...]
+    chosen_logp_change: float | None  # mean change of the chosen responses' log-probability, nats; of an earlier
+    # objective since it was taught, of the new one over its stage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OfControl(Record):
+    """What the same number's control stages of all seeds kept of each earlier objective, and of the new one."""
+
+    number: int
+    kept: tuple[float | None, ...]
+    learned: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VariantOutcome(Record):
+    """What one variant of an order ends with."""
+
+    variant: str  # plain: the study's own keys
+    keys: Mapping[str, Any]
+    checkpoint: str
+    joint: bool  # trained on all objectives at once: the ceiling, compared with nobody
+    chosen: bool  # of a remedy tried at several strengths, the one that was chosen on the other half
+    kept: tuple[ShareOfPlain, ...]  # of each earlier objective
+    learned: ShareOfPlain
+    controls: tuple[OfControl, ...]
+    cost: PathCost | None
+    on_front: bool  # no other is, by these numbers, as good in all and better in one
+    beaten_by: tuple[str, ...]  # others that are better in every objective, with intervals that part
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Variants(Record):
+    """The variants of one order, side by side."""
+
+    order: str
+    split: str
+    seeds: tuple[int, ...]
+    confidence: float
+    pairs: str  # what the shares are over
+    outcomes: tuple[VariantOutcome, ...]
+    sentence: str  # what to take
+    projection: str | None  # what `project` says of the opposition of gradients
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Findings(Record):
     """The content of results.json."""
 
@@ -985,6 +1055,30 @@ class Findings(Record):
     length: tuple[Length, ...]
     other_measures: tuple[OfMeasure, ...]
     mechanism: Mechanism | None
+    variants: tuple[Variants, ...] = field(default=(), metadata=IF_THERE)
+
+    def plain(self) -> "Findings":
+        """The same without what variants and joint stages ended with; `variants` stays."""
+        if not self.variants:
+            return self
+        mechanism = self.mechanism and replace(
+            self.mechanism, movement=tuple(one for one in self.mechanism.movement if _is_plain(one.to))
+        )
+        measures = tuple(
+            replace(one, cells=_plain_of(one.cells), orders=_plain_orders(one.orders)) for one in self.other_measures
+        )
+        return replace(
+            self,
+            cells=_plain_of(self.cells),
+            at_the_end=_plain_of(self.at_the_end),
+            score_matrix=_plain_of(self.score_matrix),
+            transfer=_plain_of(self.transfer),
+            length=_plain_of(self.length),
+            learned=tuple(one for one in self.learned if _is_plain(one.checkpoint)),
+            orders=_plain_orders(self.orders),
+            other_measures=measures,
+            mechanism=mechanism,
+        )
 
     def in_measure(self, measure: PairMeasure) -> "Findings":
         """The same with cells and orders in a measure: `margin`, `ln_margin` or `ln_margin_base_corrected`.
@@ -1001,3 +1095,16 @@ class Findings(Record):
     def __repr__(self) -> str:
         """Short: in full it fills screens."""
         return f"Findings of {len(self.cells)} cells: {', '.join(cell.verdict.words for cell in self.cells) or 'none'}"
+
+
+def _is_plain(name: str) -> bool:
+    """Of an order or a checkpoint: whether it was trained with the study's own keys, an objective at a time."""
+    return not Checkpoint.parse(name).variant and not is_together(name)
+
+
+def _plain_of(records: tuple[OfOrder, ...]) -> tuple[OfOrder, ...]:
+    return tuple(one for one in records if _is_plain(one.order))
+
+
+def _plain_orders(records: tuple[Orders, ...]) -> tuple[Orders, ...]:
+    return tuple(one for one in records if all(map(_is_plain, one.orders)))

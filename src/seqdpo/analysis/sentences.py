@@ -63,6 +63,8 @@ def _of_margin(verdict: Verdict, reasons: Reasons, objective: str, after: str) -
     margin, kept = f"the margin that {objective} had learned", _percent(reasons.retention)
     left = f"{kept} of {margin} is left after {after}"
     if _value(reasons.retention) < 0:
+        left = f"nothing is shown to be left of {margin} after {after} ({kept})"
+    if reasons.retention.high is not None and reasons.retention.high < 0:
         left = f"{margin} turned around after {after}, to {kept} of itself"
     tolerance = _tolerance(reasons)
     how_far = {"partial": "partial", "lost": "lost", "extent open": "how far is open"}.get(str(verdict.degree), "")

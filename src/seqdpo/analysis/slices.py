@@ -14,7 +14,7 @@ from seqdpo.analysis.cells import Cell
 from seqdpo.analysis.changes import FLIPS, flips
 from seqdpo.analysis.estimates import Clusters, Estimate, Ratio, defined, satterthwaite_df, two_sided
 from seqdpo.analysis.margins import Column, share_above_zero
-from seqdpo.analysis.panel import Indices
+from seqdpo.analysis.panel import Indices, Mask
 from seqdpo.analysis.quartiles import QUARTILES, quartiles
 from seqdpo.analysis.run_noise import beyond_controls
 from seqdpo.analysis.schema import Contrast, Slice, extended
@@ -63,7 +63,7 @@ def slice_records(cell: Cell, confidence: float) -> list[Slice]:
     prompts = _prompts(values.margin_change, clusters)
     records = [
         record
-        for slices in _columns(cell)
+        for slices in _columns(cell.panel.metadata, cell.before.chosen_tokens - cell.before.rejected_tokens)
         for record in _records(slices, _Parts.of(slices, clusters), prompts, values, confidence)
     ]
     return sorted(_with_q(records), key=_most_lost_first)
@@ -189,16 +189,20 @@ def _most_lost_first(record: Slice) -> tuple[float, str, str]:
 # one column's slices
 
 
-def _columns(cell: Cell) -> Iterator[_Slicing]:
+def metadata_slices(metadata: pa.Table, length_difference: Column) -> Iterator[tuple[str, str, Mask]]:
+    """Column, value and members (n_pairs,) of every slice of pairs, of `metadata` as a panel has it."""
+    for slices in _columns(metadata, length_difference):
+        for place, label in enumerate(slices.labels):
+            yield slices.column, label, slices.codes == place
+
+
+def _columns(metadata: pa.Table, length_difference: Column) -> Iterator[_Slicing]:
     """Every column that tells pairs apart, one by one."""
-    metadata = cell.panel.metadata
     names = metadata.column_names
     for name in names:
         if name.startswith(SLICE_PREFIX) or name == "truncated":
             yield from _if_it_varies(_of_metadata(name, metadata[name]))
-    yield from _if_it_varies(
-        _in_quartiles("length_difference", cell.before.chosen_tokens - cell.before.rejected_tokens)
-    )
+    yield from _if_it_varies(_in_quartiles("length_difference", length_difference))
     for name in ("prompt_tokens", "strength"):
         if name in names:
             yield from _if_it_varies(_in_quartiles(name, _numbers(metadata[name])))

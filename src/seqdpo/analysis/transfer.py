@@ -15,7 +15,7 @@ from seqdpo.analysis.estimates import Clusters, Measured, Ratio, defined, mean, 
 from seqdpo.analysis.margins import Column, measure
 from seqdpo.analysis.panel import At, Panel
 from seqdpo.analysis.schema import Average, Bounds, Transfer, TransferOfObjective, WorstObjective, extended
-from seqdpo.study.checkpoints import parse_order
+from seqdpo.study.checkpoints import is_together, parse_order
 
 #: The measures that are followed. Stages of different beta are compared on the margin, so the reward margin is not.
 TRANSFER_MEASURES = ("margin", "accuracy", "ln_margin_base_corrected", "ranking_accuracy")
@@ -64,7 +64,7 @@ class _PairMatrix:
 def _pair_matrices(panels: Sequence[Panel], beta: float) -> Iterator[_PairMatrix]:
     """Those of one split; a generator, since each holds as many numbers as all scores of its order."""
     clusters = {panel.objective: own for panel, own in zip(panels, joint_clusters(panels), strict=True)}
-    for seed, order in dict.fromkeys(run for panel in panels for run in panel.orders()):
+    for seed, order in dict.fromkeys(run for panel in panels for run in panel.orders() if not is_together(run[1])):
         places = [(panel, At(seed, order, stage)) for panel in panels for stage in panel.stages(seed, order)]
         trained = parse_order(order)[: max((at.stage for _, at in places), default=0)]
         for name in TRANSFER_MEASURES if trained else ():

@@ -13,7 +13,7 @@ from peft import PeftModel
 from torch import Tensor
 
 from seqdpo.measure.kl_and_path import HeldOut
-from seqdpo.measure.scores import PairLogps, pair_logps
+from seqdpo.measure.scores import PairLogps, objective_logps
 from seqdpo.study.keys import StageKeys
 from seqdpo.training.pairs import TrainingPairs
 from seqdpo.training.stage import mean_vector
@@ -81,4 +81,5 @@ def _moved(parameters: Sequence[Tensor], step: Sequence[Tensor], sign: int) -> I
 def _scores(
     policy: PeftModel, held_out: Mapping[str, HeldOut], keys: StageKeys, on_batch: Callable[[int], None]
 ) -> dict[str, PairLogps]:
-    return {name: pair_logps(policy, pairs.tokens, keys.tokens_per_batch, on_batch) for name, pairs in held_out.items()}
+    tokens = {name: pairs.tokens for name, pairs in held_out.items()}
+    return objective_logps(policy, tokens, keys.tokens_per_batch, on_batch)

@@ -7,8 +7,7 @@ midpoint rule: the gradient in the middle of an interval, times the way from its
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -25,7 +24,7 @@ from seqdpo.study.keys import MechanismKeys, StageKeys
 from seqdpo.tables import GRADIENTS_SCHEMA
 from seqdpo.training.pairs import TrainingPairs
 from seqdpo.training.resume import State
-from seqdpo.training.stage import StageHook, mean_vector
+from seqdpo.training.stage import StageHook, evaluating, mean_vector
 
 #: The rows of all modules of a layer together.
 LAYER = "(layer)"
@@ -156,7 +155,7 @@ class GradientTrace(StageHook):
             self._close(steps_done)
             self._began, self._start = steps_done, [parameter.detach().clone() for parameter in self._parameters]
         if steps_done in self._middles:
-            with _evaluating(self._policy), torch.random.fork_rng():
+            with evaluating(self._policy), torch.random.fork_rng():
                 self._measure(self._middles[steps_done], steps_done, optimizer)
 
     def after_stage(self, steps_done: int) -> None:
@@ -257,18 +256,3 @@ def _adam_scale(optimizer: AdamW, parameter: Tensor) -> Tensor:
 def _module_of(parameter: str) -> str:
     match = _PARAMETER.match(parameter)
     return match["module"] if match else parameter
-
-
-@contextmanager
-def _evaluating(policy: PeftModel) -> Iterator[None]:
-    """No dropout; activation checkpointing stays on, which transformers ties to the training mode of its layers."""
-    modes = [(module, module.training) for module in policy.modules()]
-    policy.eval()
-    for module in policy.modules():
-        if getattr(module, "gradient_checkpointing", False):
-            module.training = True
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training

@@ -6,12 +6,14 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
+from torch import Tensor
 from transformers import PreTrainedModel
 
-from seqdpo.measure.scores import Column, PairLogps, pair_columns, pair_logps
+from seqdpo.measure.scores import Column, PairLogps, objective_logps, pair_columns, read_together
 from seqdpo.policy.adapters import Line, line_between
-from seqdpo.policy.divergence import ResponseKl, response_kl
+from seqdpo.policy.divergence import response_kl
 from seqdpo.policy.logps import base_of
+from seqdpo.policy.trees import PromptTree
 from seqdpo.preferences.tokens import PairTokens
 from seqdpo.tables import KL_AND_PATH_SCHEMA, PATH
 
@@ -55,46 +57,52 @@ def kl_and_path_table(
     then not computed again: the same numbers but for their last bits, which depend on the batch, and in bfloat16 on
     the rounding of one adapter or two. `on_batch` hears the pairs of each forward pass.
     """
-    tables = []
+    tokens = {name: pairs.tokens for name, pairs in held_out.items()}
     with line_between(base, previous, new) as line:
-        for name, pairs in held_out.items():
-            kl = line_kl(line, pairs.tokens, tokens_per_batch, on_batch)
-            known = (ends or {}).get(name)
-            path = path_logps(line, pairs.tokens, tokens_per_batch, known, on_batch) if with_path else None
-            tables.append(_table(name, pairs.pair_ids, kl, (forecasts or {}).get(name), path))
+        kl = line_kl(line, tokens, tokens_per_batch, on_batch)
+        path = path_logps(line, tokens, tokens_per_batch, ends, on_batch) if with_path else {}
+    tables = [
+        _table(name, pairs.pair_ids, kl[name], (forecasts or {}).get(name), path.get(name))
+        for name, pairs in held_out.items()
+    ]
     return pa.concat_tables(tables) if tables else KL_AND_PATH_SCHEMA.empty_table()
 
 
 def line_kl(
     line: Line,
-    pairs: Sequence[PairTokens],
+    objectives: Mapping[str, Sequence[PairTokens]],
     tokens_per_batch: int | None,
     on_batch: Callable[[int], None] = lambda n_pairs: None,
-) -> PairKl:
-    """KL between the two ends of the line, in the order of `pairs`."""
+) -> dict[str, PairKl]:
+    """KL between the two ends of the line, in the order of each objective's pairs."""
     base = base_of(line.policy)
 
-    def compare(some: list[PairTokens]) -> ResponseKl:
+    def compare(some: list[PromptTree]) -> Tensor:
         return response_kl(base, some, lambda: line.move_to(0), lambda: line.move_to(1))
 
-    return PairKl(*pair_columns(base, pairs, tokens_per_batch, compare, lambda n_pairs: on_batch(2 * n_pairs)))
+    def read(pairs: list[PairTokens]) -> tuple[Column, Column]:
+        return pair_columns(base, pairs, tokens_per_batch, compare, lambda n_pairs: on_batch(2 * n_pairs))
+
+    return {name: PairKl(*columns) for name, columns in read_together(objectives, read).items()}
 
 
 def path_logps(
     line: Line,
-    pairs: Sequence[PairTokens],
+    objectives: Mapping[str, Sequence[PairTokens]],
     tokens_per_batch: int | None,
-    ends: Ends | None = None,
+    ends: Mapping[str, Ends] | None = None,
     on_batch: Callable[[int], None] = lambda n_pairs: None,
-) -> list[PairLogps]:
-    """Log-probabilities at each place of PATH, in the order of `pairs`; those of `ends` as they are."""
-    known = {} if ends is None else {0.0: ends.previous, 1.0: ends.new}
-    found = []
+) -> dict[str, list[PairLogps]]:
+    """Log-probabilities at each place of PATH, in the order of each objective's pairs; those of `ends` as they are."""
+    found: dict[str, list[PairLogps]] = {name: [] for name in objectives}
     for a in PATH:
-        if a not in known:
+        known = {name: end.previous if a == 0 else end.new for name, end in (ends or {}).items() if a in (0, 1)}
+        unknown = {name: pairs for name, pairs in objectives.items() if name not in known}
+        if unknown:
             line.move_to(a)
-            known[a] = pair_logps(line.policy, pairs, tokens_per_batch, on_batch)
-        found.append(known[a])
+            known |= objective_logps(line.policy, unknown, tokens_per_batch, on_batch)
+        for name, logps in found.items():
+            logps.append(known[name])
     return found
 
 

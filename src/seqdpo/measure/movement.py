@@ -21,6 +21,7 @@ from torch import nn
 
 from seqdpo.errors import DataError
 from seqdpo.policy.adapters import WEIGHTS_FILE
+from seqdpo.policy.quantised import plain_weight
 from seqdpo.tables import MOVEMENT_SCHEMA
 
 Matrix = NDArray[np.float64]
@@ -180,7 +181,7 @@ def layer_of(module: str) -> int | None:
 def weight_norms(model: nn.Module) -> dict[str, float]:
     """Frobenius norm of each linear layer's weight, added up in float64."""
     return {
-        name: math.sqrt(sum(float(chunk.double().square().sum()) for chunk in module.weight.detach().split(1024)))
+        name: math.sqrt(sum(float(chunk.double().square().sum()) for chunk in plain_weight(module).split(1024)))
         for name, module in model.named_modules()
         if isinstance(getattr(module, "weight", None), torch.Tensor) and module.weight.dim() == 2
     }

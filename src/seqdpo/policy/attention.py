@@ -1,4 +1,4 @@
-"""Attention within packed trees: a response attends to its prompt and to itself, never to the other response.
+"""Attention within packed trees: a response attends to its prompt and to itself, never to another response.
 
 `policy/segments.py` computes it on CPUs, `policy/sequences.py` and `policy/blocks.py` on accelerators.
 """
@@ -13,7 +13,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 
 from seqdpo.policy.blocks import BlockAttention
 from seqdpo.policy.library import attention_of
-from seqdpo.policy.packing import PackedPairs
+from seqdpo.policy.packing import PackedTrees
 from seqdpo.policy.segments import SegmentAttention
 from seqdpo.policy.sequences import SequenceAttention
 
@@ -34,7 +34,7 @@ class TreeAttention(Protocol):
 
 
 #: What makes a batch's attention, by a name that transformers knows with the prefix before it.
-BACK_ENDS: dict[str, Callable[[PackedPairs], TreeAttention]] = {
+BACK_ENDS: dict[str, Callable[[PackedTrees], TreeAttention]] = {
     "segments": SegmentAttention,
     "sequences": SequenceAttention,
     "blocks": BlockAttention,
@@ -51,7 +51,7 @@ def back_ends_for(device: torch.device, dtype: torch.dtype) -> list[str]:
 
 
 def use_tree_attention(model: PreTrainedModel, back_end: str) -> None:
-    """From now on the model's forward pass takes `trees` and reads packed pairs, and nothing else.
+    """From now on the model's forward pass takes `trees` and reads packed trees, and nothing else.
 
     Raises: NotImplementedError for a family that computes attention by code of its own; `policy.engine` asks before.
     """
@@ -80,7 +80,7 @@ def is_tree_attention(model: PreTrainedModel) -> bool:
     return attention_of(model).startswith(PREFIX)
 
 
-def tree_attention(model: PreTrainedModel, batch: PackedPairs) -> TreeAttention:
+def tree_attention(model: PreTrainedModel, batch: PackedTrees) -> TreeAttention:
     return BACK_ENDS[attention_of(model).removeprefix(PREFIX)](batch)
 
 

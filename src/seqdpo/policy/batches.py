@@ -9,7 +9,7 @@ from torch import nn
 
 from seqdpo.policy.attention import is_tree_attention
 from seqdpo.policy.logps import base_of
-from seqdpo.preferences.tokens import PairTokens
+from seqdpo.policy.trees import TokenTree
 
 #: Tokens of one forward pass, on CPUs in float32: what a layer makes of them, or of twice as many in bfloat16, stays in
 #: the cache. Accelerators want large products.
@@ -35,7 +35,7 @@ def default_tokens(device: torch.device, dtype: torch.dtype) -> int:
 
 
 def for_each_batch(
-    model: nn.Module, pairs: Sequence[PairTokens], tokens_per_batch: int | None, work: Callable[[list[int]], None]
+    model: nn.Module, trees: Sequence[TokenTree], tokens_per_batch: int | None, work: Callable[[list[int]], None]
 ) -> None:
     """Calls `work` with the indices of every batch; None: the device's own budget.
 
@@ -44,17 +44,17 @@ def for_each_batch(
     """
     base = base_of(model)
     budget = tokens_per_batch or default_tokens(base.device, base.dtype)
-    waiting = list(range(len(pairs)))
+    waiting = list(range(len(trees)))
     while waiting:
         tokens = min(budget, memory.limit or budget)
-        done = 0
-        for batch in batch_indices(model, [pairs[i] for i in waiting], tokens):
+        done: set[int] = set()
+        for batch in batch_indices(model, [trees[i] for i in waiting], tokens):
             indices = [waiting[i] for i in batch]
             if not _fits(work, indices):
                 _halve(tokens)
                 break
-            done += len(indices)
-        waiting = _by_length(pairs, waiting)[done:]
+            done.update(indices)
+        waiting = [i for i in waiting if i not in done]
 
 
 def _fits(work: Callable[[list[int]], None], indices: list[int]) -> bool:
@@ -75,27 +75,53 @@ def _halve(tokens: int) -> None:
     log.warning("out of memory with batches of %d tokens; going on with %d", tokens, memory.limit)
 
 
-def batch_indices(model: nn.Module, pairs: Sequence[PairTokens], tokens_per_batch: int) -> list[list[int]]:
-    """Groups pairs of like length so that each batch stays within the budget; a pair over it stands alone.
+def batch_indices(model: nn.Module, trees: Sequence[TokenTree], tokens_per_batch: int) -> list[list[int]]:
+    """Groups trees of like length so that each batch stays within the budget; a tree over it stands alone.
 
-    Every pair is in exactly one batch, the final short one included. The budget counts the tokens that the model
-    computes: distinct ones where pairs are packed, padding included where they are not.
+    Every tree is in exactly one batch, the final short one included. The budget counts the tokens that the model
+    computes: distinct ones where trees are packed, padding included where they are not.
     """
-    packed = is_tree_attention(base_of(model))
+    if is_tree_attention(base_of(model)):
+        return _packed(trees, tokens_per_batch)
+    return _padded(trees, tokens_per_batch)
+
+
+def _packed(trees: Sequence[TokenTree], tokens_per_batch: int) -> list[list[int]]:
+    """Trees with the very same prompt lie one after another, and where they fit into one batch they are in one."""
     batches: list[list[int]] = []
-    used = 0
-    for index in _by_length(pairs, range(len(pairs))):
-        pair = pairs[index]
-        # pairs come shortest first, so this one decides how wide a padded batch is
-        needed = used + pair.n_tokens if packed else 2 * (len(batches[-1]) + 1 if batches else 1) * pair.longest
-        if batches and needed <= tokens_per_batch:
-            batches[-1].append(index)
-            used = needed
-        else:
-            batches.append([index])
-            used = pair.n_tokens
+    left = 0
+    for sharing in _by_prompt(trees):
+        n_prompt = len(trees[sharing[0]].prompt)
+        whole = n_prompt + sum(trees[i].n_tokens - n_prompt for i in sharing)
+        if left < whole <= tokens_per_batch:
+            left = 0
+        shared = 0
+        for i in sharing:
+            if left < trees[i].n_tokens - shared:
+                batches.append([])
+                left, shared = tokens_per_batch, 0
+            batches[-1].append(i)
+            left -= trees[i].n_tokens - shared
+            shared = n_prompt
     return batches
 
 
-def _by_length(pairs: Sequence[PairTokens], indices: Sequence[int]) -> list[int]:
-    return sorted(indices, key=lambda i: pairs[i].longest)
+def _by_prompt(trees: Sequence[TokenTree]) -> list[list[int]]:
+    """Indices of the trees of each prompt; those whose longest tree is shortest come first."""
+    found: dict[int, list[int]] = {}
+    for i, tree in enumerate(trees):
+        found.setdefault(id(tree.prompt), []).append(i)
+    return sorted(found.values(), key=lambda sharing: max(trees[i].longest for i in sharing))
+
+
+def _padded(trees: Sequence[TokenTree], tokens_per_batch: int) -> list[list[int]]:
+    batches: list[list[int]] = []
+    n_sequences = 0
+    for i in sorted(range(len(trees)), key=lambda i: trees[i].longest):
+        n_sequences += len(trees[i].responses)
+        # trees come shortest first, so this one decides how wide the batch is
+        if not batches or n_sequences * trees[i].longest > tokens_per_batch:
+            batches.append([])
+            n_sequences = len(trees[i].responses)
+        batches[-1].append(i)
+    return batches

@@ -9,20 +9,20 @@ import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
-from seqdpo.policy.packing import PackedPairs, Tree
+from seqdpo.policy.packing import PackedTrees, Tree
 
 #: Sequences are padded to a multiple of this, so that few lengths are compiled for.
 BUCKET = 512
-PROMPT, CHOSEN, REJECTED = range(3)
-PADDING = -1  # of no pair
+PROMPT = 0  # the part of a tree that its responses, 1 and on, all see
+PADDING = -1  # of no tree
 
 
 class BlockAttention:
     """One kernel call a layer. Blocks of 128 by 128 in which no token sees another are never computed."""
 
-    def __init__(self, batch: PackedPairs) -> None:
+    def __init__(self, batch: PackedTrees) -> None:
         self._positions = batch.position_ids[0]
-        self._pairs, self._parts = _places(batch.trees, self._positions)
+        self._trees, self._parts = _places(batch.trees, self._positions)
         self._longest = max(tree.longest for tree in batch.trees)
         self._masks: dict[int | None, BlockMask] = {}
 
@@ -51,25 +51,25 @@ class BlockAttention:
         return self._masks[window]
 
     def _sees(self, window: int | None) -> Callable[..., Tensor]:
-        pairs, parts, positions = self._pairs, self._parts, self._positions
+        trees, parts, positions = self._trees, self._parts, self._positions
 
         def sees(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
             same_branch = (parts[key] == PROMPT) | (parts[key] == parts[query])
-            seen = (pairs[query] == pairs[key]) & same_branch & (key <= query)
+            seen = (trees[query] == trees[key]) & same_branch & (key <= query)
             return seen if window is None else seen & (positions[query] - positions[key] < window)
 
         return sees
 
 
 def _places(trees: Sequence[Tree], positions: Tensor) -> tuple[Tensor, Tensor]:
-    """(n_tokens,) the pair of each token, and its part of the pair; padding, after the last tree, sees itself alone."""
-    pairs = np.full(len(positions), PADDING)
+    """(n_tokens,) the tree of each token, and its part of it; padding, after the last tree, sees itself alone."""
+    owners = np.full(len(positions), PADDING)
     parts = np.full(len(positions), PROMPT)
     for index, tree in enumerate(trees):
-        pairs[tree.start : tree.end] = index
-        parts[tree.chosen : tree.rejected] = CHOSEN
-        parts[tree.rejected : tree.end] = REJECTED
-    return torch.from_numpy(pairs).to(positions.device), torch.from_numpy(parts).to(positions.device)
+        owners[tree.start : tree.end] = index
+        for part, response in enumerate(tree.responses, start=PROMPT + 1):
+            parts[response] = part
+    return torch.from_numpy(owners).to(positions.device), torch.from_numpy(parts).to(positions.device)
 
 
 @cache

@@ -1,7 +1,6 @@
 """How far apart two states of one model are on given responses: exact KL of the next token, vocabulary and all."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,38 +9,30 @@ from transformers import PreTrainedModel
 from seqdpo.policy.attention import is_tree_attention
 from seqdpo.policy.head import chunk_size, head_of, logits_of
 from seqdpo.policy.logps import packed_batch, packed_states
-from seqdpo.policy.padding import padded_logits, padded_pairs
+from seqdpo.policy.padding import padded_logits, padded_responses
 from seqdpo.policy.singles import reads_singly, responses_of, single_logits
-from seqdpo.preferences.tokens import PairTokens
-
-
-class ResponseKl(NamedTuple):
-    """Sum over the response's tokens of KL(first || second) of the next token, nats."""
-
-    chosen: Tensor  # (n_pairs,) float32
-    rejected: Tensor  # (n_pairs,) float32
+from seqdpo.policy.trees import TokenTree
 
 
 def response_kl(
-    base: PreTrainedModel, pairs: Sequence[PairTokens], to_first: Callable[[], None], to_second: Callable[[], None]
-) -> ResponseKl:
-    """KL along both responses of each pair between two states that the callables put the model in.
+    base: PreTrainedModel, trees: Sequence[TokenTree], to_first: Callable[[], None], to_second: Callable[[], None]
+) -> Tensor:
+    """(n_responses,) KL(first || second) of the next token summed along each response, nats, tree after tree.
 
-    The responses are given, not sampled: this is how differently the two continue the same texts.
+    First and second are the states that the callables put the model in. The responses are given, not sampled: this is
+    how differently the two continue the same texts.
     """
     if is_tree_attention(base):
-        kl = _packed(base, pairs, to_first, to_second)
-    elif reads_singly(base):
-        kl = _singly(base, pairs, to_first, to_second)
-    else:
-        kl = _padded(base, pairs, to_first, to_second)
-    return ResponseKl(*kl.chunk(2))
+        return _packed(base, trees, to_first, to_second)
+    if reads_singly(base):
+        return _singly(base, trees, to_first, to_second)
+    return _padded(base, trees, to_first, to_second)
 
 
 def _packed(
-    base: PreTrainedModel, pairs: Sequence[PairTokens], to_first: Callable[[], None], to_second: Callable[[], None]
+    base: PreTrainedModel, trees: Sequence[TokenTree], to_first: Callable[[], None], to_second: Callable[[], None]
 ) -> Tensor:
-    batch = packed_batch(pairs, base.device)
+    batch = packed_batch(trees, base.device)
     to_first()
     first = packed_states(base, batch)
     to_second()
@@ -50,13 +41,13 @@ def _packed(
     size = chunk_size(head)
     chunks = zip(first.split(size), second.split(size), strict=True)
     kl = torch.cat([_kl(logits_of(one, head), logits_of(other, head)) for one, other in chunks])
-    return torch.zeros(2 * len(pairs), device=kl.device).index_add(0, batch.responses, kl)
+    return torch.zeros(batch.n_responses, device=kl.device).index_add(0, batch.responses, kl)
 
 
 def _padded(
-    base: PreTrainedModel, pairs: Sequence[PairTokens], to_first: Callable[[], None], to_second: Callable[[], None]
+    base: PreTrainedModel, trees: Sequence[TokenTree], to_first: Callable[[], None], to_second: Callable[[], None]
 ) -> Tensor:
-    batch = padded_pairs(pairs, base.device)
+    batch = padded_responses(trees, base.device)
     to_first()
     first = padded_logits(base, batch)
     to_second()
@@ -65,10 +56,10 @@ def _padded(
 
 
 def _singly(
-    base: PreTrainedModel, pairs: Sequence[PairTokens], to_first: Callable[[], None], to_second: Callable[[], None]
+    base: PreTrainedModel, trees: Sequence[TokenTree], to_first: Callable[[], None], to_second: Callable[[], None]
 ) -> Tensor:
     kl = []
-    for prompt, response in responses_of(pairs):
+    for prompt, response in responses_of(trees):
         to_first()
         first = single_logits(base, prompt, response)
         to_second()

@@ -1,6 +1,6 @@
 """Which way a model reads pairs: packed trees, else padded, else one by one; each only where its numbers are right."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 
 import numpy as np
@@ -12,9 +12,10 @@ from seqdpo.errors import ConfigError
 from seqdpo.policy.attention import back_ends_for, use_tree_attention
 from seqdpo.policy.library import attention_of
 from seqdpo.policy.logps import packed_batch, packed_logps
-from seqdpo.policy.padding import padded_logps, padded_pairs
+from seqdpo.policy.padding import padded_logps, padded_responses
 from seqdpo.policy.singles import single_logps, use_singles
-from seqdpo.preferences.tokens import PairTokens
+from seqdpo.policy.trees import PromptTree, TokenTree
+from seqdpo.preferences.tokens import PairTokens, TokenIds
 from seqdpo.wording import reason
 
 PACKED = "packed trees"
@@ -24,6 +25,7 @@ SINGLE = "single sequences"
 #: bfloat16 roundings; another function (a mask, a cap or a scale that is not ours) differs by far more.
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 2e-2}
 PROBE_LENGTHS = ((1, 5, 3), (17, 1, 6), (9, 4, 4))  # tokens of prompt, chosen, rejected
+PROBE_TREE = (6, 3, 7, 2)  # of a prompt and three responses, as scores of several pairs of one prompt read them
 LONGER_PROBE = (70, 9, 5)  # beyond the chunks of 64 that recurrent layers read in
 #: Keys of a configuration whose numbers of tokens change how a longer sequence is read.
 _THRESHOLDS = ("window", "chunk", "original_max_position_embeddings")
@@ -32,33 +34,33 @@ _THRESHOLDS = ("window", "chunk", "original_max_position_embeddings")
 def choose_engine(model: PreTrainedModel, longest: int, lora_target_modules: str | list[str] = "all-linear") -> str:
     """Switches the model to the fastest way that is right for it; returns what was chosen, and why.
 
-    Each model is verified, not its family: a few made-up pairs go the way and, sequence by sequence, through a plain
+    Each model is verified, not its family: a few made-up trees go the way and, sequence by sequence, through a plain
     forward pass. `longest` is the study's longest sequence in tokens; where a model reads longer texts in another way
-    than shorter ones (a window, a position encoding that is stretched), one of the pairs is longer than that.
+    than shorter ones (a window, a position encoding that is stretched), one of them is longer than that.
 
     Raises: ConfigError for a model whose plain forward pass fails, or depends on what it has read before.
     """
     use_singles(model, False)
     before = attention_of(model)
-    pairs = probe_pairs(model, longest)
+    trees: list[TokenTree] = [*probe_pairs(model, longest), _probe_tree(model)]
     with torch.inference_mode():
-        expected = _plain(model, pairs)
-        back_end, not_packed = _back_end(model, pairs, expected, lora_target_modules)
+        expected = _plain(model, trees)
+        back_end, not_packed = _back_end(model, trees, expected, lora_target_modules)
         if back_end is not None:
             return f"{PACKED} ({back_end})"
         model.set_attn_implementation(before)
         not_padded = _problem(
-            model, "be padded", expected, lambda: padded_logps(model, padded_pairs(pairs, model.device))
+            model, "be padded", expected, lambda: padded_logps(model, padded_responses(trees, model.device))
         )
         if not_padded is None:
             return f"{PADDED}: {not_packed}"
-        _check_memory(model, pairs, expected)
+        _check_memory(model, trees, expected)
     use_singles(model, True)
     return f"{SINGLE}: {not_padded}"
 
 
 def _back_end(
-    model: PreTrainedModel, pairs: list[PairTokens], expected: Tensor, lora_target_modules: str | list[str]
+    model: PreTrainedModel, trees: list[TokenTree], expected: Tensor, lora_target_modules: str | list[str]
 ) -> tuple[str | None, str | None]:
     """(the back end that is right for packed trees, None), or (None, why there is none)."""
     head = next((name for name, module in model.named_modules() if module is model.get_output_embeddings()), "")
@@ -66,29 +68,30 @@ def _back_end(
         return None, f"an adapter on the head {head!r}"
     problem = None
     for back_end in back_ends_for(model.device, model.dtype):
-        problem = _problem(model, "read packed trees", expected, partial(_packed, model, back_end, pairs))
+        problem = _problem(model, "read packed trees", expected, partial(_packed, model, back_end, trees))
         if problem is None:
             return back_end, None
     return None, problem
 
 
-def _packed(model: PreTrainedModel, back_end: str, pairs: list[PairTokens]) -> Tensor:
+def _packed(model: PreTrainedModel, back_end: str, trees: list[TokenTree]) -> Tensor:
     use_tree_attention(model, back_end)
-    return packed_logps(model, packed_batch(pairs, model.device))
+    return packed_logps(model, packed_batch(trees, model.device))
 
 
-def _plain(model: PreTrainedModel, pairs: list[PairTokens]) -> Tensor:
+def _plain(model: PreTrainedModel, trees: list[TokenTree]) -> Tensor:
     try:
-        return single_logps(model, pairs)
+        return single_logps(model, trees)
     except Exception as error:  # of every kind; what is left is another model
         raise ConfigError(
-            f"model_name_or_path: {type(model).__name__} cannot read a text of {len(pairs[0].prompt)} tokens and more; "
+            f"model_name_or_path: {type(model).__name__} cannot read a text of {len(trees[0].prompt)} tokens and more; "
             f"expected a causal language model. Choose another model. It says: {reason(error)}"
         ) from error
 
 
-def _check_memory(model: PreTrainedModel, pairs: list[PairTokens], expected: Tensor) -> None:
-    again = single_logps(model, pairs[::-1]).view(2, -1).flip(1).flatten()
+def _check_memory(model: PreTrainedModel, trees: list[TokenTree], expected: Tensor) -> None:
+    backwards = [PromptTree(tree.prompt, tree.responses[::-1]) for tree in trees[::-1]]
+    again = single_logps(model, backwards).flip(0)
     if not _close(again, expected, model.dtype):
         raise ConfigError(
             f"model_name_or_path: what {type(model).__name__} says of a text depends on the texts it has read before; "
@@ -118,15 +121,26 @@ def _close(found: Tensor, expected: Tensor, dtype: torch.dtype) -> bool:
 
 def probe_pairs(model: PreTrainedModel, longest: int) -> list[PairTokens]:
     """Made-up pairs of several lengths, on both sides of every threshold that texts of `longest` tokens can pass."""
-    config = model.config.get_text_config(decoder=True)
+    config = _text_config(model)
     longer = [LONGER_PROBE] if longest >= sum(LONGER_PROBE) else []
     long = [(threshold + 5, 4, 3) for threshold in sorted(set(_thresholds(config))) if threshold < longest]
-    generator = np.random.default_rng(0)
-    lengths = [
-        [generator.integers(0, _n_tokens(config), n).astype(np.int32) for n in row]
-        for row in (*PROBE_LENGTHS, *longer, *long)
-    ]
-    return [PairTokens(prompt, chosen, rejected, truncated=False) for prompt, chosen, rejected in lengths]
+    texts = _texts(config, (*PROBE_LENGTHS, *longer, *long), seed=0)
+    return [PairTokens(prompt, chosen, rejected, truncated=False) for prompt, chosen, rejected in texts]
+
+
+def _probe_tree(model: PreTrainedModel) -> PromptTree:
+    ((prompt, *responses),) = _texts(_text_config(model), [PROBE_TREE], seed=1)
+    return PromptTree(prompt, tuple(responses))
+
+
+def _texts(config: PreTrainedConfig, lengths: Iterable[Sequence[int]], seed: int) -> list[list[TokenIds]]:
+    """Random tokens; so many for each number."""
+    generator = np.random.default_rng(seed)
+    return [[generator.integers(0, _n_tokens(config), n).astype(np.int32) for n in row] for row in lengths]
+
+
+def _text_config(model: PreTrainedModel) -> PreTrainedConfig:
+    return model.config.get_text_config(decoder=True)
 
 
 def _n_tokens(config: PreTrainedConfig) -> int:

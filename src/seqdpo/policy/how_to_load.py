@@ -3,12 +3,9 @@
 import shlex
 from collections.abc import Sequence
 
-from seqdpo.policy.foreign import Adapter
+from seqdpo.policy.by_vllm import can_serve, max_lora_rank
 from seqdpo.policy.lineage import Member
 from seqdpo.study.keys import ModelKeys
-
-#: What vLLM takes for --max-lora-rank.
-VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 
 
 def python_lines(member: Member, keys: ModelKeys) -> list[str]:
@@ -26,16 +23,13 @@ def python_lines(member: Member, keys: ModelKeys) -> list[str]:
 
 def vllm_command(members: Sequence[Member], keys: ModelKeys) -> str | None:
     """Serves all checkpoints that are plain LoRA on the base itself; None where there are none."""
-    of = [(member, member.adapter) for member in members if member.adapter and _is_servable(member, member.adapter)]
+    of = [
+        (member, member.adapter) for member in members if member.adapter and can_serve(member.standing, member.adapter)
+    ]
     if not of:
         return None
-    rank = next(rank for rank in VLLM_RANKS if rank >= max(adapter.rank for _, adapter in of))
+    rank = max_lora_rank([adapter for _, adapter in of])
     modules = " ".join(shlex.quote(f"{member.name}={member.folder}") for member, _ in of)
     revision = "" if keys.model_revision is None else f" --revision {shlex.quote(keys.model_revision)}"
     model = shlex.quote(keys.model_name_or_path)
     return f"vllm serve {model}{revision} --enable-lora --max-lora-rank {rank} --lora-modules {modules}"
-
-
-def _is_servable(member: Member, adapter: Adapter) -> bool:
-    on_base = member.standing.model is None and not member.standing.merged
-    return on_base and adapter.is_plain_lora and adapter.rank <= VLLM_RANKS[-1]

@@ -12,17 +12,20 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    GenerationConfig,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
 from seqdpo.errors import ConfigError, SeqdpoError
-from seqdpo.hub import cached_commit
+from seqdpo.hub import cached_commit, is_cached
 from seqdpo.policy.adapters import new_adapter
 from seqdpo.policy.checks import check_causal, check_template, loading
 from seqdpo.policy.library import keep_softcap
+from seqdpo.policy.quantised import BYTES, bits_of, check_quantisation, keep_gradients, named, quantisation
 from seqdpo.policy.weights import (
+    WEIGHTS,
     check_finite,
     check_tensors,
     check_unquantised,
@@ -80,14 +83,34 @@ def load_config(keys: ModelKeys) -> PreTrainedConfig:
     return config
 
 
+def context_length(keys: ModelKeys) -> int | None:
+    """Tokens that the model reads at most; None where its configuration does not say."""
+    length: int | None = getattr(load_config(keys).get_text_config(), "max_position_embeddings", None)
+    return length
+
+
+def load_generation_config(keys: ModelKeys) -> GenerationConfig:
+    """The settings that come with the model, as a model that is loaded has them."""
+    config = load_config(keys)
+    try:
+        return GenerationConfig.from_pretrained(keys.model_name_or_path, revision=_origin(keys)["revision"])
+    except OSError:  # it has no generation_config.json
+        return GenerationConfig.from_model_config(config)
+
+
 def load_model(keys: ModelKeys) -> PreTrainedModel:
     """The base model with frozen weights, without dropout, on the device, in evaluation mode."""
     load_config(keys)
-    model = _from_files(keys)
+    quantised = quantisation(keys)
+    if quantised is None:
+        model = _from_files(keys).to(device())
+    else:
+        model = _from_files(keys, quantization_config=quantised, device_map={"": str(device())})
+        keep_gradients(model)
     keep_softcap(model)
     model.requires_grad_(False)
     _disable_dropout(model)
-    model = model.to(device()).eval()
+    model.eval()
     check_finite(keys, model)
     return model
 
@@ -109,8 +132,9 @@ def _from_files(keys: ModelKeys, **options: Any) -> PreTrainedModel:
 def check_weights(keys: ModelKeys) -> None:
     """Whether the weight files of a local model are those that its configuration describes; no weight is read.
 
-    Raises: ConfigError for files that are missing or cut off, and tensors that are missing or of another shape.
+    Raises: ConfigError where they are to be rounded, and nothing here can do that; for files that are missing or cut off, and tensors that are missing or of another shape.
     """
+    check_quantisation(keys)
     if Path(keys.model_name_or_path).is_dir():
         check_weight_files(keys)
         _from_files(keys, device_map="meta")
@@ -140,8 +164,33 @@ def count_parameters(keys: PolicyKeys) -> ParameterCount:
     return ParameterCount(trainable, sum(parameter.numel() for parameter in parameters))
 
 
+def has_weights(keys: ModelKeys) -> bool:
+    """Whether the base's weights are on this machine: in its folder, or in the hub's cache."""
+    folder = Path(keys.model_name_or_path)
+    if folder.is_dir():
+        return bool(weight_files(folder))
+    return is_cached(keys.model_name_or_path, _origin(keys)["revision"], WEIGHTS)
+
+
+def base_bytes(keys: ModelKeys) -> int:
+    """Memory that the base's weights take: in the study's dtype, or fewer bits for its linear layers but the head."""
+    model, bits = outline(keys), bits_of(keys)
+    total = sum(parameter.numel() for parameter in model.parameters()) * getattr(torch, keys.dtype).itemsize
+    if bits is None:
+        return total
+    head = model.get_output_embeddings()
+    linear = sum(one.weight.numel() for one in model.modules() if isinstance(one, nn.Linear) and one is not head)
+    return round(total - linear * (getattr(torch, keys.dtype).itemsize - BYTES[bits]))
+
+
 def model_hash(keys: ModelKeys, progress: Callable[[str], None] = lambda text: None) -> str:
-    """A name for the base weights: the hub's commit, or the SHA-256 of the local weight files."""
+    """A name for the base weights: the hub's commit, or the SHA-256 of the local weight files; with NF4 or LLM.int8
+    where they are rounded to it."""
+    bits = bits_of(keys)
+    return _files_hash(keys, progress) + ("" if bits is None else f" in {named(bits)}")
+
+
+def _files_hash(keys: ModelKeys, progress: Callable[[str], None]) -> str:
     folder = Path(keys.model_name_or_path)
     if not folder.is_dir():
         return f"{keys.model_name_or_path}@{cached_commit(keys.model_name_or_path, _origin(keys)['revision'])}"

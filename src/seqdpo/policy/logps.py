@@ -12,9 +12,10 @@ from transformers import PreTrainedModel
 from seqdpo.policy.attention import is_tree_attention, tree_attention
 from seqdpo.policy.blocks import BUCKET
 from seqdpo.policy.head import head_of, token_logps
-from seqdpo.policy.packing import PackedPairs, packed_pairs
-from seqdpo.policy.padding import padded_logps, padded_pairs
+from seqdpo.policy.packing import PackedTrees, packed_trees
+from seqdpo.policy.padding import padded_logps, padded_responses
 from seqdpo.policy.singles import reads_singly, single_logps
+from seqdpo.policy.trees import TokenTree
 from seqdpo.preferences.tokens import PairTokens
 
 
@@ -31,42 +32,48 @@ def response_logps(model: nn.Module, pairs: Sequence[PairTokens], tail_weight: f
     `tail_weight`: of a response's tokens beyond the length of the pair's shorter response, Liu et al. 2024 (LD-DPO,
     arXiv 2409.06411); None: 1.
     """
-    device = next(model.parameters()).device
-    base = base_of(model)
-    weights = None if tail_weight is None else _tail_weights(pairs, tail_weight, device)
+    return ResponseLogps(*tree_logps(model, pairs, tail_weights(pairs, tail_weight)).view(-1, 2).unbind(dim=1))
+
+
+def tree_logps(model: nn.Module, trees: Sequence[TokenTree], weights: Tensor | None = None) -> Tensor:
+    """(n_responses,) float32 log p(response | prompt) in nats, tree after tree; differentiable. One forward pass.
+
+    `weights` (n_response_tokens,) of the tokens, response after response; None: 1 each.
+    """
+    device, base = next(model.parameters()).device, base_of(model)
+    weights = None if weights is None else weights.to(device)
     if is_tree_attention(base):
-        logps = packed_logps(base, packed_batch(pairs, device), weights)
-    elif reads_singly(base):
-        logps = single_logps(base, pairs, weights)
-    else:
-        logps = padded_logps(model, padded_pairs(pairs, device), weights)
-    chosen, rejected = logps.chunk(2)
-    return ResponseLogps(chosen, rejected)
+        return packed_logps(base, packed_batch(trees, device), weights)
+    if reads_singly(base):
+        return single_logps(base, trees, weights)
+    return padded_logps(model, padded_responses(trees, device), weights)
 
 
-def _tail_weights(pairs: Sequence[PairTokens], tail_weight: float, device: torch.device) -> Tensor:
-    """(n_response_tokens,) float32, response after response, the chosen ones first."""
-    shared = [min(len(pair.chosen), len(pair.rejected)) for pair in pairs]
-    lengths = [len(pair.chosen) for pair in pairs] + [len(pair.rejected) for pair in pairs]
-    weights = [np.where(np.arange(n) < common, 1.0, tail_weight) for n, common in zip(lengths, shared * 2, strict=True)]
-    return torch.as_tensor(np.concatenate(weights), dtype=torch.float32, device=device)
+def tail_weights(pairs: Sequence[PairTokens], tail_weight: float | None) -> Tensor | None:
+    """(n_response_tokens,) float32, pair after pair, of the tokens of its responses; None for None."""
+    if tail_weight is None:
+        return None
+    shared = [min(map(len, pair.responses)) for pair in pairs for _ in pair.responses]
+    lengths = [len(response) for pair in pairs for response in pair.responses]
+    weights = [np.where(np.arange(n) < common, 1.0, tail_weight) for n, common in zip(lengths, shared, strict=True)]
+    return torch.as_tensor(np.concatenate(weights), dtype=torch.float32)
 
 
-def packed_batch(pairs: Sequence[PairTokens], device: torch.device) -> PackedPairs:
-    """The pairs packed as the device's attention wants them."""
-    return packed_pairs(pairs, device, multiple=1 if device.type == "cpu" else BUCKET)
+def packed_batch(trees: Sequence[TokenTree], device: torch.device) -> PackedTrees:
+    """The trees packed as the device's attention wants them."""
+    return packed_trees(trees, device, multiple=1 if device.type == "cpu" else BUCKET)
 
 
-def packed_logps(model: PreTrainedModel, batch: PackedPairs, weights: Tensor | None = None) -> Tensor:
-    """(2 n_pairs,) as `padding.padded_logps`, each distinct token computed once, the head on response tokens only."""
+def packed_logps(model: PreTrainedModel, batch: PackedTrees, weights: Tensor | None = None) -> Tensor:
+    """(n_responses,) as `padding.padded_logps`, each distinct token computed once, the head on response tokens only."""
     head = head_of(model)
     logps = token_logps(packed_states(model, batch), batch.targets, head)
     if weights is not None:
         logps = logps * weights
-    return torch.zeros(2 * len(batch.trees), device=logps.device).index_add(0, batch.responses, logps)
+    return torch.zeros(batch.n_responses, device=logps.device).index_add(0, batch.responses, logps)
 
 
-def packed_states(model: PreTrainedModel, batch: PackedPairs) -> Tensor:
+def packed_states(model: PreTrainedModel, batch: PackedTrees) -> Tensor:
     """(n_response_tokens, hidden) last hidden states that predict the response tokens."""
     backbone = getattr(model, model.base_model_prefix)
     hidden = backbone(

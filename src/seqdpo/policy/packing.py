@@ -1,4 +1,4 @@
-"""Pairs as packed trees: each prompt once, then its two responses, pair after pair, without padding."""
+"""Packed trees: each prompt once, then its responses, tree after tree, without padding."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,71 +9,84 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from seqdpo.preferences.tokens import PairTokens
+from seqdpo.policy.trees import TokenTree, joined
 
 
 class Tree(NamedTuple):
-    """Where one pair lies in the packed sequence: [start, chosen) is the prompt, and so on."""
+    """Where a prompt and its responses lie in the packed sequence, one after another."""
 
     start: int
-    chosen: int
-    rejected: int
-    end: int
+    ends: tuple[int, ...]  # of the prompt, then of each response
+
+    @property
+    def end(self) -> int:
+        return self.ends[-1]
+
+    @property
+    def prompt(self) -> slice:
+        return slice(self.start, self.ends[0])
+
+    @property
+    def responses(self) -> list[slice]:
+        return [slice(start, end) for start, end in zip(self.ends, self.ends[1:], strict=False)]
 
     @property
     def longest(self) -> int:
-        """Tokens of the prompt with its longer response."""
-        return self.chosen - self.start + max(self.rejected - self.chosen, self.end - self.rejected)
+        """Tokens of the prompt with its longest response."""
+        return self.ends[0] - self.start + max(one.stop - one.start for one in self.responses)
 
 
 @dataclass(frozen=True, slots=True)
-class PackedPairs:
-    """n pairs as one sequence of n_tokens distinct tokens."""
+class PackedTrees:
+    """Trees as one sequence of n_tokens distinct tokens."""
 
     input_ids: Tensor  # (1, n_tokens)
-    position_ids: Tensor  # (1, n_tokens); those of both responses count on from the prompt
-    trees: tuple[Tree, ...]  # one for each pair
+    position_ids: Tensor  # (1, n_tokens); those of every response count on from the prompt
+    trees: tuple[Tree, ...]
     predictors: Tensor  # (n_response_tokens,) place of the token before each response token
     targets: Tensor  # (n_response_tokens,) the response tokens
-    responses: Tensor  # (n_response_tokens,) whose token: i for pair i's chosen, n_pairs + i for its rejected
+    responses: Tensor  # (n_response_tokens,) whose token: i for the i-th response of all
+
+    @property
+    def n_responses(self) -> int:
+        return sum(len(tree.responses) for tree in self.trees)
 
 
-def packed_pairs(pairs: Sequence[PairTokens], device: torch.device, multiple: int = 1) -> PackedPairs:
-    """Packs pairs in their order: [p p p c c r r r | p p c c c r], positions [0 1 2 3 4 3 4 5 | 0 1 2 3 4 2].
+def packed_trees(given: Sequence[TokenTree], device: torch.device, multiple: int = 1) -> PackedTrees:
+    """Packs trees in their order: [p p p c c r r r | p p c c c r], positions [0 1 2 3 4 3 4 5 | 0 1 2 3 4 2].
 
-    Zeros at the end, of no tree, fill it up to a multiple of `multiple` tokens.
+    Those with the very same prompt, one after another, share it. Zeros at the end, of no tree, fill the sequence up to
+    a multiple of `multiple` tokens.
     """
+    tokens = [(tree.prompt, *tree.responses) for tree in joined(given)]
     trees, start = [], 0
-    for pair in pairs:
-        chosen = start + len(pair.prompt)
-        rejected = chosen + len(pair.chosen)
-        trees.append(Tree(start, chosen, rejected, rejected + len(pair.rejected)))
+    for parts in tokens:
+        ends = start + np.cumsum([len(part) for part in parts])
+        trees.append(Tree(start, tuple(ends.tolist())))
         start = trees[-1].end
-    chosen_side = [_response(tree.chosen, tree.rejected, tree) for tree in trees]
-    rejected_side = [_response(tree.rejected, tree.end, tree) for tree in trees]
-    targets = [pair.chosen for pair in pairs] + [pair.rejected for pair in pairs]
+    targets = [response for _, *responses in tokens for response in responses]
     sizes = [len(response) for response in targets]
     filling = np.zeros(-start % multiple, dtype=np.int64)
 
     def tensor(parts: Sequence[NDArray[np.integer]]) -> Tensor:
         return torch.from_numpy(np.concatenate(parts).astype(np.int64)).to(device)
 
-    return PackedPairs(
-        input_ids=tensor([part for pair in pairs for part in pair[:3]] + [filling])[None],
+    return PackedTrees(
+        input_ids=tensor([part for parts in tokens for part in parts] + [filling])[None],
         position_ids=tensor([_positions(tree) for tree in trees] + [filling])[None],
         trees=tuple(trees),
-        predictors=tensor(chosen_side + rejected_side),
+        predictors=tensor([_predictors(tree, response) for tree in trees for response in tree.responses]),
         targets=tensor(targets),
         responses=tensor([np.repeat(np.arange(len(sizes)), sizes)]),
     )
 
 
 def _positions(tree: Tree) -> NDArray[np.int64]:
-    n_prompt = tree.chosen - tree.start
-    lengths = (tree.rejected - tree.chosen, tree.end - tree.rejected)
+    n_prompt = tree.ends[0] - tree.start
+    lengths = [response.stop - response.start for response in tree.responses]
     return np.concatenate([np.arange(n_prompt), *(n_prompt + np.arange(length) for length in lengths)])
 
 
-def _response(start: int, end: int, tree: Tree) -> NDArray[np.int64]:
+def _predictors(tree: Tree, response: slice) -> NDArray[np.int64]:
     """The places that predict a response: the prompt's last token, then all of the response but its last."""
-    return np.concatenate([[tree.chosen - 1], np.arange(start, end - 1)])
+    return np.concatenate([[tree.ends[0] - 1], np.arange(response.start, response.stop - 1)])

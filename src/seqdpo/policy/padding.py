@@ -1,4 +1,4 @@
-"""The padded path: pairs as two sequences each. Every causal model can read it; the packed path is tested on it."""
+"""The padded path: every response after its prompt. Every causal model can read it; the packed path is tested on it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,34 +7,33 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from seqdpo.preferences.tokens import PairTokens, TokenIds
+from seqdpo.policy.trees import TokenTree
+from seqdpo.preferences.tokens import TokenIds
 
 
 @dataclass(frozen=True, slots=True)
-class PaddedPairs:
-    """n pairs as 2n sequences, the chosen ones first, padded on the left so that all responses end together."""
+class PaddedResponses:
+    """Responses of trees, tree after tree, each after its prompt, padded on the left so that all end together."""
 
-    input_ids: Tensor  # (2 n_pairs, longest)
-    attention_mask: Tensor  # (2 n_pairs, longest), 1 for a token, 0 for padding
-    response_mask: Tensor  # (2 n_pairs, longest_response), 1 for a response token; the last columns of input_ids
+    input_ids: Tensor  # (n_responses, longest)
+    attention_mask: Tensor  # (n_responses, longest), 1 for a token, 0 for padding
+    response_mask: Tensor  # (n_responses, longest_response), 1 for a response token; the last columns of input_ids
 
 
-def padded_pairs(pairs: Sequence[PairTokens], device: torch.device) -> PaddedPairs:
+def padded_responses(trees: Sequence[TokenTree], device: torch.device) -> PaddedResponses:
     """Pads on the left: [pad pad p p p c c] over [p p p r r r r]. The padding token is 0, never attended to."""
-    responses = [pair.chosen for pair in pairs] + [pair.rejected for pair in pairs]
-    sequences = [
-        np.concatenate([pair.prompt, response]) for pair, response in zip([*pairs, *pairs], responses, strict=True)
-    ]
+    responses = [response for tree in trees for response in tree.responses]
+    sequences = [np.concatenate([tree.prompt, response]) for tree in trees for response in tree.responses]
     longest, longest_response = (max(map(len, rows)) for rows in (sequences, responses))
-    return PaddedPairs(
+    return PaddedResponses(
         _left_padded(sequences, longest).to(device),
         _left_padded([np.ones_like(sequence) for sequence in sequences], longest).to(device),
         _left_padded([np.ones_like(response) for response in responses], longest_response).to(device),
     )
 
 
-def padded_logps(model: nn.Module, batch: PaddedPairs, weights: Tensor | None = None) -> Tensor:
-    """(2 n_pairs,) log p(response | prompt) in nats, the chosen responses first; differentiable.
+def padded_logps(model: nn.Module, batch: PaddedResponses, weights: Tensor | None = None) -> Tensor:
+    """(n_responses,) log p(response | prompt) in nats, differentiable.
 
     `weights` (n_response_tokens,) of the tokens, response after response; None: 1 each. The head runs only on the last
     positions, those that can predict a response token; the normaliser is taken in float32 whatever the model's dtype.
@@ -48,8 +47,8 @@ def padded_logps(model: nn.Module, batch: PaddedPairs, weights: Tensor | None = 
     return torch.where(of_responses, token_logps, 0.0).sum(dim=1)
 
 
-def padded_logits(model: nn.Module, batch: PaddedPairs) -> Tensor:
-    """(2 n_pairs, longest_response, vocabulary) float32 logits that predict the last columns of input_ids."""
+def padded_logits(model: nn.Module, batch: PaddedResponses) -> Tensor:
+    """(n_responses, longest_response, vocabulary) float32 logits that predict the last columns of input_ids."""
     width = batch.response_mask.shape[1]
     # generation counts positions from the first real token; a forward pass has to be told
     positions = (batch.attention_mask.cumsum(dim=1) - 1).clamp(min=0)

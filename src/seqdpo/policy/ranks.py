@@ -17,7 +17,7 @@ from torch import Tensor
 
 from seqdpo.errors import RunError
 from seqdpo.launched import Launch, launch
-from seqdpo.preferences.tokens import PairTokens
+from seqdpo.policy.trees import TokenTree
 from seqdpo.wording import first_line
 
 #: The others wait while the first process reads data, hashes weights or analyses; a dead process is noticed at once.
@@ -81,19 +81,19 @@ def _together() -> Iterator[None]:
         ) from error
 
 
-def own_share(pairs: Sequence[PairTokens]) -> list[int]:
-    """The indices, ascending, of the pairs that are this process's; with the others' they are all."""
-    return shares(pairs, this_process().size)[this_process().rank]
+def own_share(trees: Sequence[TokenTree]) -> list[int]:
+    """The indices, ascending, of the trees that are this process's; with the others' they are all."""
+    return shares(trees, this_process().size)[this_process().rank]
 
 
-def shares(pairs: Sequence[PairTokens], size: int) -> list[list[int]]:
-    """Indices of pairs for each of so many processes: of about as many tokens, the same wherever it is worked out."""
+def shares(trees: Sequence[TokenTree], size: int) -> list[list[int]]:
+    """Indices of trees for each of so many processes: of about as many tokens, the same wherever it is worked out."""
     given: list[list[int]] = [[] for _ in range(size)]
     tokens = [0] * size
-    for index in sorted(range(len(pairs)), key=lambda i: -pairs[i].n_tokens):
+    for index in sorted(range(len(trees)), key=lambda i: -trees[i].n_tokens):
         lightest = tokens.index(min(tokens))
         given[lightest].append(index)
-        tokens[lightest] += pairs[index].n_tokens
+        tokens[lightest] += trees[index].n_tokens
     return [sorted(indices) for indices in given]
 
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from seqdpo.policy.packing import PackedPairs, Tree
+from seqdpo.policy.packing import PackedTrees, Tree
 
 flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
@@ -18,7 +18,7 @@ FAST_BFLOAT16 = bool(torch.cpu.get_capabilities().get("amx_bf16"))
 class SegmentAttention:
     """By the flash kernel of CPUs; a cap or a window that it cannot express by the plain formula."""
 
-    def __init__(self, batch: PackedPairs) -> None:
+    def __init__(self, batch: PackedTrees) -> None:
         self._trees = batch.trees
         self._longest = max(tree.longest for tree in batch.trees)
         self._calls = _flash_calls(batch.trees)
@@ -36,17 +36,20 @@ class SegmentAttention:
 
 
 def _segments(trees: Sequence[Tree], *tensors: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """(queries, keys, values): of each pair its prompt with the chosen response, then the rejected one over both.
+    """(queries, keys, values): of each tree its prompt with the first response, then each other one over both.
 
     Split once, so that the backward pass writes each part once.
     """
-    sizes = [size for t in trees for size in (t.chosen - t.start, t.rejected - t.chosen, t.end - t.rejected)]
+    sizes = [part.stop - part.start for tree in trees for part in (tree.prompt, *tree.responses)]
     queries, keys, values = (tensor.split(sizes, dim=2) for tensor in tensors)
-    for i in range(0, len(sizes), 3):
-        for response in (i + 1, i + 2):
-            own = torch.cat(queries[i : i + 2], dim=2) if response == i + 1 else queries[response]
-            key, value = (torch.cat([parts[i], parts[response]], dim=2) for parts in (keys, values))
+    prompt = 0
+    for tree in trees:
+        first = prompt + 1
+        for response in range(first, first + len(tree.responses)):
+            own = torch.cat(queries[prompt : first + 1], dim=2) if response == first else queries[response]
+            key, value = (torch.cat([parts[prompt], parts[response]], dim=2) for parts in (keys, values))
             yield own, key, value
+        prompt = first + len(tree.responses)
 
 
 def _plain(
@@ -81,19 +84,21 @@ class Call(NamedTuple):
 
 
 def _flash_calls(trees: Sequence[Tree]) -> list[Call]:
-    """For each pair: prompt and chosen are one causal sequence; the rejected response looks at prompt and itself."""
+    """For each tree: prompt and first response are one causal sequence; every other looks at prompt and itself."""
     calls = []
     for tree in trees:
-        whole, prompt = slice(tree.start, tree.rejected), slice(tree.start, tree.chosen)
-        own = slice(tree.rejected, tree.end)
-        n_own, n_prompt = tree.end - tree.rejected, tree.chosen - tree.start
-        mask = torch.full((n_own, n_prompt + n_own), -torch.inf).triu(n_prompt + 1)
-        calls += [Call(whole, (whole,), causal=True, mask=None), Call(own, (prompt, own), causal=False, mask=mask)]
+        first, *others = tree.responses
+        whole = slice(tree.start, first.stop)
+        calls.append(Call(whole, (whole,), causal=True, mask=None))
+        for own in others:
+            n_own, n_prompt = own.stop - own.start, tree.ends[0] - tree.start
+            mask = torch.full((n_own, n_prompt + n_own), -torch.inf).triu(n_prompt + 1)
+            calls.append(Call(own, (tree.prompt, own), causal=False, mask=mask))
     return calls
 
 
 class _FlashSegments(torch.autograd.Function):
-    """Two calls of the CPU's flash kernel a pair, on views; gradients are written in place, with no copy a slice."""
+    """A call of the CPU's flash kernel a response, on views; gradients are written in place, with no copy a slice."""
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, calls: Sequence[Call], scale: float) -> Tensor:

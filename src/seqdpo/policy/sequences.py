@@ -5,17 +5,17 @@ import torch
 from torch import Tensor
 from torch.nn.attention.varlen import varlen_attn
 
-from seqdpo.policy.packing import PackedPairs
+from seqdpo.policy.packing import PackedTrees
 
 
 class SequenceAttention:
-    """One kernel call a layer and no mask: a pair is two sequences whose queries are the last of their keys.
+    """One kernel call a layer and no mask: a response is a sequence whose queries are the last of its keys.
 
-    Queries are the packed tokens as they lie: prompt with chosen response, then the rejected response. The keys of the
-    second are the prompt, once more, and the rejected response.
+    Queries are the packed tokens as they lie: prompt with first response, then each other response. The keys of the
+    others are the prompt, once more, and the response.
     """
 
-    def __init__(self, batch: PackedPairs) -> None:
+    def __init__(self, batch: PackedTrees) -> None:
         device = batch.input_ids.device
         queries, keys = _sequences(batch)
         self._keys = torch.from_numpy(np.concatenate(keys)).to(device)
@@ -45,13 +45,14 @@ class SequenceAttention:
         return output[None]
 
 
-def _sequences(batch: PackedPairs) -> tuple[list[int], list[np.ndarray]]:
-    """(how many queries, places of the keys) of each sequence; tokens of no pair are one of their own."""
+def _sequences(batch: PackedTrees) -> tuple[list[int], list[np.ndarray]]:
+    """(how many queries, places of the keys) of each sequence; tokens of no tree are one of their own."""
     queries, keys = [], []
     for tree in batch.trees:
-        queries += [tree.rejected - tree.start, tree.end - tree.rejected]
-        prompt = np.arange(tree.start, tree.chosen)
-        keys += [np.arange(tree.start, tree.rejected), np.concatenate([prompt, np.arange(tree.rejected, tree.end)])]
+        prompt = np.arange(tree.start, tree.ends[0])
+        own = [np.concatenate([prompt, np.arange(one.start, one.stop)]) for one in tree.responses]
+        queries += [len(own[0]), *(len(one) - len(prompt) for one in own[1:])]
+        keys += own
     rest = np.arange(batch.trees[-1].end, batch.input_ids.shape[1])
     if len(rest):
         queries.append(len(rest))

@@ -11,7 +11,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from seqdpo.policy.library import accepts
-from seqdpo.preferences.tokens import PairTokens, TokenIds
+from seqdpo.policy.trees import TokenTree
+from seqdpo.preferences.tokens import TokenIds
 
 _MARK = "seqdpo_reads_singly"
 
@@ -25,21 +26,21 @@ def reads_singly(model: PreTrainedModel) -> bool:
     return bool(getattr(model, _MARK, False))
 
 
-def single_logps(model: PreTrainedModel, pairs: Sequence[PairTokens], weights: Tensor | None = None) -> Tensor:
-    """(2 n_pairs,) log p(response | prompt) in nats, the chosen responses first; differentiable.
+def single_logps(model: PreTrainedModel, trees: Sequence[TokenTree], weights: Tensor | None = None) -> Tensor:
+    """(n_responses,) log p(response | prompt) in nats, tree after tree; differentiable.
 
     `weights` (n_response_tokens,) of the tokens, response after response; None: 1 each.
     """
-    logps = [_token_logps(model, prompt, response) for prompt, response in responses_of(pairs)]
+    logps = [_token_logps(model, prompt, response) for prompt, response in responses_of(trees)]
     if weights is not None:
         of_each = weights.split([len(one) for one in logps])
         logps = [one * weight for one, weight in zip(logps, of_each, strict=True)]
     return torch.stack([one.sum() for one in logps])
 
 
-def responses_of(pairs: Sequence[PairTokens]) -> list[tuple[TokenIds, TokenIds]]:
-    """(prompt, response) of all chosen responses, then of all rejected ones."""
-    return [(pair.prompt, pair.chosen) for pair in pairs] + [(pair.prompt, pair.rejected) for pair in pairs]
+def responses_of(trees: Sequence[TokenTree]) -> list[tuple[TokenIds, TokenIds]]:
+    """(prompt, response) of every response, tree after tree."""
+    return [(tree.prompt, response) for tree in trees for response in tree.responses]
 
 
 def single_logits(model: PreTrainedModel, prompt: TokenIds, response: TokenIds) -> Tensor:

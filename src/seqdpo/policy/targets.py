@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 
 from seqdpo.errors import ConfigError
 from seqdpo.policy.library import LINEAR, fused_by_peft, refused_by_peft
+from seqdpo.policy.quantised import is_quantised
 from seqdpo.study.keys import AdapterKeys
 from seqdpo.wording import did_you_mean, listed
 
@@ -139,8 +140,8 @@ def _check_head(layers: _Layers, matched: set[str], keys: AdapterKeys) -> None:
 
 def _is_product(module: nn.Module) -> bool:
     """Falcon has a linear layer of its own that is one; the router of Llama 4 is one that returns more."""
-    if type(module) in LINEAR or not isinstance(module, nn.Linear):
-        return type(module) in LINEAR
+    if type(module) in LINEAR or not isinstance(module, nn.Linear) or is_quantised(module):
+        return type(module) in LINEAR or is_quantised(module)
     with torch.no_grad():
         found = module(module.weight.new_zeros(1, module.in_features))
     return isinstance(found, torch.Tensor) and found.shape == (1, module.out_features)

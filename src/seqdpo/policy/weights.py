@@ -10,13 +10,14 @@ from torch import nn
 from transformers import PreTrainedConfig
 
 from seqdpo.errors import ConfigError
+from seqdpo.policy.quantised import is_quantised, plain_weight
 from seqdpo.preferences.files import contents
 from seqdpo.study.keys import ModelKeys
 from seqdpo.wording import reason
 
 _MAX_NAMED = 3  # tensors in a message
 #: What transformers reads, the first that is there: a file, or an index that names several.
-_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 #: Beside a configuration that says nothing: files of AutoGPTQ and AutoAWQ before transformers knew of them.
 _QUANTISED_BY = {"quantize_config.json": "gptq", "quant_config.json": "awq"}
 
@@ -50,7 +51,7 @@ def weight_files(folder: Path) -> list[Path]:
 
     Raises: ConfigError where an index cannot be read, or names a file that is not there.
     """
-    first = next((folder / name for name in _WEIGHTS if (folder / name).is_file()), None)
+    first = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
     if first is None:
         return []
     return _shards(first) if first.suffix == ".json" else [first]
@@ -123,12 +124,21 @@ def check_tensors(keys: ModelKeys, found: dict[str, Any]) -> None:
 
 def check_finite(keys: ModelKeys, model: nn.Module) -> None:
     """A weight that is no number makes every log-probability none; better to hear which one it is."""
-    broken = [name for name, weight in model.named_parameters() if not weight.sum(dtype=torch.float32).isfinite()]
+    broken = [
+        name
+        for name, weight in model.named_parameters()
+        if not _numbers(model, name, weight).sum(dtype=torch.float32).isfinite()
+    ]
     if broken:
         raise ConfigError(
             f"model_name_or_path = {keys.model_name_or_path!r}: {_some(broken)}: not all numbers in it are finite; "
             "expected finite weights. Save or download it again."
         )
+
+
+def _numbers(model: nn.Module, name: str, weight: torch.Tensor) -> torch.Tensor:
+    module = model.get_submodule(name.rpartition(".")[0])
+    return plain_weight(module) if is_quantised(module) and weight is module.weight else weight
 
 
 def _some(names: list[str]) -> str:

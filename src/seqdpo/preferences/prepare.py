@@ -47,6 +47,11 @@ class Preferences:
     chat_template_hash: str | None  # SHA-256; None where all prompts are plain text
 
     @property
+    def held_out(self) -> dict[str, list[PreparedPair]]:
+        """The evaluation pairs of every objective."""
+        return {name: objective.eval for name, objective in self.objectives.items()}
+
+    @property
     def longest(self) -> int:
         """Tokens of the longest prompt with one of its responses."""
         pairs = (pair for objective in self.objectives.values() for pair in objective.pairs)

@@ -30,6 +30,10 @@ class PairTokens(NamedTuple):
     truncated: bool
 
     @property
+    def responses(self) -> tuple[TokenIds, TokenIds]:
+        return self.chosen, self.rejected
+
+    @property
     def n_tokens(self) -> int:
         """Distinct tokens: the prompt once, and both responses."""
         return len(self.prompt) + len(self.chosen) + len(self.rejected)

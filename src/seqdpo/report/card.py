@@ -22,10 +22,11 @@ def card(run: Run, adapter: str | None = None) -> str:
         loader=PackageLoader("seqdpo.report"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {"plain": plain, "score": interval, "recipe_line": recipe_line}
-    final = [row for row in run.findings.score_matrix if not row.placebo and row.split == "eval"]
+    findings = run.findings.plain()
+    final = [row for row in findings.score_matrix if not row.placebo and row.split == "eval"]
     return environment.get_template("card.md.jinja").render(
         run=run,
-        findings=run.findings,
+        findings=findings,
         scores=final,
         method=how_measured(run),
         base=on_the_hub(run),
@@ -37,7 +38,7 @@ def card(run: Run, adapter: str | None = None) -> str:
 def _last_adapter(scores: Sequence[Score]) -> str:
     """Where the last checkpoint of the scores lies in the run folder."""
     last = scores[-1]
-    return f"stages/{Node(last.seed, Checkpoint.parse(last.checkpoint).path).folder}/adapter"
+    return f"stages/{Node.of(last.seed, Checkpoint.parse(last.checkpoint)).folder}/adapter"
 
 
 def plain(text: Any) -> str:

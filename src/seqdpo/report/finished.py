@@ -15,6 +15,7 @@ import yaml
 from seqdpo.analysis.pair_query import PairQuery, PairsFound, find_pairs
 from seqdpo.analysis.pair_table import Sort, expect_one_of
 from seqdpo.analysis.panel import Panel, panels
+from seqdpo.analysis.preflight import Preflights, read_preflights
 from seqdpo.analysis.schema import SCHEMA_VERSION, Findings, PairMeasure, findings_from_json
 from seqdpo.errors import ArgumentError, ConfigError, DataError
 from seqdpo.files import REMEDY, read_mapping, read_sealed, read_table, reading
@@ -113,6 +114,12 @@ class Run:
     @property
     def tables(self) -> RunTables:
         return RunTables(self.movement, self.steps)
+
+    @cached_property
+    def preflight(self) -> Preflights | None:
+        """preflight.json: what was said of stages before they were trained; None where nobody asked."""
+        path = self._files.preflight
+        return read_preflights(path)[0] if path.is_file() else None
 
     @property
     def _files(self) -> RunFiles:

@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any, NamedTuple
 
-from seqdpo.analysis.generations import answered_pairs, count_answers
+from seqdpo.analysis.generations import answered_pairs, count_answers, engines
+from seqdpo.analysis.preflight import came
 from seqdpo.analysis.schema import (
     Bounds,
     Cell,
@@ -28,6 +29,8 @@ from seqdpo.report.finished import Run
 from seqdpo.report.html import html
 from seqdpo.report.mechanism_sentences import mechanism_sentences
 from seqdpo.report.payload import payload
+from seqdpo.report.print_preflight import came_line
+from seqdpo.report.print_variants import passes
 from seqdpo.report.recipe_line import recipe_line
 from seqdpo.report.words import AT_THE_END, FLIP_WORDS, LEARNED, SIDES, TAGS, UNITS, VERDICTS, VerdictWord
 from seqdpo.study.checkpoints import BASE
@@ -38,7 +41,9 @@ HARMLESS_SETTINGS = "lab-"
 
 def page(run: Run, measure: PairMeasure = "margin") -> str:
     """The whole of report.html, in a measure."""
-    findings = run.findings.in_measure(measure)
+    whole = run.findings.in_measure(measure)
+    findings = whole.plain()
+    verdicts = [_shown_verdict(i, cell) for i, cell in enumerate(whole.cells)]
     mechanism = findings.mechanism
     return html(
         "page.html.jinja",
@@ -46,7 +51,7 @@ def page(run: Run, measure: PairMeasure = "margin") -> str:
         measure=measure,
         unit=UNITS[measure],
         sides=SIDES[measure],
-        measures=_measures(run.findings),
+        measures=_measures(run.findings.plain()),
         model=base_model.shown(run),
         blurred=may_harm(run.study),
         run=run,
@@ -54,17 +59,29 @@ def page(run: Run, measure: PairMeasure = "margin") -> str:
         learned=[(one, LEARNED[one.word]) for one in findings.learned],
         at_the_end=[(one, AT_THE_END[one.word]) for one in findings.at_the_end],
         tags=TAGS,
-        verdicts=[_shown_verdict(i, cell) for i, cell in enumerate(findings.cells)],
+        verdicts=[one for one in verdicts if one.cell in findings.cells],
+        variants=findings.variants,
+        verdicts_of_variants=[one for one in verdicts if one.cell not in findings.cells],
+        passes=passes,
         orders=[_shown_orders(one, one.final_accuracy, measure) for one in findings.orders if one.final_accuracy],
         matrices=_matrices(findings.score_matrix),
         method=how_measured(run),
         answers=[] if run.generations is None else count_answers(run.generations),
+        engines=[] if run.generations is None else engines(run.generations),
         answered={} if run.generations is None else answered_pairs(run.generations),
         several_seeds=len(run.study.get("seeds", [])) > 1,
+        foretold=_foretold(run),
         distances=[one for one in mechanism.kl_and_path if one.from_ != BASE] if mechanism else [],
         flip_words={name: word.meaning for name, word in FLIP_WORDS.items()},
         mechanism_sentences=mechanism_sentences(mechanism) if mechanism else [],
     )
+
+
+def _foretold(run: Run) -> list[tuple[str, list[str]]]:
+    """Of each stage that a preflight was made of and that has run: its name, and forecasts beside what came."""
+    rows = [] if run.preflight is None else came(run.preflight, run.findings)
+    named = groupby(rows, key=lambda row: f"{row.stage.checkpoint} (seed {row.stage.seed})")
+    return [(name, [came_line(row) for row in group]) for name, group in named]
 
 
 def may_harm(study: Mapping[str, Any]) -> bool:

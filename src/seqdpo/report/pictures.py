@@ -9,7 +9,15 @@ from seqdpo.analysis.changes import FLIPS, pair_changes
 from seqdpo.analysis.panel import Panel
 from seqdpo.analysis.quartiles import QUARTILES, quartiles
 from seqdpo.analysis.schema import Findings
-from seqdpo.report.charts import Chart, RunTables, cell_charts, mechanism_charts, overview_charts, training_charts
+from seqdpo.report.charts import (
+    Chart,
+    RunTables,
+    cell_charts,
+    mechanism_charts,
+    overview_charts,
+    remedy_charts,
+    training_charts,
+)
 
 
 class Picture(NamedTuple):
@@ -23,8 +31,8 @@ class Picture(NamedTuple):
 
 
 def pictures(findings: Findings, panels: Sequence[Panel], tables: RunTables) -> Iterator[Picture]:
-    """Those of the page: the overview, cell by cell, the mechanism, the training."""
-    for chart in overview_charts(findings, tables):
+    """Those of the page: variants and the overview, cell by cell, the mechanism, the training."""
+    for chart in [*remedy_charts(findings, tables), *overview_charts(findings, tables)]:
         yield Picture(file_name(chart.key), chart, None)
     for cell, record in zip(cells(panels), findings.cells, strict=True):
         where = file_name(f"{record.objective} {record.from_} to {record.to} seed{record.seed}")

@@ -11,9 +11,10 @@ from seqdpo.analysis.gate import Gated, Loss
 from seqdpo.analysis.recipes import ATTRIBUTABLE
 from seqdpo.analysis.schema import Bounds, Cell, Findings, Reasons, Score
 from seqdpo.report.numbers import interval, number
+from seqdpo.report.print_variants import print_variants
 from seqdpo.report.recipe_line import recipe_line
 from seqdpo.report.words import AT_THE_END, GATE, LEARNED, RECIPES, TERMINAL, VERDICTS
-from seqdpo.study.checkpoints import BASE, Checkpoint, order_name, parse_order
+from seqdpo.study.checkpoints import BASE, Checkpoint
 
 #: With more cells than this their sentences fill the screen; results.json has them all.
 MOST_SENTENCES = 4
@@ -26,7 +27,8 @@ MOST_CONTROLS = 2
 
 
 def print_results(console: Console, findings: Findings) -> None:
-    """R[i, j] of every order and seed, then the verdicts on every earlier objective."""
+    """R[i, j] of every order and seed, then the verdicts on every earlier objective; variants by themselves."""
+    variants, findings = findings.variants, findings.plain()
     for (seed, order), group in groupby(findings.score_matrix, key=lambda score: (score.seed, score.order)):
         console.print(score_table(list(group), f"{order} (seed {seed})"), "")
     console.print(
@@ -35,8 +37,10 @@ def print_results(console: Console, findings: Findings) -> None:
         highlight=False,
     )
     console.print("", learned_table(findings))
+    _print_missed(console, findings)
     if findings.cells:
         print_verdicts(console, findings.cells)
+    print_variants(console, variants)
 
 
 def print_verdicts(console: Console, cells: Sequence[Cell]) -> None:
@@ -51,8 +55,18 @@ def print_verdicts(console: Console, cells: Sequence[Cell]) -> None:
     console.print(ABOUT_VERDICTS, style="dim", highlight=False, markup=False)
 
 
+def _print_missed(console: Console, findings: Findings) -> None:
+    """A line for every stage that did not teach its objective, with what to do about it."""
+    missed = [one for one in findings.learned if one.word == "NOT LEARNED"]
+    several = len({one.seed for one in findings.learned}) > 1
+    for one in missed[:MOST_SENTENCES]:
+        console.print(f"- {one.checkpoint}{f' (seed {one.seed})' if several else ''}: {one.sentence}")
+    if len(missed) > MOST_SENTENCES:
+        console.print(f"- and {len(missed) - MOST_SENTENCES} more, in the report.")
+
+
 def in_three_lines(cell: Cell) -> list[str]:
-    """What was found of one cell: what happened, whether the later objective did it, and what another run would show."""
+    """Of one cell: what happened, whether the later objective did it, and what another run would show."""
     reasons, of = cell.verdict.reasons, cell.recipe
     later = " and ".join(cell.later)
     if not isinstance(reasons, Reasons):
@@ -85,9 +99,9 @@ def learned_table(findings: Findings) -> Table:
     for name in ("by its stage", "at the end", "right at the end"):
         table.add_column(name, no_wrap=True)
     for one in findings.at_the_end:
-        path = parse_order(one.order)
-        stage = order_name(path[: path.index(one.objective) + 1]) if one.objective in path else None
-        word = learned.get((one.seed, str(stage), one.objective, one.split))
+        end = Checkpoint.parse(one.order)
+        stage = end.upto(end.path.index(one.objective) + 1).name if one.objective in end.path else ""
+        word = learned.get((one.seed, stage, one.objective, one.split))
         by_stage = Text("–") if word is None else Text(word, style=TERMINAL[LEARNED[word].tone])
         at_the_end = Text(one.word, style=TERMINAL[AT_THE_END[one.word].tone])
         seed = [str(one.seed)] if several else []

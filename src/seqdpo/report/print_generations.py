@@ -11,8 +11,8 @@ from seqdpo.analysis.generations import Answers, WinRate
 NAME_WIDTH = 26
 
 
-def print_answers(console: Console, counted: Sequence[Answers]) -> None:
-    """A row for each objective and checkpoint."""
+def print_answers(console: Console, counted: Sequence[Answers], engines: Sequence[str]) -> None:
+    """A row for each objective and checkpoint, and what answered."""
     table = _table("What they answered", "objective", "checkpoint")
     for name in ("n", "mean tokens", "refusal-like", "cut off"):
         table.add_column(name, justify="right")
@@ -20,6 +20,7 @@ def print_answers(console: Console, counted: Sequence[Answers]) -> None:
         numbers = str(row.n), f"{row.mean_tokens:.0f}", str(row.refusal_like), str(row.cut_off)
         table.add_row(Text(row.objective), Text(row.checkpoint), *numbers)
     console.print(table)
+    console.print(f"Greedy, by {' and '.join(engines)}.", style="dim")
     console.print("refusal-like: begins like a refusal (I'm sorry, I cannot, ...); counted, not judged.", style="dim")
 
 

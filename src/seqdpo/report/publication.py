@@ -109,8 +109,8 @@ def _tables(run: Run, repository: str) -> dict[str, Path | bytes]:
 
 def _adapter(run: Run, row: Score, repository: str, results: str) -> dict[str, Path | bytes]:
     """The checkpoint's adapter at the top, with those it went on from below `stages`."""
-    path = Checkpoint.parse(row.checkpoint).path
-    nodes = [Node(row.seed, path[: k + 1]) for k in range(len(path))]
+    last = Node.of(row.seed, Checkpoint.parse(row.checkpoint))
+    nodes = [last.upto(stage) for stage in range(1, last.stage + 1)]
     files: dict[str, Path | bytes] = {}
     for node in nodes:
         folder = run.folder / "stages" / node.folder / "adapter"

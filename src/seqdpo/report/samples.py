@@ -74,7 +74,7 @@ def _scored(run: Run, panel: Panel) -> Iterator[_Scored]:
 
 
 def _model(at: At, name: str) -> str:
-    return name if at.stage == 0 else Node(at.seed, Checkpoint.parse(name).path).folder
+    return name if at.stage == 0 else Node.of(at.seed, Checkpoint.parse(name)).folder
 
 
 def _numbers(column: np.ndarray) -> list[float | None]:
@@ -119,7 +119,9 @@ def _lm_eval_results(
     return {
         "results": {
             one.objective: {
+                "name": one.objective,
                 "alias": one.objective,
+                "sample_len": len(one.rows),
                 **{f"{name},none": one.mean(name) for name in ("accuracy", "margin")},
                 **{f"{name}_stderr,none": "N/A" for name in ("accuracy", "margin")},
             }

@@ -16,7 +16,7 @@ from seqdpo.errors import Problems
 from seqdpo.files import file_hash, file_hashes, read_table, write_json, write_sealed, write_table, write_text
 from seqdpo.layout import NODE_FILE
 from seqdpo.measure.movement import joined_factors, movement_between, weight_norms
-from seqdpo.measure.scores import PairLogps, pair_logps
+from seqdpo.measure.scores import PairLogps, objective_logps
 from seqdpo.policy.engine import choose_engine
 from seqdpo.policy.foreign import Standing, engine_for, foreign_policy, read_adapter
 from seqdpo.policy.how_to_load import python_lines, vllm_command
@@ -27,7 +27,7 @@ from seqdpo.preferences.pairs import content_hash
 from seqdpo.preferences.prepare import Preferences
 from seqdpo.preferences.table import pairs_table
 from seqdpo.runner.base_logps import BaseLogps
-from seqdpo.runner.bench import finite
+from seqdpo.runner.bench import all_finite, tokens_of
 from seqdpo.runner.board import Board, Task
 from seqdpo.runner.continuation import check_continuation
 from seqdpo.runner.environment import environment
@@ -175,24 +175,20 @@ class _Scoring:
             self.inputs.audit.tokens_per_batch,
             self.board.message,
         )
-        scores = {
-            name: finite(logps.of(objective.eval, self._on_scored), objective.eval, BASE)
-            for name, objective in self.inputs.preferences.objectives.items()
-        }
+        held_out = self.inputs.preferences.held_out
+        scores = all_finite(logps.of(held_out, self._on_scored), held_out, BASE)
         self._write(None, scores, {"engine": self.engine})
 
     def _checkpoint(self, member: Member) -> None:
         audit, preferences = self.inputs.audit, self.inputs.preferences
         with foreign_policy(self.base, member.standing, audit) as policy:
             engine = engine_for(policy, preferences.longest, self.attention)
-            scores = {name: self._scored(policy, name, member) for name in preferences.objectives}
+            scores = self._scored(policy, member)
         self._write(member, scores, {"engine": engine, "source": member.source.model_dump()}, self._movement(member))
 
-    def _scored(self, policy: nn.Module, name: str, member: Member) -> PairLogps:
-        pairs = self.inputs.preferences.objectives[name].eval
-        tokens = [pair.tokens for pair in pairs]
-        logps = pair_logps(policy, tokens, self.inputs.audit.tokens_per_batch, self._on_scored)
-        return finite(logps, pairs, member.name)
+    def _scored(self, policy: nn.Module, member: Member) -> dict[str, PairLogps]:
+        pairs, budget = self.inputs.preferences.held_out, self.inputs.audit.tokens_per_batch
+        return all_finite(objective_logps(policy, tokens_of(pairs), budget, self._on_scored), pairs, member.name)
 
     def _movement(self, member: Member) -> pa.Table | None:
         """None where a checkpoint, or the one before it, is not the base plus products of two matrices."""

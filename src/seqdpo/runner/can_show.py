@@ -26,7 +26,8 @@ def can_show(keys: DesignKeys, preferences: Preferences, plan: Plan) -> Iterator
     """Lines of text; none where no order has a later stage."""
     if max(map(len, keys.all_orders())) < 2:
         return
-    design = _design(keys)
+    levels = claim_levels(keys)
+    design = _Design(len(keys.seeds), keys.placebo, levels.checkpoint, levels.recipe)
     yield f"What it can show with a chance of 80% ({ASSUMED}):"
     for name in sorted({name for order in keys.all_orders() for name in order[:-1]}):
         yield f"  {_of_checkpoint(name, keys, preferences, design)}"
@@ -36,13 +37,17 @@ def can_show(keys: DesignKeys, preferences: Preferences, plan: Plan) -> Iterator
         yield f"  - {line}"
 
 
-def _design(keys: DesignKeys) -> _Design:
+class ClaimLevels(NamedTuple):
+    checkpoint: float  # one-sided
+    recipe: float  # two-sided
+
+
+def claim_levels(keys: DesignKeys) -> ClaimLevels:
     """The levels at which Holm begins: the smallest."""
     n_cells = sum(len(order) * (len(order) - 1) // 2 + max(len(order) - 2, 0) for order in keys.all_orders())
     claims = CLAIMS_OF_A_CELL if keys.placebo > 1 else CLAIMS_WITHOUT_CONTROLS + keys.placebo
     risk = 1 - keys.confidence
-    level = risk / (claims * n_cells * len(keys.seeds))
-    return _Design(len(keys.seeds), keys.placebo, level, risk / (len(QUANTITIES) * n_cells))
+    return ClaimLevels(risk / (claims * n_cells * len(keys.seeds)), risk / (len(QUANTITIES) * n_cells))
 
 
 def _of_checkpoint(name: str, keys: DesignKeys, preferences: Preferences, design: _Design, times: int = 1) -> str:

@@ -1,6 +1,6 @@
 """May a run be continued in a folder? Only with the same study, model and data."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -11,7 +11,7 @@ from seqdpo.runner.folder import RunFolder
 from seqdpo.study.audit import Audit
 from seqdpo.study.config import Study
 from seqdpo.study.growth import growing_keys
-from seqdpo.study.keys import Keys
+from seqdpo.study.keys import Keys, MachineKeys
 from seqdpo.study.stored import differing_keys, read_stored
 
 MAX_LISTED = 10
@@ -29,7 +29,10 @@ def check_continuation(folder: RunFolder, study: Keys, identity: dict[str, Any])
         return
     earlier = stored_study(folder)
     growing = set() if earlier is None else growing_keys(study, earlier)
-    inputs = {name: value for name, value in identity.items() if name != "data" or not growing}
+    # a variant that was there before is compared by its keys, and its stages' own records have its hash
+    inputs = {name: value for name, value in identity.items() if name != "variants"}
+    if growing:
+        inputs.pop("data", None)
     problems = [*_different_keys(study, earlier, growing), *_different_inputs(folder, inputs)]
     if problems:
         more = [f"  and {len(problems) - MAX_LISTED} more"] if len(problems) > MAX_LISTED else []
@@ -51,6 +54,42 @@ def check_same_inputs(folder: RunFolder, identity: dict[str, Any]) -> None:
             f"{folder.root}: {'; '.join(problems)}. Expected the inputs with which the run began. Give this machine "
             "the same model, data and release."
         )
+
+
+def machine_differences(folder: RunFolder, environment: Mapping[str, Any]) -> list[str]:
+    """In what a machine is another one than that which scored the base, as far as numbers may depend on it."""
+    try:
+        there = read_sealed(folder.stage(None) / NODE_FILE).get("environment") or {}
+    except DataError:  # not scored yet
+        return []
+    one, other = _machine(environment), _machine(there)
+    return [
+        f"{name} {one[name]} here, {other[name]} there" for name in one if name in other and one[name] != other[name]
+    ]
+
+
+def _machine(environment: Mapping[str, Any]) -> dict[str, Any]:
+    """What a record of an older release does not have is not compared."""
+    packages = environment.get("packages") or {}
+    parts = {name: environment.get(name) for name in ("device", "cpu", "torch_threads", "cuda", "seqdpo")}
+    versions = {name: packages.get(name) for name in ("torch", "transformers", "peft")}
+    return {name: value for name, value in (parts | versions).items() if value is not None}
+
+
+def check_machine(folder: RunFolder, environment: Mapping[str, Any], keys: MachineKeys) -> str | None:
+    """What is to be said of a machine that is another one than that which scored the base; None of one that is alike.
+
+    Raises: ConfigError where the study wants machines that are alike.
+    """
+    different = machine_differences(folder, environment)
+    if not different:
+        return None
+    if keys.mixed_machines:
+        return f"another machine than scored the base ({'; '.join(different)}): each stage's node.json has its own"
+    raise ConfigError(
+        f"{folder.root}: {'; '.join(different)}; expected a machine like the one that scored the base, as mixed_machines "
+        "is false. Run this on such a machine, or set mixed_machines: true, and each stage records its own."
+    )
 
 
 def stored_study(folder: RunFolder) -> Study | Audit | None:

@@ -7,7 +7,7 @@ interrupted extension leaves the run as it was and goes on where it ended.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -18,16 +18,19 @@ from seqdpo.files import file_hash, read_sealed, read_table, write_sealed, write
 from seqdpo.layout import NODE_FILE, TRAINED_FILE, WEIGHTS_FILE
 from seqdpo.measure.scores import PairLogps
 from seqdpo.policy.adapters import loaded_adapter
+from seqdpo.policy.trees import token_bytes
 from seqdpo.preferences.prepare import Preferences, PreparedPair
 from seqdpo.runner.bench import Bench
 from seqdpo.runner.folder import RunFolder
-from seqdpo.runner.records import read_record
+from seqdpo.runner.records import identity_of, read_record
 from seqdpo.runner.stage import scores_of
 from seqdpo.study.checkpoints import Node, checkpoint_of
 from seqdpo.study.keys import TreeKeys
 from seqdpo.study.tree import stage_tree
 
 SCORES = "scores.parquet"
+#: Tokens of a prompt and of a response to it.
+Text: TypeAlias = tuple[bytes, bytes]
 
 
 class Extension(NamedTuple):
@@ -112,59 +115,70 @@ def _score(bench: Bench, node: Node | None) -> None:
     path = _beside(bench, node)
     if path.is_file():
         return
-    old = read_table(bench.folder.stage(node) / SCORES)
-    missing = {name: _missing(old, name, objective.eval) for name, objective in bench.preferences.objectives.items()}
+    old, held_out = _by_pair(read_table(bench.folder.stage(node) / SCORES)), bench.preferences.held_out
+    known: dict[Text, float] = {}
+    for name, pairs in held_out.items():
+        for one in pairs:
+            if (name, one.pair.pair_id) in old:
+                known.update(zip(_texts(one), old[name, one.pair.pair_id], strict=True))
+    missing = {name: [one for one in pairs if not known.keys() >= set(_texts(one))] for name, pairs in held_out.items()}
     new = _scored(bench, node, {name: pairs for name, pairs in missing.items() if pairs})
-    merged = {
-        name: _merged(old, name, objective.eval, missing[name], new.get(name))
-        for name, objective in bench.preferences.objectives.items()
-    }
-    write_table(path, scores_of(merged, bench.preferences))
+    for name, logps in new.items():
+        for one, *values in zip(missing[name], *logps, strict=True):
+            for text, value in zip(_texts(one), values, strict=True):
+                known.setdefault(text, value)
+    write_table(path, scores_of(_merged(held_out, old, known), bench.preferences))
 
 
 def _scored(bench: Bench, node: Node | None, pairs: Mapping[str, list[PreparedPair]]) -> dict[str, PairLogps]:
     adapter = bench.folder.adapter(node)
     if node is None or adapter is None:
-        return {name: bench.scored_by_base(of) for name, of in pairs.items()}
+        return bench.scored_by_base(pairs)
     if not (adapter / WEIGHTS_FILE).is_file():
         raise ConfigError(
             f"{adapter}: no {WEIGHTS_FILE}, so that {checkpoint_of(node)!r} cannot score more pairs; expected the "
             "adapter that the stage left. Put it back."
         )
     with loaded_adapter(bench.base, adapter) as policy:
-        return {name: bench.scored(policy, of, node) for name, of in pairs.items()}
+        return bench.scored(policy, pairs, node)
 
 
-def _missing(old: pa.Table, objective: str, pairs: Sequence[PreparedPair]) -> list[PreparedPair]:
-    known = set(old.filter(pc.field("objective") == objective)["pair_id"].to_pylist())
-    return [one for one in pairs if one.pair.pair_id not in known]
+def _by_pair(scores: pa.Table) -> dict[tuple[str, str], tuple[float, float]]:
+    """The log-probabilities of chosen and rejected response, by objective and pair."""
+    columns = ("objective", "pair_id", "chosen_logp", "rejected_logp")
+    rows = zip(*(scores[name].to_pylist() for name in columns), strict=True)
+    return {(objective, pair_id): (chosen, rejected) for objective, pair_id, chosen, rejected in rows}
+
+
+def _texts(one: PreparedPair) -> list[Text]:
+    return [(token_bytes(one.tokens.prompt), token_bytes(response)) for response in one.tokens.responses]
 
 
 def _merged(
-    old: pa.Table, objective: str, pairs: Sequence[PreparedPair], missing: Sequence[PreparedPair], new: PairLogps | None
-) -> PairLogps:
-    """In the order of `pairs`."""
-    own = old.filter(pc.field("objective") == objective)
-    ids = own["pair_id"].to_pylist() + [one.pair.pair_id for one in missing]
-    places = {pair_id: i for i, pair_id in enumerate(ids)}
-    rows = [places[one.pair.pair_id] for one in pairs]
-    columns = (own["chosen_logp"].to_pylist(), own["rejected_logp"].to_pylist())
-    more = ([], []) if new is None else (new.chosen.tolist(), new.rejected.tolist())
-    return PairLogps(*(np.array(had + got)[rows] for had, got in zip(columns, more, strict=True)))
+    held_out: Mapping[str, Sequence[PreparedPair]],
+    old: Mapping[tuple[str, str], tuple[float, float]],
+    known: Mapping[Text, float],
+) -> dict[str, PairLogps]:
+    """Pairs that the run had as they are; a response of another that it had, in whatever pair, as it is."""
+    rows = {
+        name: [old.get((name, one.pair.pair_id)) or [known[text] for text in _texts(one)] for one in pairs]
+        for name, pairs in held_out.items()
+    }
+    return {name: PairLogps(*np.array(row).reshape(-1, 2).T) for name, row in rows.items()}
 
 
 def _take_over(bench: Bench, node: Node | None) -> None:
     """The new scores in place of the old ones, and records that say so; node.json comes last."""
-    stage = bench.folder.stage(node)
+    stage, identity = bench.folder.stage(node), identity_of(node, bench.identity)
     record, trained = stage / NODE_FILE, stage / TRAINED_FILE
     found = read_sealed(record)
     files = dict(found["files"])
     if trained.is_file():
-        write_sealed(trained, read_sealed(trained) | {"identity": bench.identity})
+        write_sealed(trained, read_sealed(trained) | {"identity": identity})
         files[TRAINED_FILE] = file_hash(trained)
     _beside(bench, node).replace(stage / SCORES)
     files[SCORES] = file_hash(stage / SCORES)
-    write_sealed(record, found | {"identity": bench.identity, "files": files})
+    write_sealed(record, found | {"identity": identity, "files": files})
 
 
 def _beside(bench: Bench, node: Node | None) -> Path:

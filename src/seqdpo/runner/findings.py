@@ -1,6 +1,8 @@
 """From the files of a run folder to its findings: the run's tables and results.json. No torch, no model."""
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from seqdpo.analysis.results import MechanismTables, results
-from seqdpo.analysis.schema import Tolerances, to_json
+from seqdpo.analysis.schema import PathCost, Tolerances, to_json
 from seqdpo.errors import ConfigError, DataError
 from seqdpo.files import (
     REMEDY,
@@ -28,9 +30,10 @@ from seqdpo.study.audit import Audit
 from seqdpo.study.checkpoints import Node, checkpoint_of, order_name
 from seqdpo.study.keys import LossKeys, TreeKeys, VerdictKeys
 from seqdpo.study.stored import read_stored, stored_values
-from seqdpo.study.tree import stage_tree
+from seqdpo.study.tree import along, needs, stage_tree, tracks
 from seqdpo.tables import NODE_COLUMNS, SCORES_SCHEMA, STAGE_TABLES
 
+COSTS = [one.name for one in fields(PathCost)]
 #: The keys of the study that results.json repeats, for readers who have only that file.
 STUDY_FACTS = (
     *("model_name_or_path", "setting", "adapter_mode", "learning_rate", "lora_r", "seeds"),
@@ -74,9 +77,12 @@ def write_findings(folder: RunFolder) -> None:
         write_table(folder.root / f"{name}.parquet", table)
     write_table(folder.scores, scores)
     facts = study.model_dump(mode="json", include=set(STUDY_FACTS))
+    if tree.variants:
+        facts |= study.model_dump(mode="json", include={"variants"})
     if isinstance(study, Audit):
         facts |= {"kind": "audit", "seeds": tree.seeds}
-    found = results(scores, pairs, study.beta, tolerances(study), facts, MechanismTables(**mechanism))
+    costs = path_costs(folder, tree) if tree.variants else {}
+    found = results(scores, pairs, study.beta, tolerances(study), facts, MechanismTables(**mechanism), costs)
     write_json(folder.results, to_json(found))
     tables = (folder.scores, *(folder.root / f"{name}.parquet" for name in STAGE_TABLES))
     written = (folder.study, folder.pairs, folder.dropped, *kept, *tables, folder.results)
@@ -88,10 +94,10 @@ def scores_table(folder: RunFolder, keys: TreeKeys, pairs: pa.Table) -> pa.Table
     base = _scores_of(folder, None)
     tokens = _token_counts(folder, base, pairs)
     tables = [
-        _rows(_scores_of(folder, node), base, tokens, seed, order, node)
+        _rows(_scores_of(folder, node), base, tokens, seed, order_name(*track), node)
         for seed in keys.seeds
-        for order in keys.all_orders()
-        for node in _checkpoints(seed, order, keys.placebo)
+        for track in tracks(keys)
+        for node in (None, *along(seed, *track, keys))
     ]
     return pa.concat_tables(tables)
 
@@ -99,6 +105,36 @@ def scores_table(folder: RunFolder, keys: TreeKeys, pairs: pa.Table) -> pa.Table
 def stages_table(folder: RunFolder, keys: TreeKeys, name: str) -> pa.Table:
     """NODE_COLUMNS, then the columns of a table of STAGE_TABLES: every stage once, control stages among them."""
     return pa.concat_tables([_of_stage(folder, node, name) for node in stage_tree(keys)])
+
+
+def path_costs(folder: RunFolder, keys: TreeKeys) -> dict[tuple[int, str], PathCost]:
+    """What each real checkpoint took from the base on, as its record and those of all that it needs have it."""
+    nodes = stage_tree(keys)
+    of_node = {node: _cost_of(folder, node) for node in nodes}
+    needed: dict[Node | None, set[Node]] = {None: set()}
+    for node in nodes:  # after all that it needs
+        needed[node] = {node}.union(*(needed[other] for other in needs(node, keys.variants)))
+    return {
+        (node.seed, node.checkpoint): PathCost(
+            **{name: _total([getattr(of_node[one], name) for one in needed[node]]) for name in COSTS}
+        )
+        for node in nodes
+        if not node.placebo
+    }
+
+
+def _cost_of(folder: RunFolder, node: Node) -> PathCost:
+    """Releases before there were variants did not count passes."""
+    record = read_sealed(folder.stage(node) / NODE_FILE)
+    passes = record.get("passes") or {}
+    return PathCost(
+        trained_pairs=passes.get("trained"), scored_pairs=passes.get("scored"), seconds=record.get("train_seconds")
+    )
+
+
+def _total(values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return round(math.fsum(known), 3) if len(known) == len(values) else None
 
 
 def tolerances(keys: VerdictKeys) -> Tolerances:
@@ -133,24 +169,14 @@ def _stage_table(folder: RunFolder, node: Node | None, *names: str) -> pa.Table:
     return read_table(path)
 
 
-def _checkpoints(seed: int, order: tuple[str, ...], placebos: int) -> Iterator[Node | None]:
-    """The base, then the checkpoints along an order, each with its control stages."""
-    yield None
-    for stage in range(1, len(order) + 1):
-        for placebo in range((placebos if stage > 1 else 0) + 1):
-            yield Node(seed, order[:stage], placebo)
-
-
-def _rows(
-    own: pa.Table, base: pa.Table, tokens: pa.Table, seed: int, order: tuple[str, ...], node: Node | None
-) -> pa.Table:
+def _rows(own: pa.Table, base: pa.Table, tokens: pa.Table, seed: int, order: str, node: Node | None) -> pa.Table:
     # every checkpoint scores the same pairs; a margin of a pair with another pair's base must be impossible
     if not own["pair_id"].equals(base["pair_id"]):
         raise DataError(f"{checkpoint_of(node)}: its pairs are not those of the base; expected the same. Run it again.")
     n = own.num_rows
     columns = {
         "seed": pa.repeat(seed, n),
-        "order": pa.repeat(order_name(order), n),
+        "order": pa.repeat(order, n),
         "stage": pa.repeat(0 if node is None else node.stage, n),
         "checkpoint": pa.repeat(checkpoint_of(node), n),
         "placebo": pa.repeat(0 if node is None else node.placebo, n),

@@ -1,5 +1,6 @@
 """The run folder: where everything of one study lies. docs/run-folder.md describes every file."""
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,9 @@ from seqdpo.files import sweep
 from seqdpo.layout import NODE_FILE, RunFiles
 from seqdpo.runner.events import append_event
 from seqdpo.study.checkpoints import BASE, Node, folder_name
+
+#: What a lock raises on a file system that has none, as NFS 3 without its lock service.
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +66,7 @@ class RunFolder(RunFiles):
         except Timeout:
             raise _in_use(self.root) from None
         except OSError as error:
-            raise _unusable(self.root, error) from None
+            raise unusable(self.root, error) from None
         try:
             sweep(self.root, self.held())
             yield
@@ -97,7 +101,7 @@ def check_output_dir(root: Path) -> None:
         _check_place(root)
         _check_content(root)
     except OSError as error:
-        raise _unusable(root, error) from None
+        raise unusable(root, error) from None
 
 
 def _check_place(root: Path) -> None:
@@ -134,7 +138,13 @@ def _in_use(root: Path) -> ConfigError:
     )
 
 
-def _unusable(root: Path, error: OSError) -> ConfigError:
+def unusable(root: Path, error: OSError) -> ConfigError:
+    """What is said where a run folder cannot be written to or locked."""
+    if error.errno in _NO_LOCKS:
+        return ConfigError(
+            f"output_dir = {str(root)!r}: its file system has no locks ({error.strerror}); expected one that has, as "
+            "local disks, NFS from version 4, Lustre, GPFS or CephFS. Choose a folder there, or mount it with locks."
+        )
     return ConfigError(
         f"output_dir = {str(root)!r}: cannot be used: {error.strerror or error}; expected a folder to write in. "
         "Choose another one."

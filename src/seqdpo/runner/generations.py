@@ -1,23 +1,18 @@
 """generations.parquet: what every checkpoint of a run answers to the same held-out prompts."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
-from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import pyarrow as pa
-from torch import nn
-from transformers import PreTrainedModel
 
-from seqdpo.errors import ArgumentError
+from seqdpo.analysis.pair_table import expect_one_of
 from seqdpo.files import read_sealed, write_sealed, write_table
 from seqdpo.layout import check_run_folder
-from seqdpo.policy.adapters import loaded_adapter
-from seqdpo.policy.foreign import foreign_policy
-from seqdpo.policy.generate import answer, end_ids
+from seqdpo.policy.by_vllm import ByVllm
+from seqdpo.policy.foreign import Standing
+from seqdpo.policy.generate import Answering, ByTransformers
 from seqdpo.policy.lineage import lineage, with_references
-from seqdpo.policy.load import load_model
 from seqdpo.preferences.prepare import Preferences, PreparedPair
 from seqdpo.preferences.tokens import Tokeniser
 from seqdpo.report.finished import Run, read_run
@@ -29,16 +24,17 @@ from seqdpo.study.keys import ModelKeys, TreeKeys
 from seqdpo.study.stored import read_stored
 from seqdpo.study.tree import stage_tree
 from seqdpo.tables import GENERATIONS_SCHEMA
-from seqdpo.wording import did_you_mean, listed
 
 #: Tokens of an answer at most, unless another number is asked for.
 MAX_NEW_TOKENS = 256
+EngineName: TypeAlias = Literal["transformers", "vllm"]
+_Prompts: TypeAlias = dict[str, list[PreparedPair]]  # by objective
 
 
 class _Checkpoint(NamedTuple):
     seed: int
     name: str
-    policy: Callable[[PreTrainedModel], AbstractContextManager[nn.Module]]
+    standing: Standing
 
 
 class _Asked(NamedTuple):
@@ -56,27 +52,29 @@ def generate(
     objectives: Sequence[str] = (),
     max_new_tokens: int = MAX_NEW_TOKENS,
     say: Callable[[str], None] = lambda text: None,
+    engine: EngineName = "transformers",
 ) -> Run:
     """Writes what every real checkpoint answers to the first `n` held-out prompts of some objectives, or of all.
 
     The first ones by pair_id, a hash, so that they are drawn as by chance; a prompt counts once.
-    Raises: ConfigError if it is no finished run, or its model or data are gone; ArgumentError for an objective that
-        the run does not have.
+    Raises: ConfigError if it is no finished run, its model or data are gone, or the engine cannot answer as its
+        checkpoints; ArgumentError for an objective that the run does not have; RunError where vLLM fails.
     """
     folder = RunFolder(Path(root))
     check_run_folder(folder)
     read_run(root)  # refuses what is not finished, before a model is loaded
     asked = _asked(folder, say)
-    _check_objectives(objectives, asked.preferences)
+    names = [expect_one_of("objective", name, asked.preferences.objectives) for name in objectives]
     with folder.locked():
+        prompts = {
+            name: _prompts(asked.preferences.objectives[name].eval, n) for name in names or asked.preferences.objectives
+        }
         say(f"loading {asked.keys.model_name_or_path}")
-        base = load_model(asked.keys)
-        prompts = {name: _prompts(asked.preferences.objectives[name].eval, n) for name in objectives or _names(asked)}
+        answering = _answering(engine, asked, prompts, max_new_tokens)
         rows: list[dict[str, Any]] = []
         for checkpoint in asked.checkpoints:
             say(f"{checkpoint.name}: answers {sum(map(len, prompts.values()))} prompts")
-            with checkpoint.policy(base) as policy:
-                rows += _answers(policy, checkpoint, prompts, asked.tokeniser, max_new_tokens)
+            rows += _answers(answering, checkpoint, prompts, asked.tokeniser)
         write_table(folder.generations, pa.Table.from_pylist(rows, GENERATIONS_SCHEMA))
         manifest = read_sealed(folder.manifest)
         files = manifest["files"] | folder.hashes(folder.generations)
@@ -102,29 +100,16 @@ def _asked(folder: RunFolder, say: Callable[[str], None]) -> _Asked:
 
 
 def _of_study(keys: TreeKeys, folder: RunFolder) -> Iterator[_Checkpoint]:
-    yield _Checkpoint(keys.seeds[0], BASE, partial(loaded_adapter, folder=None))
+    yield _Checkpoint(keys.seeds[0], BASE, Standing())
     for node in stage_tree(keys):
         if not node.placebo:
-            yield _Checkpoint(node.seed, node.checkpoint, partial(loaded_adapter, folder=folder.adapter(node)))
+            yield _Checkpoint(node.seed, node.checkpoint, Standing(adapter=folder.adapter(node)))
 
 
 def _of_audit(audit: Audit) -> Iterator[_Checkpoint]:
-    yield _Checkpoint(0, BASE, partial(loaded_adapter, folder=None))
+    yield _Checkpoint(0, BASE, Standing())
     for member in lineage(audit):
-        yield _Checkpoint(0, member.name, partial(foreign_policy, standing=member.standing, keys=audit))
-
-
-def _names(asked: _Asked) -> list[str]:
-    return list(asked.preferences.objectives)
-
-
-def _check_objectives(objectives: Sequence[str], preferences: Preferences) -> None:
-    for name in objectives:
-        if name not in preferences.objectives:
-            known = preferences.objectives
-            raise ArgumentError(
-                ["objective"], f" = {name!r}: not in this run; expected {listed(known)}.{did_you_mean(name, known)}"
-            )
+        yield _Checkpoint(0, member.name, member.standing)
 
 
 def _prompts(pairs: Sequence[PreparedPair], n: int) -> list[PreparedPair]:
@@ -132,24 +117,28 @@ def _prompts(pairs: Sequence[PreparedPair], n: int) -> list[PreparedPair]:
     return sorted(first.values(), key=lambda prepared: prepared.pair.pair_id)[:n]
 
 
+def _answering(engine: EngineName, asked: _Asked, prompts: _Prompts, limit: int) -> Answering:
+    eos_token_id = asked.tokeniser.tokenizer.eos_token_id
+    if engine == "transformers":
+        return ByTransformers(asked.keys, eos_token_id, limit)
+    standings = [(checkpoint.name, checkpoint.standing) for checkpoint in asked.checkpoints]
+    longest = max(len(prepared.tokens.prompt) for of in prompts.values() for prepared in of)
+    return ByVllm(asked.keys, standings, eos_token_id, longest, limit)
+
+
 def _answers(
-    policy: nn.Module,
-    checkpoint: _Checkpoint,
-    prompts: dict[str, list[PreparedPair]],
-    tokeniser: Tokeniser,
-    max_new_tokens: int,
+    answering: Answering, checkpoint: _Checkpoint, prompts: _Prompts, tokeniser: Tokeniser
 ) -> Iterator[dict[str, Any]]:
-    tokenizer = tokeniser.tokenizer
-    ends = end_ids(policy, tokenizer.eos_token_id)
-    for objective, pairs in prompts.items():
-        for prepared in pairs:
-            found = answer(policy, prepared.tokens.prompt, max_new_tokens, ends)
-            yield {
-                "seed": checkpoint.seed,
-                "checkpoint": checkpoint.name,
-                "objective": objective,
-                "pair_id": prepared.pair.pair_id,
-                "response": tokenizer.decode(found.ids, skip_special_tokens=True),
-                "tokens": len(found.ids),
-                "ended": found.ended,
-            }
+    asked = [(objective, prepared) for objective, of in prompts.items() for prepared in of]
+    found = answering.answers(checkpoint.standing, [prepared.tokens.prompt for _, prepared in asked])
+    for (objective, prepared), answer in zip(asked, found, strict=True):
+        yield {
+            "seed": checkpoint.seed,
+            "checkpoint": checkpoint.name,
+            "objective": objective,
+            "pair_id": prepared.pair.pair_id,
+            "response": tokeniser.tokenizer.decode(answer.ids, skip_special_tokens=True),
+            "tokens": len(answer.ids),
+            "ended": answer.ended,
+            "engine": answering.name,
+        }

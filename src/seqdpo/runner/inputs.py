@@ -5,7 +5,7 @@ from typing import TypeVar
 
 from seqdpo.errors import ConfigError, DataError, Problems
 from seqdpo.lab.model import lab_model_path
-from seqdpo.policy.load import load_config, load_tokenizer
+from seqdpo.policy.load import context_length, load_config, load_tokenizer
 from seqdpo.preferences.held_out import held_out_candidates
 from seqdpo.preferences.prepare import Preferences, prepare
 from seqdpo.preferences.sources import read_candidates
@@ -80,7 +80,7 @@ def _tokeniser(keys: ModelKeys, text: TextKeys) -> Tokeniser:
 
 def check_max_length(keys: ModelKeys, text: TextKeys) -> None:
     """Raises: ConfigError if the model cannot read sequences of max_length."""
-    longest = getattr(load_config(keys).get_text_config(), "max_position_embeddings", None)
+    longest = context_length(keys)
     if longest is not None and text.max_length > longest:
         raise ConfigError(
             f"max_length = {text.max_length}: the model of {keys.model_name_or_path!r} reads at most {longest} "

@@ -55,7 +55,8 @@ def _matches(run: Run, generations: pa.Table) -> Iterator[Match]:
     for (seed, name, objective, pair_id), response in rows.items():
         if name == BASE:
             continue
-        earlier = Checkpoint(Checkpoint.parse(name).path[:-1]).name
+        later = Checkpoint.parse(name)
+        earlier = later.upto(later.stage - 1).name
         before = rows[base_seed if earlier == BASE else seed, earlier, objective, pair_id]
         match_id = content_hash([seed, name, objective, pair_id])[:16]
         later_is_a = int(match_id, 16) % 2 == 0

@@ -13,7 +13,7 @@ from seqdpo.layout import NODE_FILE, check_run_folder
 from seqdpo.runner.continuation import MAX_LISTED
 from seqdpo.runner.findings import stored_manifest, write_findings
 from seqdpo.runner.folder import RunFolder
-from seqdpo.runner.records import SpoiltError, adapter_hash, read_record
+from seqdpo.runner.records import SpoiltError, adapter_hash, read_record, variant_hashes
 from seqdpo.study.checkpoints import Node
 from seqdpo.study.file import study_yaml
 from seqdpo.study.keys import Keys, TreeKeys
@@ -36,14 +36,18 @@ def merge_runs(into: RunFolder, others: Sequence[RunFolder]) -> list[Node]:
     identity = _identity(into)
     with into.locked():
         copied: list[Node] = []
+        variants = study.variants
         for other in others:
             theirs = read_study(other)
             _check_same_study(into, study, other, theirs)
             _check_same_base(into, other)
-            copied += _copy_stages(into, other, theirs, identity)
+            variants = variants | theirs.variants
+            copied += _copy_stages(into, other, theirs, identity | variant_hashes(variants))
             study = joined(study, theirs)
         write_text(into.study, study_yaml(study))
-        write_sealed(into.manifest, stored_manifest(into) | {"files": {}})
+        manifest = stored_manifest(into)
+        manifest["identity"] = manifest["identity"] | variant_hashes(variants)
+        write_sealed(into.manifest, manifest | {"files": {}})
         into.log("merged", runs=[str(other.root) for other in others], stages=[node.folder for node in copied])
         write_findings(into)
     return copied

@@ -1,35 +1,29 @@
 """What a study will cost, before anything is run: pairs, tokens, parameters, memory and time."""
 
-import math
-import time
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush
 
 import torch
 
+from seqdpo.measure.scores import n_tokens_read
 from seqdpo.policy.batches import default_tokens
-from seqdpo.policy.load import ParameterCount, count_parameters, device, load_config
+from seqdpo.policy.load import ParameterCount, base_bytes, count_parameters, device, load_config
 from seqdpo.preferences.prepare import Preferences, PreparedPair
+from seqdpo.runner.bench import tokens_of
+from seqdpo.runner.probe import Rates, assumed_rates, probe
 from seqdpo.runner.schedule import Frontier
 from seqdpo.runner.work import Work, base_work, mechanism_work, stage_notes, stage_work
 from seqdpo.study.checkpoints import Node
-from seqdpo.study.keys import InputKeys
+from seqdpo.study.keys import InputKeys, Variant
 from seqdpo.study.tree import stage_tree
+from seqdpo.study.variants import laid_over, variant_at
 from seqdpo.training.pairs import pairs_of
 from seqdpo.training.stage import n_steps
 
-#: The share of the measured matrix-multiplication rate that a pass reaches; a rough assumption, and said so.
-ASSUMED_EFFICIENCY = 0.4
-#: FLOP/s of accelerators that are not here: dense peaks of the vendor's data sheets (SXM cards; float32 without TF32).
-#: Nothing was measured on them.
-ASSUMED_RATES: dict[str, dict[str, float]] = {
-    "a100": {"bfloat16": 312e12, "float32": 19.5e12},
-    "h100": {"bfloat16": 989e12, "float32": 67e12},
-}
 ADAM_BYTES = 16  # an adapter weight, its gradient and two moments, all float32
 #: Numbers of workers for which a plan says how long a study takes.
 WORKERS = (2, 4, 8, 16)
-DTYPE_BYTES = {"float32": 4, "bfloat16": 2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +33,7 @@ class StagePlan:
     node: Node | None
     work: Work
     steps: int
-    tokens: int  # that pass through the model, a pair's prompt once
+    tokens: int  # that pass through the model: in scores each prompt and response once
     seconds: float
     scoring_seconds: float  # of these, for the evaluation pairs
     mechanism_seconds: float  # and for gradients, KL, forecast and path
@@ -52,9 +46,10 @@ class Plan:
 
     parameters: ParameterCount
     stages: list[StagePlan]
-    flops_per_second: float  # measured on this machine's matrix multiplication, or assumed
+    rates: Rates
     memory_bytes: int
-    assumed: str | None = None  # the device of ASSUMED_RATES that it is for; None: this machine
+    variants: Mapping[str, Variant] = field(default_factory=dict)
+    assumed: str | None = None  # the device of probe.ASSUMED_RATES that it is for; None: this machine
 
     @property
     def seconds(self) -> float:
@@ -67,7 +62,7 @@ class Plan:
         """
         running: list[tuple[float, int]] = []  # when it ends, and its place among the stages
         places = {stage.node: place for place, stage in enumerate(self.stages)}
-        frontier, now = Frontier(list(places)), 0.0
+        frontier, now = Frontier(list(places), self.variants), 0.0
         while True:
             for node in frontier.take(workers - len(running)):
                 heappush(running, (now + self.stages[places[node]].seconds, places[node]))
@@ -94,61 +89,49 @@ class Plan:
 
 
 def plan_study(keys: InputKeys, preferences: Preferences, assumed: str | None = None) -> Plan:
-    """The plan of a study whose model path is resolved, for this machine or a device of ASSUMED_RATES; loads no
-    weights."""
+    """The plan of a study whose model path is resolved, for this machine or a device of `probe.ASSUMED_RATES`.
+
+    Raises: ConfigError for what is wrong with the model, as far as it is looked at.
+    """
     parameters = count_parameters(keys)
-    rate = _matmul_rate(keys) if assumed is None else ASSUMED_RATES[assumed][keys.dtype]
+    rates = probe(keys, preferences, parameters) if assumed is None else assumed_rates(keys, parameters, assumed)
     where = device() if assumed is None else torch.device("cuda")
-    stages, alike = [_stage_plan(None, keys, preferences, parameters, rate)], {}
+    held_out = n_tokens_read(tokens_of(preferences.held_out))
+    stages, alike = [_base_plan(keys, preferences, held_out, rates)], {}
     for node in stage_tree(keys):
-        same = Node(0, node.path, min(node.placebo, 1))  # other seeds and control stages cost the same
+        same = Node(0, node.path, min(node.placebo, 1), node.variant)  # other seeds and control stages cost the same
         if same not in alike:
-            alike[same] = _stage_plan(node, keys, preferences, parameters, rate)
+            alike[same] = _stage_plan(node, keys, preferences, held_out, rates)
         stages.append(replace(alike[same], node=node))
-    return Plan(parameters, stages, rate, _memory(keys, preferences, parameters, where), assumed)
+    return Plan(parameters, stages, rates, _memory(keys, preferences, parameters, where), keys.variants, assumed)
 
 
-def _stage_plan(
-    node: Node | None, keys: InputKeys, preferences: Preferences, parameters: ParameterCount, rate: float
-) -> StagePlan:
-    held_out = [pair for objective in preferences.objectives.values() for pair in objective.eval]
-    if node is None:
-        trained = [pair for name in keys.trained_objectives() for pair in preferences.objectives[name].train]
-        work, steps, mean = base_work(preferences, keys), 0, _tokens_per_pair([*held_out, *trained])
-        mechanism, notes = Work(0, 0), []
-    else:
-        train = pairs_of(node, preferences)
-        work, steps, mean = stage_work(node, preferences, keys), n_steps(len(train), keys), _tokens_per_pair(train)
-        mechanism, notes = mechanism_work(node, preferences, keys), stage_notes(node, preferences, keys)
-    tokens = round(mean * (work.trained + work.scored))
-    # 2 FLOPs for each parameter and token of a forward pass
-    seconds_a_unit = 2 * parameters.total * mean / (rate * ASSUMED_EFFICIENCY)
-    of_all, of_scores, of_mechanism = (
-        seconds_a_unit * one.units(keys) for one in (work, Work(0, len(held_out)), mechanism)
+def _base_plan(keys: InputKeys, preferences: Preferences, held_out: int, rates: Rates) -> StagePlan:
+    trained = tokens_of({name: preferences.objectives[name].train for name in keys.trained_objectives()})
+    tokens = held_out + n_tokens_read(trained, keys.ld_alpha)
+    of_all, of_scores = (rates.scored * one for one in (tokens, held_out))
+    return StagePlan(None, base_work(preferences, keys), 0, tokens, of_all, of_scores, 0.0, [])
+
+
+def _stage_plan(node: Node, keys: InputKeys, preferences: Preferences, held_out: int, rates: Rates) -> StagePlan:
+    """`held_out`: tokens that pass through the model for the scores of all evaluation pairs."""
+    train, own_keys = pairs_of(node, preferences), laid_over(keys, node, keys.variants)
+    steps = n_steps(len(train), own_keys) if variant_at(node, keys.variants).is_trained else 0
+    work, mechanism = stage_work(node, preferences, keys), mechanism_work(node, preferences, own_keys)
+    # the scores apart, what is read has about as many tokens a pair as the stage's own
+    own = work._replace(scored=work.scored - sum(map(len, preferences.held_out.values())))
+    mean = _tokens_per_pair(train)
+    tokens = held_out + round(mean * (own.trained + own.scored))
+    of_own, of_mechanism = (
+        mean * (one.trained * rates.trained + one.scored * rates.scored) for one in (own, mechanism)
     )
-    return StagePlan(node, work, steps, tokens, of_all, of_scores, of_mechanism, notes)
+    of_scores, notes = rates.scored * held_out, stage_notes(node, preferences, own_keys)
+    return StagePlan(node, work, steps, tokens, of_own + of_scores, of_scores, of_mechanism, notes)
 
 
 def _tokens_per_pair(pairs: list[PreparedPair]) -> float:
     """Mean tokens that one pair puts through the model where prompts are shared: its own once, and both responses."""
     return sum(pair.tokens.n_tokens for pair in pairs) / len(pairs) if pairs else 0.0
-
-
-def _matmul_rate(keys: InputKeys) -> float:
-    """FLOP/s of a large matrix multiplication in the study's dtype, on this machine, in about half a second.
-
-    The fastest one counts: what else the machine does at the moment is not the study's.
-    """
-    where = device()
-    size = 4096 if where.type != "cpu" else 1024
-    a = torch.ones(size, size, dtype=getattr(torch, keys.dtype), device=where)
-    (a @ a).sum().item()  # the first call sets up the library
-    began, fastest = time.perf_counter(), math.inf
-    while time.perf_counter() - began < 0.5:
-        start = time.perf_counter()
-        (a @ a)[0, 0].item()  # waits for the device
-        fastest = min(fastest, time.perf_counter() - start)
-    return 2.0 * size**3 / fastest
 
 
 def _memory(keys: InputKeys, preferences: Preferences, parameters: ParameterCount, where: torch.device) -> int:
@@ -158,9 +141,9 @@ def _memory(keys: InputKeys, preferences: Preferences, parameters: ParameterCoun
     response tokens in the model's dtype and in float32.
     """
     config = load_config(keys).get_text_config()
-    base = (parameters.total - parameters.trainable) * DTYPE_BYTES[keys.dtype]
+    base, value = base_bytes(keys), getattr(torch, keys.dtype).itemsize
     tokens = max(keys.tokens_per_batch or default_tokens(where, getattr(torch, keys.dtype)), 2 * preferences.longest)
     values = config.hidden_size * config.num_hidden_layers * (1 if keys.gradient_checkpointing else 16)
-    activations = tokens * (values * DTYPE_BYTES[keys.dtype] + config.vocab_size * (4 + DTYPE_BYTES[keys.dtype]))
+    activations = tokens * (values * value + config.vocab_size * (4 + value))
     traced = 1 + max(len(order) for order in keys.all_orders()) if keys.gradient_trace_points else 0
     return base + parameters.trainable * (ADAM_BYTES + 4 * traced) + activations

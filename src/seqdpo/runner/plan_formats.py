@@ -2,12 +2,12 @@
 
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from seqdpo.runner.plan import WORKERS, Plan
 from seqdpo.study.checkpoints import Node, checkpoint_of, folder_name
-from seqdpo.study.keys import TreeKeys
-from seqdpo.study.tree import stage_tree
+from seqdpo.study.keys import TreeKeys, Variant
+from seqdpo.study.tree import needs, stage_tree
 
 PLAN_VERSION = 1
 _HEAD = """\
@@ -23,7 +23,7 @@ def plan_json(output_dir: str, plan: Plan) -> str:
         {
             "node": folder_name(one.node),
             "checkpoint": checkpoint_of(one.node),
-            "needs": _needs(one.node),
+            "needs": _needs(one.node, plan.variants),
             "seed": None if one.node is None else one.node.seed,
             "objective": None if one.node is None else one.node.objective,
             "placebo": 0 if one.node is None else one.node.placebo,
@@ -45,15 +45,17 @@ def plan_make(keys: TreeKeys, output_dir: str, arguments: Sequence[str]) -> str:
     rules = [
         _rule("findings", [folder_name(node) for node in nodes], f"analyse {run}"),
         _rule("prepare", [], f"run --prepare {_quoted(arguments)}"),
-        *(_rule(folder_name(node), _needs(node) or ["prepare"], f"stage {run} {folder_name(node)}") for node in nodes),
+        *(
+            _rule(folder_name(node), _needs(node, keys.variants) or ["prepare"], f"stage {run} {folder_name(node)}")
+            for node in nodes
+        ),
     ]
     phony = " ".join(["findings", "prepare", *map(folder_name, nodes)])
     return "\n".join([_HEAD.format(output_dir=output_dir.replace("\n", " ")), f".PHONY: {phony}", "", *rules])
 
 
-def _needs(node: Node | None) -> list[str]:
-    """Its parent; the reference of its loss is an ancestor or the base."""
-    return [] if node is None else [folder_name(node.parent)]
+def _needs(node: Node | None, variants: Mapping[str, Variant]) -> list[str]:
+    return [] if node is None else [folder_name(other) for other in needs(node, variants)]
 
 
 def _rule(target: str, needs: Sequence[str], command: str) -> str:

@@ -9,14 +9,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from seqdpo.analysis.estimates import Clusters, Estimate, defined, mean
 from seqdpo.analysis.margins import Column, share_above_zero
 from seqdpo.errors import ConfigError
-from seqdpo.files import write_json, write_sealed, write_table, write_text
-from seqdpo.measure.scores import PairLogps, pair_logps
+from seqdpo.files import read_sealed, read_table, write_json, write_sealed, write_table, write_text
+from seqdpo.layout import NODE_FILE
+from seqdpo.measure.scores import PairLogps, objective_logps
 from seqdpo.policy.guest import Guest
 from seqdpo.preferences.held_out import held_out_candidates
 from seqdpo.preferences.pairs import content_hash
@@ -24,7 +26,7 @@ from seqdpo.preferences.prepare import Preferences, prepare
 from seqdpo.preferences.table import pairs_table
 from seqdpo.preferences.tokens import Tokeniser
 from seqdpo.runner.audit import write_checkpoint
-from seqdpo.runner.bench import finite
+from seqdpo.runner.bench import all_finite, tokens_of
 from seqdpo.runner.environment import environment
 from seqdpo.runner.findings import write_findings
 from seqdpo.runner.folder import RunFolder, check_output_dir
@@ -49,6 +51,8 @@ RETENTION_SCHEMA = pa.schema(
     ]
 )
 TABLE = "retention.parquet"
+#: The reference's and the start's log-probabilities, for a training that is resumed: `of`, then as scores_of has them.
+START = "start.parquet"
 Scores = dict[str, PairLogps]
 
 
@@ -86,6 +90,7 @@ class Retention:
             row = _row(step, name, now, before, self._clusters(name), self.audit.confidence)
             self.rows.append(row)
             found[name] = {key: row[key] for key in ("margin", "accuracy", "kept") if row[key] is not None}
+        write_table(self.folder.root / TABLE, pa.Table.from_pylist(self.rows, RETENTION_SCHEMA))
         return found
 
     def lost(self, scores: Scores, share: float, level: float) -> list[str]:
@@ -111,11 +116,14 @@ class Retention:
         *before, _ = self.audit.nodes()
         for node in before:
             self._write(node, self.start)
+        known = {"reference": self.reference, "start": self.start}
+        tables = [scores_of(of, self.preferences) for of in known.values()]
+        whose = [name for name, table in zip(known, tables, strict=True) for _ in range(table.num_rows)]
+        write_table(folder.root / START, pa.concat_tables(tables).append_column("of", pa.array(whose)))
 
     def write_end(self, step: int, scores: Scores, facts: Mapping[str, Any]) -> None:
-        """The last checkpoint, the table of all steps, the findings; `facts` are of the manifest."""
+        """The last checkpoint and the findings; `facts` are of the manifest."""
         self._write(self.audit.nodes()[-1], scores, step=step)
-        write_table(self.folder.root / TABLE, pa.Table.from_pylist(self.rows, RETENTION_SCHEMA))
         manifest = {
             "schema_version": MANIFEST_VERSION,
             "kind": "audit",
@@ -148,19 +156,19 @@ def begin_retention(
     root: Path,
     base_name: str,
     watched: Watched,
+    step: int = 0,
 ) -> Retention:
     """Reads the pairs, scores them under the reference and the model as it is, and writes both down.
 
-    `reference` None is the model without its adapter.
-    Raises: ConfigError and DataError for wrong input, or where the folder holds a finished run.
+    `reference` None is the model without its adapter. A training that goes on at a `step` takes both, and its rows, as
+    its beginning left them in the folder.
+    Raises: ConfigError and DataError for wrong input, or where the folder holds a finished run of another training.
     """
     folder = RunFolder(root)
-    check_output_dir(root)
-    if folder.results.is_file():
-        raise ConfigError(
-            f"{root}: holds what another training left; expected no run there. Move it away, or give the callback "
-            "another output_dir."
-        )
+    if not (root / START).is_file():  # else of a training that broke off, which is resumed or begun again
+        check_output_dir(root)
+    if not step:
+        _check_free(folder)
     with TemporaryDirectory(prefix="seqdpo-pairs-") as temporary:
         audit, given = _audit(watched, base_name, root, Path(temporary))
         tokeniser = Tokeniser(
@@ -178,12 +186,48 @@ def begin_retention(
         "stage_format": STAGE_FORMAT,
     }
     guest = Guest(model, preferences.longest)
+    if step and _is_begun(folder, audit, identity):
+        return Retention(folder, audit, preferences, guest, *_start(folder), identity, _rows(folder, step))
+    _check_free(folder)
     start = _scored(guest, model, preferences, audit.tokens_per_batch)
     compared = start if reference is model else _compared(guest, model, reference, preferences, audit.tokens_per_batch)
     retention = Retention(folder, audit, preferences, guest, compared, start, identity)
     with folder.locked():
         retention.write_start()
     return retention
+
+
+def _check_free(folder: RunFolder) -> None:
+    if folder.results.is_file():
+        raise ConfigError(
+            f"{folder.root}: holds what another training left; expected no run there. Move it away, or give the "
+            "callback another output_dir."
+        )
+
+
+def _is_begun(folder: RunFolder, audit: Audit, identity: Mapping[str, Any]) -> bool:
+    """Whether the folder holds the beginning of the same training: same pairs, same keys, same model."""
+    if not (folder.root / START).is_file():
+        return False
+    known = read_sealed(folder.stage(None) / NODE_FILE).get("identity")
+    return known == identity and folder.study.read_text(encoding="utf-8") == study_yaml(audit)
+
+
+def _start(folder: RunFolder) -> tuple[Scores, Scores]:
+    """(reference, start)"""
+    table = read_table(folder.root / START)
+    found: dict[str, Scores] = {"reference": {}, "start": {}}
+    for of, scores in found.items():
+        own = table.filter(pc.field("of") == of)
+        for name in pc.unique(own["objective"]).to_pylist():
+            rows = own.filter(pc.field("objective") == name)
+            scores[name] = PairLogps(rows["chosen_logp"].to_numpy(), rows["rejected_logp"].to_numpy())
+    return found["reference"], found["start"]
+
+
+def _rows(folder: RunFolder, step: int) -> list[dict[str, Any]]:
+    """Of the table, up to a step: what came after it comes again."""
+    return read_table(folder.root / TABLE).filter(pc.field("step") <= step).to_pylist()
 
 
 def _compared(
@@ -225,12 +269,10 @@ def _keys_of(objective: Any) -> Any:
 def _scored(
     guest: Guest, model: nn.Module, preferences: Preferences, tokens_per_batch: int | None, adapter: bool = True
 ) -> Scores:
-    scores = {}
+    pairs = preferences.held_out
     with guest.reading(model, adapter) as reader:
-        for name, objective in preferences.objectives.items():
-            logps = pair_logps(reader, [pair.tokens for pair in objective.eval], tokens_per_batch)
-            scores[name] = finite(logps, objective.eval, BASE if not adapter else "in training")
-    return scores
+        scores = objective_logps(reader, tokens_of(pairs), tokens_per_batch)
+    return all_finite(scores, pairs, BASE if not adapter else "in training")
 
 
 def _row(step: int, name: str, now: Column, before: Column, clusters: Clusters, confidence: float) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from seqdpo.policy.ranks import from_first, this_process
 from seqdpo.preferences.pairs import content_hash
 from seqdpo.runner.bench import Bench
 from seqdpo.runner.folder import RunFolder
-from seqdpo.runner.records import adapter_hash, place_in_tree
+from seqdpo.runner.records import adapter_hash, identity_of, place_in_tree
 from seqdpo.study.checkpoints import Node
 from seqdpo.training.resume import RunningStage, State
 
@@ -39,7 +39,8 @@ class Saves:
         self._folder, self._say = bench.folder.saves(node), bench.say
         self._seconds, self._last = 60 * bench.keys.save_minutes, monotonic()
         parent = adapter_hash(bench.folder, node.parent)
-        of = [SAVE_FORMAT, bench.identity, place_in_tree(node, bench.keys), seed, parent, torch.__version__]
+        identity, place = identity_of(node, bench.identity), place_in_tree(node, bench.keys_of(node))
+        of = [SAVE_FORMAT, identity, place, seed, parent, torch.__version__]
         self._of = content_hash([*of, this_process().size])
         self._signals = _HeldSignals()
 

@@ -2,18 +2,20 @@
 
 import shutil
 from collections import defaultdict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from seqdpo.errors import DataError
-from seqdpo.files import set_aside
+from seqdpo.files import file_hash, set_aside
 from seqdpo.layout import NODE_FILE, TRAINED_FILE, WEIGHTS_FILE
 from seqdpo.runner.folder import RunFolder
-from seqdpo.runner.records import SpoiltError, adapter_hash, read_record
+from seqdpo.runner.known_hashes import KnownHashes
+from seqdpo.runner.records import MADE_FROM, SpoiltError, adapter_hash, read_record
 from seqdpo.study.checkpoints import Node, checkpoint_of
-from seqdpo.study.keys import TreeKeys
-from seqdpo.study.tree import stage_tree
+from seqdpo.study.keys import TreeKeys, Variant
+from seqdpo.study.tree import needs, stage_tree
 
 
 def unfinished(
@@ -29,15 +31,18 @@ def unfinished(
     if not folder.has_finished_stage():
         _forget_other_base(folder, identity)
     left: dict[Node | None, None] = {}  # an ordered set
+    known = KnownHashes(folder)
     adapters: dict[Node | None, str | None] = {None: None}  # by stage, what its record says; its file agrees
     for node in [None, *stage_tree(keys)]:
-        record = believed(folder, node, identity, say)
+        record = believed(folder, node, identity, say, known.of)
         if record is None:
             left[node] = None
         elif node is not None:
             adapters[node] = record["files"].get(f"adapter/{WEIGHTS_FILE}") or adapter_hash(folder, node)
-            if node.parent not in left:
-                _check_parent(folder, node, record, adapters[node.parent])
+            for name, other in zip(MADE_FROM, needs(node, keys.variants), strict=False):
+                if other not in left:
+                    _check_made_from(folder, node, record.get(name), other, adapters[other])
+    known.keep()
     return list(left)
 
 
@@ -52,7 +57,11 @@ def _forget_other_base(folder: RunFolder, identity: dict[str, Any]) -> None:
 
 
 def believed(
-    folder: RunFolder, node: Node | None, identity: dict[str, Any], say: Callable[[str], None]
+    folder: RunFolder,
+    node: Node | None,
+    identity: dict[str, Any],
+    say: Callable[[str], None],
+    hash_of: Callable[[Path], str] = file_hash,
 ) -> dict[str, Any] | None:
     """The record of a finished stage; None of one that is not done, and of which nothing is left but what is whole.
 
@@ -60,7 +69,7 @@ def believed(
     """
     stage = folder.stage(node)
     try:
-        record = read_record(folder, node, identity)
+        record = read_record(folder, node, identity, hash_of=hash_of)
     except SpoiltError as error:
         record, found, spoilt = None, str(error), error.file
     else:
@@ -87,26 +96,32 @@ def _was_trained(folder: RunFolder, node: Node | None, identity: dict[str, Any])
         return False
 
 
-def _check_parent(folder: RunFolder, node: Node, record: dict[str, Any], adapter: str | None) -> None:
-    if record.get("parent_adapter") != adapter:
+def _check_made_from(
+    folder: RunFolder, node: Node, recorded: str | None, other: Node | None, adapter: str | None
+) -> None:
+    if recorded != adapter:
         raise DataError(
-            f"{folder.stage(node)}: was trained from another checkpoint than {folder.stage(node.parent)} has. "
+            f"{folder.stage(node)}: was trained from another checkpoint than {folder.stage(other)} has. "
             "Move this stage's folder away and run again."
         )
 
 
 class Frontier:
-    """The nodes left, and which of them may run: those whose parent is done. A walk takes as many steps as nodes."""
+    """The nodes left, and which of them may run: those whose needs are done. A walk takes as many steps as nodes."""
 
-    def __init__(self, left: Sequence[Node | None]) -> None:
+    def __init__(self, left: Sequence[Node | None], variants: Mapping[str, Variant] = MappingProxyType({})) -> None:
         waiting = set(left)
         self._ready: deque[Node | None] = deque()
+        self._waiting_for: dict[Node, set[Node | None]] = {}
         self._children: dict[Node | None, list[Node]] = defaultdict(list)
         for node in left:
-            if node is not None and node.parent in waiting:
-                self._children[node.parent].append(node)
-            else:
+            missing = set() if node is None else waiting.intersection(needs(node, variants))
+            if node is None or not missing:
                 self._ready.append(node)
+                continue
+            self._waiting_for[node] = missing
+            for other in missing:
+                self._children[other].append(node)
 
     def take(self, at_most: int) -> list[Node | None]:
         """Nodes that may run now, and are not given again."""
@@ -117,4 +132,7 @@ class Frontier:
         self._ready.appendleft(node)
 
     def done(self, node: Node | None) -> None:
-        self._ready.extend(self._children.pop(node, ()))
+        for child in self._children.pop(node, ()):
+            self._waiting_for[child].discard(node)
+            if not self._waiting_for[child]:
+                self._ready.append(child)

@@ -23,13 +23,16 @@ from seqdpo.runner.claims import claimed
 from seqdpo.runner.environment import peak_memory_meter
 from seqdpo.runner.mechanism import gradient_trace, scored_logps, stage_forecast, stage_kl_and_path, trace_halves
 from seqdpo.runner.node_log import node_log
-from seqdpo.runner.records import adapter_hash, place_in_tree, read_record
+from seqdpo.runner.records import MADE_FROM, adapter_hash, check_adapter, identity_of, place_in_tree, read_record
+from seqdpo.runner.remedies import make_checkpoint, own_pairs, remedy_hooks
 from seqdpo.runner.saves import forget_saves, stage_saves
 from seqdpo.runner.trackers import StageTrackers, stage_trackers
-from seqdpo.runner.work import stage_notes
-from seqdpo.study.checkpoints import BASE, Node, reference_of
+from seqdpo.runner.work import is_plain, learning_work, stage_notes
+from seqdpo.study.checkpoints import BASE, Node
+from seqdpo.study.tree import needs
+from seqdpo.study.variants import variant_at
 from seqdpo.tables import GRADIENTS_SCHEMA, KL_AND_PATH_SCHEMA
-from seqdpo.training.pairs import TrainingPairs, pairs_of, training_pairs
+from seqdpo.training.pairs import TrainingPairs, pairs_of
 from seqdpo.training.placebo import with_own_labels
 from seqdpo.training.stage import STEPS_SCHEMA, Step, train_stage
 
@@ -86,8 +89,8 @@ def _together(part: Part, bench: Bench, node: Node | None) -> None:
 def score_base(bench: Bench) -> None:
     """Scores the base; training pairs too, so that every stage finds its reference in the cache."""
     for name in bench.trained:
-        bench.train_logps(None, name)
-    scores = {name: bench.scored_by_base(objective.eval) for name, objective in bench.preferences.objectives.items()}
+        bench.train_logps(None, name, bench.keys.ld_alpha)
+    scores = bench.scored_by_base(bench.preferences.held_out)
     if this_process().is_first:
         _write_node(bench, None, scores, of_trial(bench))
 
@@ -113,16 +116,24 @@ def _train(bench: Bench, node: Node, adapter: Path | None) -> tuple[pa.Table, Gr
         if adapter is not None:
             take_in(bench.base, bench.keys, bench.start, adapter)
         return STEPS_SCHEMA.empty_table(), None
-    parent, given = bench.folder.adapter(node.parent), (bench.preferences, bench.keys)
+    for other in needs(node, bench.variants):
+        check_adapter(bench.folder, other)
+    variant = variant_at(node, bench.variants)
+    if not variant.is_trained:
+        if adapter is not None:
+            make_checkpoint(bench, node, variant, adapter)
+        return STEPS_SCHEMA.empty_table(), None
+    keys = bench.keys_of(node)
+    parent, given = bench.folder.adapter(node.parent), (bench.preferences, keys)
     pairs, seed = stage_pairs(bench, node), stage_seed(node)
     halves = trace_halves(node, *given, bench.held_out_logps, np.random.default_rng([seed, 2]))
-    with trainable_policy(bench.base, bench.keys, parent, seed) as policy:
+    with trainable_policy(bench.base, keys, parent, seed) as policy:
         trace = gradient_trace(policy, node, halves, *given, bench.on_gradient)
-        hooks = [] if trace is None else [trace]
+        hooks = [*remedy_hooks(bench, node, policy, variant, seed), *([] if trace is None else [trace])]
         with stage_saves(bench, node, seed) as saves:
-            steps = train_stage(policy, pairs, bench.keys, seed, lambda step: _on_step(bench, step), hooks, saves)
+            steps = train_stage(policy, pairs, keys, seed, lambda step: _on_step(bench, step), hooks, saves)
         if adapter is not None:
-            save_adapter(policy, bench.keys, parent, adapter)
+            save_adapter(policy, keys, parent, adapter)
     return steps, trace
 
 
@@ -132,11 +143,9 @@ def measure(bench: Bench, node: Node) -> None:
     path, parent = bench.folder.stage(node), bench.folder.adapter(node.parent)
     adapter = path / "adapter"
     with loaded_adapter(bench.base, adapter) as policy:
-        scores = {
-            name: bench.scored(policy, objective.eval, node) for name, objective in bench.preferences.objectives.items()
-        }
-    given = _is_given(bench, node)
-    kl_and_path = KL_AND_PATH_SCHEMA.empty_table() if given else _kl_and_path(bench, node, scores)
+        scores = bench.scored(policy, bench.preferences.held_out, node)
+    not_measured = _is_given(bench, node) or not is_plain(node)
+    kl_and_path = KL_AND_PATH_SCHEMA.empty_table() if not_measured else _kl_and_path(bench, node, scores)
     if not this_process().is_first:
         return
     write_table(path / "kl_and_path.parquet", kl_and_path)
@@ -157,16 +166,19 @@ def _is_given(bench: Bench, node: Node) -> bool:
 
 def stage_pairs(bench: Bench, node: Node) -> TrainingPairs:
     """What a stage trains on: its pairs, the reference's say of them and, for a control stage, labels of its own."""
-    reference = bench.train_logps(reference_of(node, bench.keys.reference), node.objective)
-    pairs = training_pairs(pairs_of(node, bench.preferences), reference)
+    pairs = own_pairs(bench, node)
     if not node.placebo:
         return pairs
+    keys = bench.keys_of(node)
     labels = np.random.default_rng([stage_seed(node), 1])  # another stream than that of the order of the pairs
-    return with_own_labels(pairs, bench.train_logps(node.parent, node.objective), bench.keys, labels)
+    return with_own_labels(pairs, bench.train_logps(node.parent, node.objective, keys.ld_alpha), keys, labels)
 
 
 def stage_seed(node: Node) -> int:
-    """32 bits for LoRA initialisation, data order, dropout and a placebo's labels; its own for every node."""
+    """32 bits for LoRA initialisation, data order, dropout and a placebo's labels; its own for every node.
+
+    All variants of a stage share it, so that what differs between them is what they do.
+    """
     return int(content_hash(["stage", node.seed, node.path, node.placebo]), 16) % 2**32
 
 
@@ -177,7 +189,7 @@ def title(node: Node | None) -> str:
 
 def notes(bench: Bench, node: Node | None) -> list[str]:
     """What a reader of a node's results has to know beforehand."""
-    return [] if node is None else stage_notes(node, bench.preferences, bench.keys)
+    return [] if node is None else stage_notes(node, bench.preferences, bench.keys_of(node))
 
 
 def of_trial(bench: Bench) -> dict[str, Any]:
@@ -206,9 +218,10 @@ def scores_of(scores: dict[str, PairLogps], preferences: Preferences) -> pa.Tabl
 
 def _kl_and_path(bench: Bench, node: Node, scores: dict[str, PairLogps]) -> pa.Table:
     """Between a stage's two checkpoints; the forecast is made from its start, which its seed brings back."""
-    parent, given = bench.folder.adapter(node.parent), (bench.preferences, bench.keys)
+    keys = bench.keys_of(node)
+    parent, given = bench.folder.adapter(node.parent), (bench.preferences, keys)
     heard = (bench.on_scored, bench.on_gradient)
-    with trainable_policy(bench.base, bench.keys, parent, stage_seed(node)) as start:
+    with trainable_policy(bench.base, keys, parent, stage_seed(node)) as start:
         forecasts = stage_forecast(start, node, stage_pairs(bench, node), *given, *heard)
     adapter = bench.folder.stage(node) / "adapter"
     return stage_kl_and_path(bench.base, node, adapter, scores, *given, bench.folder, forecasts, bench.on_scored)
@@ -230,16 +243,19 @@ def _write_node(bench: Bench, node: Node | None, scores: dict[str, PairLogps], d
 def _record(bench: Bench, node: Node | None) -> dict[str, Any]:
     """What both records of a stage say of it."""
     of_stage = {} if node is None else _of_stage(bench, node)
-    made = {"identity": bench.identity, "environment": bench.environment, "engine": bench.engine, "host": host_name()}
-    return place_in_tree(node, bench.keys) | of_stage | made
+    identity = identity_of(node, bench.identity)
+    made = {"identity": identity, "environment": bench.environment, "engine": bench.engine, "host": host_name()}
+    return place_in_tree(node, bench.keys_of(node)) | of_stage | made
 
 
 def _of_stage(bench: Bench, node: Node) -> dict[str, Any]:
+    made_from = zip(MADE_FROM, needs(node, bench.variants), strict=False)
     return {
         "stage_seed": stage_seed(node),
-        "parent_adapter": adapter_hash(bench.folder, node.parent),
+        **{name: adapter_hash(bench.folder, other) for name, other in made_from},
         "n_train_pairs": len(pairs_of(node, bench.preferences)),
-        "notes": stage_notes(node, bench.preferences, bench.keys),
+        "passes": learning_work(node, bench.preferences, bench.keys, bench.variants)._asdict(),
+        "notes": stage_notes(node, bench.preferences, bench.keys_of(node)),
     }
 
 

@@ -25,7 +25,7 @@ from seqdpo.report.finished import Run, read_run
 from seqdpo.report.write import write_report
 from seqdpo.runner.bench import Bench, Progress, make_bench
 from seqdpo.runner.board import Board, Task, board_for
-from seqdpo.runner.continuation import check_continuation, stored_study
+from seqdpo.runner.continuation import check_continuation, check_machine, stored_study
 from seqdpo.runner.design import design_notes
 from seqdpo.runner.environment import environment
 from seqdpo.runner.events import LOG
@@ -36,7 +36,7 @@ from seqdpo.runner.findings import write_findings
 from seqdpo.runner.folder import RunFolder, check_output_dir
 from seqdpo.runner.generations import generate_as_asked
 from seqdpo.runner.inputs import read_preferences, with_model_path
-from seqdpo.runner.records import MANIFEST_VERSION, stage_identity, stored_manifest
+from seqdpo.runner.records import MANIFEST_VERSION, stage_identity, stored_manifest, variant_hashes
 from seqdpo.runner.schedule import unfinished
 from seqdpo.runner.stage import of_trial, title
 from seqdpo.runner.trackers import check_trackers
@@ -111,13 +111,18 @@ def prepare_run(study: Study, board: Board) -> RunFolder:
 
     Raises: ConfigError and DataError for wrong input.
     """
+    return prepared(study, board)[0]
+
+
+def prepared(study: Study, board: Board) -> tuple[RunFolder, Inputs]:
+    """The same, and what was read of it."""
     folder, study, inputs = _read(study, board)
     with folder.locked():
         check_continuation(folder, study, inputs.identity)
         _extended(folder, inputs, None, board)
         left = _unfinished(folder, inputs, board.message)
         _write_inputs(folder, study, inputs, _ran(folder, left, None))
-    return folder
+    return folder, inputs
 
 
 class Checked(NamedTuple):
@@ -171,6 +176,7 @@ def read_inputs(study: Study, say: Callable[[str], None]) -> Inputs:
     preferences, _ = read_preferences(resolved, say)
     model = model_hash(resolved, say)
     identity = stage_identity(resolved, model, preferences.content_hash(), preferences.chat_template_hash)
+    identity |= variant_hashes(study.variants)
     if start is not None:
         identity["start"] = file_hash(start.folder / WEIGHTS_FILE)
     return Inputs(resolved, parameters, preferences, identity, start)
@@ -198,9 +204,12 @@ def bench_beside(study: Study, root: Path, identity: dict[str, Any]) -> Bench:
 
 
 def _made(inputs: Inputs, folder: RunFolder, progress: Progress, say: Callable[[str], None]) -> Bench:
+    note = check_machine(folder, environment(), inputs.study)
+    if note is not None:
+        say(note)
     study, start = inputs.study, None if inputs.start is None else inputs.start.folder
     trained = study.trained_objectives()
-    return make_bench(study, folder, inputs.preferences, trained, inputs.identity, progress, say, start)
+    return make_bench(study, folder, inputs.preferences, trained, inputs.identity, progress, say, study.variants, start)
 
 
 def _read(study: Study, board: Board) -> tuple[RunFolder, Study, Inputs]:

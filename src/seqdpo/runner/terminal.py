@@ -37,6 +37,7 @@ def print_plan(console: Console, keys: InputKeys, preferences: Preferences, plan
         assert stage.node is not None
         parent = branches.get(stage.node.parent, tree)
         name = f"placebo {stage.node.placebo} of {stage.node.objective}" if stage.node.placebo else stage.node.objective
+        name += f"@{stage.node.variant}" if stage.node.variant else ""
         seed = f" (seed {stage.node.seed})" if stage.node.stage == 1 else ""
         line = _stage_line(name + seed, stage)
         branches[stage.node] = parent.add(line, style="dim" if stage.node.placebo else "")
@@ -45,19 +46,9 @@ def print_plan(console: Console, keys: InputKeys, preferences: Preferences, plan
     for note in dict.fromkeys(note for stage in stages for note in stage.notes):
         console.print(f"note: {note}", highlight=False)
     console.print(
-        f"Times are estimates: FLOPs of the passes at 40% of the {plan.flops_per_second / 1e12:.2f} TFLOP/s that "
-        f"{_rate_of(plan, keys.dtype)}. Memory is a rough upper estimate.",
+        f"Times are estimates: {plan.rates.how}. Memory is a rough upper estimate.",
         style="dim",
         highlight=False,
-    )
-
-
-def _rate_of(plan: Plan, dtype: str) -> str:
-    if plan.assumed is None:
-        return f"a matrix multiplication in {dtype} reached just now at best"
-    return (
-        f"the vendor names for {dtype} on an {plan.assumed.upper()}; nothing was measured there, so time your first "
-        "stage"
     )
 
 
@@ -73,10 +64,8 @@ def _print_shares(console: Console, plan: Plan) -> None:
             times.append(f"{workers}: {duration(seconds)}")
         fewer = seconds
     if times:
-        console.print(
-            f"with several workers like {'this machine' if plan.assumed is None else 'that'}: {', '.join(times)}",
-            highlight=False,
-        )
+        which = "this machine" if plan.assumed is None else "that"
+        console.print(f"with several workers like {which}: {', '.join(times)}", highlight=False)
 
 
 def print_check(console: Console, checked: Checked, show: int) -> None:

@@ -2,14 +2,15 @@
 mechanism."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from seqdpo.measure.gradients import FEWEST_POINTS, SMALLEST_BATCH, TraceSize, blocks_of, prompt_halves, trace_size
 from seqdpo.preferences.prepare import Preferences
 from seqdpo.study.checkpoints import Node, reference_of
-from seqdpo.study.keys import MechanismKeys, OptimiserKeys, TreeKeys
+from seqdpo.study.keys import InputKeys, MechanismKeys, OptimiserKeys, StageKeys, TreeKeys, Variant
 from seqdpo.study.losses import loss_of
+from seqdpo.study.variants import laid_over, variant_at
 from seqdpo.tables import PATH
 from seqdpo.training.pairs import pairs_of
 from seqdpo.training.stage import n_steps
@@ -36,7 +37,7 @@ class Work(NamedTuple):
 
     def units(self, keys: OptimiserKeys) -> float:
         """Relative cost; one unit is one pair read forward."""
-        return self.trained * _training_cost(keys) + self.scored * FORWARD_COST
+        return self.trained * training_cost(keys) + self.scored * FORWARD_COST
 
 
 class MechanismSize(NamedTuple):
@@ -53,14 +54,47 @@ def base_work(preferences: Preferences, keys: TreeKeys) -> Work:
     return Work(0, _eval_pairs(preferences) + trained)
 
 
-def stage_work(node: Node, preferences: Preferences, keys: MechanismKeys) -> Work:
-    """One stage: its training pairs, all evaluation pairs, and what its reference, labels and mechanism need."""
+def stage_work(node: Node, preferences: Preferences, keys: InputKeys) -> Work:
+    """One stage: what learning takes, all evaluation pairs, and what its mechanism needs."""
+    own = laid_over(keys, node, keys.variants)
+    learning = learning_work(node, preferences, keys, keys.variants)
+    mechanism = mechanism_work(node, preferences, own)
+    return Work(learning.trained + mechanism.trained, _eval_pairs(preferences) + learning.scored + mechanism.scored)
+
+
+def learning_work(node: Node, preferences: Preferences, keys: StageKeys, variants: Mapping[str, Variant]) -> Work:
+    """Passes that make a stage's checkpoint: its training pairs, what its reference and labels need, and its remedy.
+
+    `keys` are the study's. What the base makes of training pairs is known before.
+    """
+    variant, own = variant_at(node, variants), laid_over(keys, node, variants)
+    if not variant.is_trained:
+        return Work(0, 0)
     pairs = len(pairs_of(node, preferences))
-    checkpoints = {reference_of(node, keys.reference)} | ({node.parent} if node.placebo else set())
+    checkpoints = {reference_of(node, own.reference)} | ({node.parent} if node.placebo else set())
     references = sum(checkpoint is not None for checkpoint in checkpoints)
-    mechanism = mechanism_work(node, preferences, keys)
-    trained = pairs * keys.num_train_epochs + mechanism.trained
-    return Work(trained, _eval_pairs(preferences) + references * pairs + mechanism.scored)
+    trained, scored = pairs * own.num_train_epochs, references * pairs
+    more = _remedy_work(node, preferences, keys, variants)
+    return Work(trained + more.trained, scored + more.scored)
+
+
+def _remedy_work(node: Node, preferences: Preferences, keys: StageKeys, variants: Mapping[str, Variant]) -> Work:
+    """Beyond what a stage of as many steps takes anyhow."""
+    variant, own = variant_at(node, variants), laid_over(keys, node, variants)
+    if not variant.remembers:
+        return Work(0, 0)
+    earlier = [node.upto(stage) for stage in range(1, node.stage)]
+    sizes = [len(pairs_of(one, preferences)) for one in earlier]
+    trained, passes = 0, own.num_train_epochs * len(pairs_of(node, preferences))
+    if variant.replay_added:
+        trained += round(variant.replay * passes)
+    if variant.ewc:
+        trained += sum(min(variant.ewc_pairs, size) for size in sizes)
+    if variant.project:
+        trained += passes
+    references = [reference_of(one, laid_over(keys, one, variants).reference) for one in earlier]
+    scored = sum(size for size, of in zip(sizes, references, strict=True) if of is not None)
+    return Work(trained, scored)
 
 
 def mechanism_work(node: Node, preferences: Preferences, keys: MechanismKeys) -> Work:
@@ -78,7 +112,8 @@ def mechanism_size(node: Node, preferences: Preferences, keys: MechanismKeys) ->
     A control stage reads the held-out pairs of the real stage beside it, and the first of them is traced as that is.
     There is no trace of a first stage, which has no earlier objective.
     """
-    if not pairs_of(node, preferences):  # trained before, elsewhere
+    elsewhere = not pairs_of(node, preferences)  # trained before
+    if elsewhere or not is_plain(node):
         return MechanismSize(TraceSize(0, 0, 0), 0, [])
     n_held_out, of_held_out = _held_out_size(node, preferences, keys)
     trace, of_trace = TraceSize(0, 0, 0), None
@@ -87,6 +122,11 @@ def mechanism_size(node: Node, preferences: Preferences, keys: MechanismKeys) ->
         left = _budget(node, preferences, keys) - _held_out_work(real, preferences, n_held_out).units(keys)
         trace, of_trace = _trace_size(node, preferences, keys, left)
     return MechanismSize(trace, n_held_out, [note for note in (of_held_out, of_trace) if note])
+
+
+def is_plain(node: Node) -> bool:
+    """Whether its mechanism is measured: one objective, with the study's own keys."""
+    return not node.variant and len(node.objectives) == 1
 
 
 def stage_notes(node: Node, preferences: Preferences, keys: MechanismKeys) -> list[str]:
@@ -99,7 +139,7 @@ def stage_notes(node: Node, preferences: Preferences, keys: MechanismKeys) -> li
 def _held_out_size(node: Node, preferences: Preferences, keys: MechanismKeys) -> tuple[int, str | None]:
     """Held-out pairs of each objective; what to say where these are none for want of passes."""
     one = len(preferences.objectives) * (KL_PASSES + FORECAST_PASSES + PATH_PASSES) * FORWARD_COST
-    one += _training_cost(keys)
+    one += training_cost(keys)
     parts = 2 if _may_be_traced(node, keys) else 1
     affordable = int(_budget(node, preferences, keys) / parts // one)
     fewest = min(FEWEST_HELD_OUT, keys.mechanism_pairs)
@@ -113,7 +153,7 @@ def _trace_size(
     node: Node, preferences: Preferences, keys: MechanismKeys, units: float
 ) -> tuple[TraceSize, str | None]:
     """The trace that so many units pay for; what to say where there is none."""
-    one = _training_cost(keys) + _reference_passes(keys) * FORWARD_COST
+    one = training_cost(keys) + _reference_passes(keys) * FORWARD_COST
     affordable, smallest_block = int(units // one), _smallest_block(node, preferences)
     steps = n_steps(len(pairs_of(node, preferences)), keys)
     size = trace_size(keys, affordable, steps, node.stage - 1, smallest_block)
@@ -170,7 +210,8 @@ def _reference_passes(keys: MechanismKeys) -> int:
     return 0 if keys.ld_alpha is None else 2
 
 
-def _training_cost(keys: OptimiserKeys) -> float:
+def training_cost(keys: OptimiserKeys) -> float:
+    """Of one pair that a stage trains on."""
     return CHECKPOINTED_TRAINING_COST if keys.gradient_checkpointing else TRAINING_COST
 
 

@@ -20,7 +20,7 @@ from seqdpo.runner.stage import run_node
 from seqdpo.runner.study import read_inputs, study_bench
 from seqdpo.study.checkpoints import Node, checkpoint_of
 from seqdpo.study.stored import read_study
-from seqdpo.study.tree import find_node
+from seqdpo.study.tree import find_node, needs
 
 
 class Worker:
@@ -51,11 +51,12 @@ class Worker:
         return True
 
     def _check_parent(self, node: Node | None) -> None:
-        if node is not None and not (self._folder.stage(node.parent) / NODE_FILE).is_file():
-            raise ConfigError(
-                f"stage: {node.checkpoint!r} starts from {checkpoint_of(node.parent)!r}, which is not done; expected "
-                f"it in {self._folder.stage(node.parent)}. Run that stage first."
-            )
+        for other in [] if node is None else needs(node, self._study.variants):
+            if not (self._folder.stage(other) / NODE_FILE).is_file():
+                raise ConfigError(
+                    f"stage: {checkpoint_of(node)!r} starts from {checkpoint_of(other)!r}, which is not done; expected "
+                    f"it in {self._folder.stage(other)}. Run that stage first."
+                )
 
     def _make_bench(self) -> Bench:
         inputs = read_inputs(self._study, self._say)

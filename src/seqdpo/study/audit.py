@@ -32,7 +32,7 @@ def _source(value: Any) -> Any:
 def _checkpoint_name(name: str) -> str:
     name = typed(name)
     checkpoint = Checkpoint.parse(name)  # a ValueError says what is wrong
-    if not checkpoint.path or checkpoint.placebo:
+    if not checkpoint.path or checkpoint.placebo or checkpoint.variant:
         raise ValueError(f"{name!r} is no checkpoint of an audit; expected objectives in the order of training")
     return name
 
@@ -56,6 +56,16 @@ class Audit(VerdictKeys, DataKeys, TextKeys, ModelKeys):
     beta: float = Field(default=0.1, gt=0, description="of the loss they were trained with; scales reward_margin alone")
     tokens_per_batch: int | None = Field(default=None, ge=16, description="as in a study")
     output_dir: Name = Field(default="runs/audit", description="the run folder")
+
+    @model_validator(mode="after")
+    def _check_quantised(self) -> Self:
+        for key in ("load_in_4bit", "load_in_8bit"):
+            if getattr(self, key):
+                raise ValueError(
+                    f"{key} = True: an audit scores on the base as it is, into which adapters may have to be merged; "
+                    f"expected no {key}. Leave it out"
+                )
+        return self
 
     @model_validator(mode="after")
     def _check_names(self) -> Self:

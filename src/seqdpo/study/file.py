@@ -90,7 +90,10 @@ def parse_flags(flags: Sequence[str]) -> dict[str, Any]:
 
 def study_yaml(study: Keys) -> str:
     """The resolved study or audit as YAML that loads to an equal one."""
-    return yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    values = study.model_dump(mode="json")
+    if not values.get("variants"):
+        values.pop("variants", None)  # a study without them is written as it always was
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
 
 
 def _files_and_flags(arguments: Sequence[str]) -> tuple[list[str], dict[str, Any]]:

@@ -11,7 +11,8 @@ from seqdpo.study.keys import Keys
 
 
 def grown(study: Study, earlier: Study) -> Study:
-    """The study with all that an earlier run of it has: its seeds, orders, control stages, objectives and pairs.
+    """The study with all that an earlier run of it has: its seeds, orders, control stages, variants, objectives and
+    pairs.
 
     What differs in any other way stays as it is asked for, and is for others to refuse.
     """
@@ -28,6 +29,7 @@ def grown(study: Study, earlier: Study) -> Study:
         "orders": "all" if every else [list(order) for order in orders],
         "seeds": list(dict.fromkeys([*earlier.seeds, *study.seeds])),
         "placebo": max(earlier.placebo, study.placebo),
+        "variants": before["variants"] | values["variants"],
         "max_eval_pairs": _larger(values, before),
     }
     if set(objectives) != set(values["objectives"]):  # those of a setting, and more

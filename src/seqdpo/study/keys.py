@@ -15,16 +15,21 @@ from pydantic import (
     Discriminator,
     Field,
     JsonValue,
+    SerializerFunctionWrapHandler,
     Tag,
+    model_serializer,
     model_validator,
 )
 
 from seqdpo.study.losses import LOSSES
 from seqdpo.study.objectives import RESERVED_TEMPLATE_ARGUMENTS, Name, Objective
 from seqdpo.study.settings import SETTINGS
+from seqdpo.study.variants import spelled_out
 from seqdpo.wording import did_you_mean
 
 OBJECTIVE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
+#: Part of the name of a folder: on no file system may it end in a dot, or begin with a dash in a shell.
+VARIANT_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,38}[A-Za-z0-9])?")
 REFERENCE = re.compile(r"base|previous|stage:[1-9][0-9]*")
 #: `orders: all` of more objectives than this is thousands of stages; the user names the orders instead.
 MAX_OBJECTIVES_FOR_ALL_ORDERS = 5
@@ -45,6 +50,21 @@ def _reference(value: str) -> str:
     if not REFERENCE.fullmatch(value):
         raise ValueError("expected 'base', 'previous' or 'stage:<k>' with k from 1")
     return value
+
+
+def _reference_of_variant(value: str) -> str:
+    if value != "spo" and not REFERENCE.fullmatch(value):
+        raise ValueError("expected 'base', 'previous', 'spo' or 'stage:<k>' with k from 1")
+    return value
+
+
+def _variant_name(name: str) -> str:
+    if not VARIANT_NAME.fullmatch(name) or name == "plain":
+        raise ValueError(
+            f"{name!r} cannot name a variant; expected letters, digits, '.', '-' and '_' (at most 40, the first and "
+            "the last a letter or digit), not 'plain'"
+        )
+    return name
 
 
 def _loss_type(value: str) -> str:
@@ -96,6 +116,10 @@ class ModelKeys(Keys):
     model_revision: str | None = Field(default=None, description="branch, tag or commit on the hub")
     trust_remote_code: bool = Field(default=False, description="run model code that comes with the weights")
     dtype: Literal["float32", "bfloat16"] = Field(default="float32", description="of the frozen base weights")
+    load_in_4bit: bool = Field(
+        default=False, description="keep the base's linear layers in NF4 (bitsandbytes): other numbers, less memory"
+    )
+    load_in_8bit: bool = Field(default=False, description="the same in 8 bits, LLM.int8")
     chat_template_path: Name | None = Field(
         default=None,
         description="Jinja file, or a tokenizer folder, whose chat template replaces the model's",
@@ -103,6 +127,12 @@ class ModelKeys(Keys):
     chat_template_kwargs: Annotated[dict[str, JsonValue], AfterValidator(_template_arguments)] = Field(
         default_factory=dict, description="arguments for the chat template, as {enable_thinking: false}"
     )
+
+    @model_validator(mode="after")
+    def _check_bits(self) -> Self:
+        if self.load_in_4bit and self.load_in_8bit:
+            raise ValueError("load_in_4bit = True and load_in_8bit = True; expected one of them")
+        return self
 
 
 class AdapterKeys(Keys):
@@ -203,6 +233,65 @@ class StageKeys(OptimiserKeys, LossKeys):
     """All that training one stage reads."""
 
 
+class Variant(StageKeys):
+    """What later stages do otherwise than the study says: any key of a stage, and the remedies.
+
+    The keys that were given (`model_fields_set`) are laid over the study's; all others are the study's own.
+    """
+
+    reference: Annotated[str, AfterValidator(_reference_of_variant)] = Field(
+        default="base", description="as in a study, or spo: the previous checkpoint, and its way from the base"
+    )
+    spo_weight: float = Field(default=1.0, ge=0, description="of the way from the base, with reference: spo")
+    replay: float = Field(default=0.0, ge=0, lt=1, description="share of every step's pairs from earlier objectives")
+    replay_added: bool = Field(default=False, description="beside the step's own pairs, not in their place")
+    ewc: float = Field(default=0.0, ge=0, description="pull back to the stage's start, by Fisher information")
+    ewc_pairs: int = Field(default=200, ge=1, description="training pairs of each earlier objective that make it")
+    l2_to_previous: float = Field(default=0.0, ge=0, description="the same pull on every weight alike")
+    project: bool = Field(default=False, description="take from every update what raises the earlier objectives' loss")
+    interpolate: float | None = Field(
+        default=None, gt=0, lt=1, description="no training: this share of the way that the plain stage went"
+    )
+    joint: bool = Field(default=False, description="one stage on all objectives of an order at once, from the base")
+
+    @model_validator(mode="after")
+    def _check_smoothing(self) -> Self:
+        return self  # with the study's own keys, by `Study`
+
+    @model_validator(mode="after")
+    def _check_warmup(self) -> Self:
+        return self
+
+    @model_validator(mode="after")
+    def _check_remedy(self) -> Self:
+        if not self.model_fields_set:
+            raise ValueError("no key; expected one at least, for without it is the plain stage")
+        if alone := [name for name in ("interpolate", "joint") if getattr(self, name)]:
+            others = sorted(self.model_fields_set - {alone[0]})
+            if others:
+                raise ValueError(f"{alone[0]} with {', '.join(others)}; expected {alone[0]} alone")
+        for name, of in (("replay_added", "replay"), ("ewc_pairs", "ewc")):
+            if name in self.model_fields_set and of not in self.model_fields_set:
+                raise ValueError(f"{name} without {of}; expected both")
+        if "spo_weight" in self.model_fields_set and self.reference != "spo":
+            raise ValueError("spo_weight without reference: spo; expected both")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _only_what_was_given(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in handler(self).items() if name in self.model_fields_set}
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether its stages are; the others' checkpoints are made of those of plain stages."""
+        return self.interpolate is None
+
+    @property
+    def remembers(self) -> bool:
+        """Whether its stages read training pairs of earlier objectives."""
+        return bool(self.replay or self.ewc or self.project)
+
+
 class TextKeys(Keys):
     """How long a text may be."""
 
@@ -269,6 +358,9 @@ class TreeKeys(SplitKeys):
     placebo: Annotated[int, BeforeValidator(_placebo_count)] = Field(
         default=1, ge=0, le=MOST_CONTROLS, description="control stages beside every later stage; true = 1, false = 0"
     )
+    variants: Annotated[dict[Annotated[str, AfterValidator(_variant_name)], Variant], BeforeValidator(spelled_out)] = (
+        Field(default_factory=dict, description="standard, or named sets of keys for the later stages")
+    )
 
     adapter_name_or_path: Name | None = Field(
         default=None, description="an adapter that was trained before, folder or hub id: the first stage of every order"
@@ -299,6 +391,25 @@ class TreeKeys(SplitKeys):
         return self
 
     @model_validator(mode="after")
+    def _check_variants(self) -> Self:
+        lower: dict[str, str] = {}
+        for name in self.variants:
+            if lower.setdefault(name.lower(), name) != name:
+                raise ValueError(
+                    f"variants: {lower[name.lower()]!r} and {name!r} differ in capitals alone, which some file systems "
+                    "do not tell apart; expected other names"
+                )
+        joint = [name for name, variant in self.variants.items() if variant.joint]
+        if len(joint) > 1:
+            raise ValueError(f"variants: joint in {' and '.join(joint)}; expected it once")
+        if joint and self.adapter_name_or_path is not None:
+            raise ValueError(
+                f"variants.{joint[0]}: joint trains all objectives from the base, and adapter_name_or_path = "
+                f"{self.adapter_name_or_path!r} begins elsewhere; expected one of them"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _check_orders(self) -> Self:
         if self.orders == "all":
             if len(self.objectives) > MAX_OBJECTIVES_FOR_ALL_ORDERS:
@@ -321,6 +432,17 @@ class TreeKeys(SplitKeys):
             orders = permutations(self.objectives)
             return [order for order in orders if self.learned is None or order[0] == self.learned]
         return [tuple(order) for order in self.orders]
+
+    def later_variants(self) -> dict[str, Variant]:
+        """Those that change later stages: all but `joint`, which has none."""
+        return {name: variant for name, variant in self.variants.items() if not variant.joint}
+
+    def joint_orders(self) -> list[tuple[str, ...]]:
+        """What one stage trains at once, where a variant asks for it: the objectives of each order of two or more."""
+        if not any(variant.joint for variant in self.variants.values()):
+            return []
+        sets = [tuple(name for name in self.objectives if name in order) for order in self.all_orders()]
+        return [of for of in dict.fromkeys(sets) if len(of) > 1]
 
     def trained_objectives(self) -> list[str]:
         """The objectives that some order trains; the others are only evaluated."""
@@ -350,6 +472,14 @@ class SaveKeys(Keys):
     )
 
 
+class MachineKeys(Keys):
+    """Which machines may share a run; every stage records its own."""
+
+    mixed_machines: bool = Field(
+        default=True, description="false: refuse a device, processor or release other than the base was scored with"
+    )
+
+
 class TrackKeys(Keys):
     """Who else hears of a stage's numbers; changes no result."""
 
@@ -360,9 +490,9 @@ class TrackKeys(Keys):
     )
 
 
-class NodeKeys(TrackKeys, SaveKeys, MechanismKeys, StageKeys, PolicyKeys):
-    """All that one node of the tree reads, its texts and labels aside; all but SaveKeys and TrackKeys shapes what it
-    leaves."""
+class NodeKeys(TrackKeys, MachineKeys, SaveKeys, MechanismKeys, StageKeys, PolicyKeys):
+    """All that one node of the tree reads, its texts and labels aside; all but SaveKeys, MachineKeys and TrackKeys
+    shapes what it leaves."""
 
 
 class InputKeys(TreeKeys, TextKeys, NodeKeys):

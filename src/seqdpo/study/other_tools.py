@@ -34,7 +34,7 @@ OURS = {
     **dict.fromkeys(("output", "output_path", "save_dir", "run_dir"), "output_dir"),
 }
 _DATA = "name it under objectives: {NAME: {format: preference, dataset_name: …}}"
-_BASE = "the base is kept in float32 or bfloat16, not quantised. Set dtype: bfloat16"
+_BITS = "the base is quantised by load_in_4bit: true (NF4) or load_in_8bit: true"
 _ADAMW = "the optimiser is AdamW in float32. Remove it"
 _FILES = "a run sends nothing to the hub. Remove it; seqdpo push RUN publishes a finished one"
 _TRACKERS = "name trackers in report_to: [wandb]; the run folder is the project, a stage the run"
@@ -45,9 +45,8 @@ _LORA = "every stage trains a LoRA adapter: lora_r, lora_alpha, lora_target_modu
 _SEEDS = "expected seeds, a list. Write seeds: [0]"
 #: Their key, and what holds here instead.
 INSTEAD = {
-    **dict.fromkeys(
-        ("load_in_4bit", "load_in_8bit", "quantization_bit", "bnb_4bit_quant_type", "qlora", "fp16"), _BASE
-    ),
+    **dict.fromkeys(("quantization_bit", "bnb_4bit_quant_type", "bnb_4bit_use_double_quant", "qlora"), _BITS),
+    "fp16": "the base is kept in float32 or bfloat16. Set dtype: bfloat16",
     **dict.fromkeys(
         ("bf16", "tf32", "pure_bf16", "mixed_precision", "bf16_full_eval"), "set dtype: bfloat16 or float32"
     ),

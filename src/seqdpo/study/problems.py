@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from seqdpo.study.keys import InputKeys, Keys
+from seqdpo.study.keys import InputKeys, Keys, Variant
 from seqdpo.study.objectives import FORMATS, objective_models
 from seqdpo.study.other_tools import answer
 from seqdpo.wording import brief, did_you_mean
@@ -110,6 +110,8 @@ def _expectation(problem: ErrorDetails) -> str:
 
 
 def _unknown_key(key: str, name: str, tag: str | None, kind: type[Keys]) -> str:
+    if key.startswith("variants."):
+        kind = Variant
     known = _keys_of_format(tag) if tag else list(kind.model_fields)
     of = f"an objective of format {tag}" if tag else _a(kind)
     # other tools' words for how to train mean nothing where nothing is trained

@@ -12,7 +12,7 @@ from seqdpo.study.audit import Audit
 from seqdpo.study.config import Study
 from seqdpo.study.file import audit_from, study_from
 from seqdpo.study.flat import flat
-from seqdpo.study.keys import Keys, SaveKeys, TrackKeys
+from seqdpo.study.keys import Keys, MachineKeys, SaveKeys, TrackKeys
 
 #: Keys that do not change a stage that is already in the tree; a run may be continued with others.
 GROWING_KEYS = {
@@ -23,6 +23,7 @@ GROWING_KEYS = {
     "output_dir",
     "generate",
     *SaveKeys.model_fields,
+    *MachineKeys.model_fields,
     *TrackKeys.model_fields,
 }
 
@@ -63,8 +64,12 @@ def read_study(folder: RunFiles) -> Study:
 
 
 def differing_keys(here: Keys, there: Keys) -> Iterator[tuple[str, Any, Any]]:
-    """Every dotted key in which two studies differ, with both values; but for GROWING_KEYS."""
-    one, other = (dict(flat(study.model_dump(mode="json", exclude=GROWING_KEYS))) for study in (here, there))
+    """Every dotted key in which two studies differ, with both values; but for GROWING_KEYS and variants of one."""
+    values = [study.model_dump(mode="json", exclude=GROWING_KEYS) for study in (here, there)]
+    both = set.intersection(*(set(of.get("variants", {})) for of in values))
+    for of in values:
+        of["variants"] = {name: keys for name, keys in of.get("variants", {}).items() if name in both}
+    one, other = (dict(flat(of)) for of in values)
     for key in one | other:
         if one.get(key) != other.get(key):
             yield key, one.get(key), other.get(key)
@@ -77,7 +82,8 @@ def joined(study: Study, other: Study) -> Study:
         orders = [list(order) for order in dict.fromkeys([*study.all_orders(), *other.all_orders()])]
     seeds = list(dict.fromkeys([*study.seeds, *other.seeds]))
     tree = {"orders": orders, "seeds": seeds, "placebo": max(study.placebo, other.placebo)}
-    return Study.model_validate(study.model_dump(mode="json") | tree)
+    mine, yours = study.model_dump(mode="json"), other.model_dump(mode="json")
+    return Study.model_validate(mine | tree | {"variants": mine["variants"] | yours["variants"]})
 
 
 def _known(values: Mapping[str, Any], kind: type[Keys]) -> dict[str, Any]:

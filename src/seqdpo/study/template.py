@@ -11,6 +11,7 @@ from seqdpo.study.keys import (
     DataKeys,
     Keys,
     LossKeys,
+    MachineKeys,
     MechanismKeys,
     ModelKeys,
     OptimiserKeys,
@@ -37,6 +38,7 @@ SECTIONS: dict[type[Keys], str] = {
     MechanismKeys: "the mechanism: what is measured beside the scores",
     VerdictKeys: "the verdicts: what counts as a change, fixed before the training",
     SaveKeys: "the way back after an interruption",
+    MachineKeys: "the machines",
     TrackKeys: "who else is told",
     Study: "where everything goes",
 }
@@ -46,9 +48,10 @@ SECTIONS: dict[type[Keys], str] = {
 STANDARD = {"placebo": 4}
 
 
-def study_template(setting: str) -> str:
-    """A study file of a named setting: every key with its value and a comment."""
+def study_template(setting: str, variants: Mapping[str, Any] | None = None) -> str:
+    """A study file of a named setting: every key with its value and a comment; `variants` as in a study."""
     values = {**STANDARD, **SETTINGS[setting].defaults, "setting": setting, "output_dir": f"runs/{setting}"}
+    values |= {"variants": variants} if variants else {}
     heading = [f"# {setting}: {SETTINGS[setting].relation}", "# Look first: seqdpo plan THIS_FILE"]
     return written_study(heading, values, {}, SETTINGS[setting].objectives)
 
@@ -72,6 +75,8 @@ def written_study(
         for name in names:
             if name == "objectives":
                 lines += _commented(of_setting) if of_setting else _objective_block(values[name])
+            elif name == "variants" and values.get(name):
+                lines += _variants_block(values[name])
             else:
                 lines.append(_commented_line(name, values, origins.get(name)))
     return "\n".join(lines) + "\n"
@@ -100,6 +105,11 @@ def _commented(objectives: Mapping[str, Objective]) -> Iterator[str]:
 def _objective_block(objectives: Mapping[str, Mapping[str, Any]]) -> list[str]:
     lines = (_flow_line(name, objective) for name, objective in objectives.items())
     return ["objectives:", *(f"  {line}" for line in lines)]
+
+
+def _variants_block(variants: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    head = f"{'variants:':<30}  # {Study.model_fields['variants'].description}"
+    return [head, *(f"  {_flow_line(name, keys)}" for name, keys in variants.items())]
 
 
 def _flow_line(name: str, objective: Mapping[str, Any]) -> str:

@@ -58,7 +58,7 @@ class TrainingPairs(NamedTuple):
 
 def pairs_of(node: Node, preferences: Preferences) -> list[PreparedPair]:
     """The pairs that a stage trains on."""
-    return preferences.objectives[node.objective].train
+    return [pair for name in node.objectives for pair in preferences.objectives[name].train]
 
 
 def training_pairs(prepared: Sequence[PreparedPair], reference: Logps) -> TrainingPairs:

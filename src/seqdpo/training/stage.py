@@ -65,6 +65,9 @@ class StageHook:
     def before_update(self, parameters: Sequence[Tensor]) -> None:
         """Called with the step's gradient in `parameter.grad`, before it is clipped: to add to it, or project it."""
 
+    def after_update(self, parameters: Sequence[Tensor]) -> None:
+        """Called when the optimiser has changed the parameters: to change what it did."""
+
     def after_stage(self, steps_done: int) -> None:
         """Called once, after the last step."""
 
@@ -163,6 +166,8 @@ def _train_step(
         raise RunError(_not_finite(number, sums.loss / n, grad_norm, pairs.pair_ids))
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
+    for hook in hooks:
+        hook.after_update(parameters)
     return Step(
         step=number,
         epoch=epoch,
@@ -261,3 +266,18 @@ def _training_mode(policy: PeftModel, keys: StageKeys) -> Iterator[None]:
             yield
         finally:
             policy.eval()
+
+
+@contextmanager
+def evaluating(policy: PeftModel) -> Iterator[None]:
+    """No dropout; activation checkpointing stays on, which transformers ties to the training mode of its layers."""
+    modes = [(module, module.training) for module in policy.modules()]
+    policy.eval()
+    for module in policy.modules():
+        if getattr(module, "gradient_checkpointing", False):
+            module.training = True
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training

@@ -10,13 +10,26 @@ from pkgutil import iter_modules
 from seqdpo.analysis.schema import Cell, Findings
 from seqdpo.report.charts.chart import CellChart, Chart, RunChart, RunTables
 
-__all__ = ["Chart", "RunTables", "cell_charts", "mechanism_charts", "overview_charts", "training_charts"]
+__all__ = [
+    "Chart",
+    "RunTables",
+    "cell_charts",
+    "mechanism_charts",
+    "overview_charts",
+    "remedy_charts",
+    "training_charts",
+]
 
 
 def cell_charts(cell: Cell) -> list[Chart]:
     """The pictures of one record of `cells`."""
     built = (entry.build(cell) for entry in _entries() if isinstance(entry, CellChart))
     return [chart for chart in built if chart is not None]
+
+
+def remedy_charts(findings: Findings, tables: RunTables) -> list[Chart]:
+    """What the variants of a study kept and learned; none where it has none."""
+    return _of_run("remedies", findings, tables)
 
 
 def overview_charts(findings: Findings, tables: RunTables) -> list[Chart]:
@@ -36,7 +49,7 @@ def training_charts(findings: Findings, tables: RunTables) -> list[Chart]:
 
 def _of_run(section: str, findings: Findings, tables: RunTables) -> list[Chart]:
     entries = [entry for entry in _entries() if isinstance(entry, RunChart) and entry.section == section]
-    return [chart for entry in entries for chart in entry.build(findings, tables)]
+    return [chart for entry in entries for chart in entry.build(findings.plain(), tables)]
 
 
 @cache

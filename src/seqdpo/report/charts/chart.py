@@ -37,6 +37,10 @@ BLUE, ORANGE, GREEN, SKY, VERMILLION, PURPLE, GREY = (
     "#8a8a8a",
 )
 PALETTE = [BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, GREY]
+#: What every JavaScript object answers to, of the texts that may name an objective.
+INHERITED = frozenset(
+    "constructor hasOwnProperty isPrototypeOf propertyIsEnumerable toLocaleString toString valueOf".split()
+)
 #: Of points, in step with the palette.
 SHAPES = ["circle", "square", "triangle-up", "diamond", "triangle-down", "cross"]
 
@@ -54,7 +58,8 @@ class Chart:
     needs_pairs: bool = False  # of a cell: its dataset `pairs`, and `identity`, the ends of its diagonal
 
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        made: dict[str, Any] = _for_vega(asdict(self))
+        return made
 
     def filled(self, pairs: Sequence[dict[str, Any]]) -> "Chart":
         """With the rows of `seqdpo.report.pictures.pair_rows`."""
@@ -65,7 +70,8 @@ class Chart:
     def vega_lite(self) -> Spec:
         """The whole specification with its data, at a fixed width, for whoever draws it without the page."""
         spec = {key: value for key, value in self.spec.items() if key != "autosize"}
-        return spec | {"width": WIDTH, "title": self.title, "datasets": self.data, "config": CONFIG}
+        whole: Spec = _for_vega(spec | {"width": WIDTH, "title": self.title, "datasets": self.data, "config": CONFIG})
+        return whole
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, Any]:
         """What a notebook draws: the specification, where it knows Vega-Lite, and else the words."""
@@ -91,9 +97,18 @@ class RunTables(NamedTuple):
 class RunChart(NamedTuple):
     """The entry of pictures of a whole run."""
 
-    section: Literal["overview", "mechanism", "training"]  # of the page
+    section: Literal["remedies", "overview", "mechanism", "training"]  # of the page
     place: int
     build: Callable[[Findings, RunTables], Sequence[Chart]]
+
+
+def _for_vega(value: Any) -> Any:
+    """The same with a space behind INHERITED texts, which Vega's expressions take for signals and then lack."""
+    if isinstance(value, dict):
+        return {key: _for_vega(of) for key, of in value.items()}
+    if isinstance(value, list):
+        return [_for_vega(one) for one in value]
+    return f"{value} " if isinstance(value, str) and value in INHERITED else value
 
 
 def plain(record: Record) -> dict[str, Any]:
@@ -165,4 +180,5 @@ def counts_of(rows: Iterable[Score]) -> str:
 
 def key_of(kind: str, checkpoint: str, seed: int) -> str:
     """The key of a picture of one stage."""
-    return f"{kind}-{'-'.join(Checkpoint.parse(checkpoint).path)}-seed{seed}"
+    of = Checkpoint.parse(checkpoint)
+    return "-".join((kind, *of.path, *((of.variant,) if of.variant else ()), f"seed{seed}"))

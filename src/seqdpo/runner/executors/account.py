@@ -27,4 +27,6 @@ def _note(folder: RunFolder, node: Node | None) -> str:
     if node is None:
         return "scored"
     losses = read_table(folder.stage(node) / "train.parquet", columns=["loss"])["loss"].to_numpy()
-    return f"loss {np.mean(losses[-10:]):.3f}" if len(losses) else "given, scored"
+    if len(losses):
+        return f"loss {np.mean(losses[-10:]):.3f}"
+    return "made of others, scored" if node.variant else "given, scored"

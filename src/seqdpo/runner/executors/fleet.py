@@ -14,6 +14,7 @@ from seqdpo.runner.folder import RunFolder
 from seqdpo.runner.schedule import Frontier
 from seqdpo.runner.stage import title
 from seqdpo.study.checkpoints import Node, folder_name
+from seqdpo.study.stored import read_study
 
 #: How often a node is begun whose worker was lost.
 MOST_TRIES = 3
@@ -61,7 +62,7 @@ def walk(folder: RunFolder, left: Sequence[Node | None], board: Board, fleet: Fl
 class _Walk:
     def __init__(self, folder: RunFolder, left: Sequence[Node | None], board: Board, fleet: Fleet) -> None:
         self._folder, self._board, self._fleet = folder, board, fleet
-        self._frontier = Frontier(left)
+        self._frontier = Frontier(left, read_study(folder).variants)
         self._running: dict[str, _Running] = {}
         self._tries: Counter[str] = Counter()
         self._failed: dict[str, str] = {}

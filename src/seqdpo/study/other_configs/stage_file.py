@@ -75,6 +75,7 @@ class StageFile:
     problems: list[str] = field(default_factory=list)
     objectives: dict[str, dict[str, Any]] = field(default_factory=dict)
     adapter: Any = None  # that the stage begins from, as the file names it
+    output_dir: Any = None  # where its tool leaves the adapter
     merged_adapter: bool = False  # it is merged into the base, and a new one is trained
 
     def take(self, key: str, default: Any = None) -> Any:
@@ -109,6 +110,7 @@ class StageFile:
         Raises: ConfigError if it is no training that a study can hold.
         """
         rank_stabilised = self.take("use_rslora") or self.take("peft_use_rslora")
+        self.output_dir = self.given.get("output_dir")
         self.tool.read(self)
         for key in list(self.given):
             self._read_key(key, self.given.pop(key))

@@ -9,7 +9,7 @@ from seqdpo.study.config import Study
 from seqdpo.study.file import read_yaml, study_from
 from seqdpo.study.other_configs import axolotl, llama_factory, trl
 from seqdpo.study.other_configs.stage_file import StageFile, Start, Tool, Written
-from seqdpo.study.template import key_line, written_study
+from seqdpo.study.template import STANDARD, key_line, written_study
 
 TOOLS = (trl.TOOL, axolotl.TOOL, llama_factory.TOOL)
 _SEVERAL_DEVICES = (
@@ -79,13 +79,15 @@ def _joined(files: list[StageFile]) -> tuple[dict[str, Written], list[str]]:
         start = files[1].tool.begins(files[1], files[0])
         notes += [f"{file.path.name}: {file.tool.begins(file, files[0]).told}." for file in files[1:]]
         study |= _of_start(start, study, files[1], notes)
+        study |= _continued(files[0], files[1], notes)
         words = (f"{key}: {study[key].value}" for key in ("reference", "adapter_mode"))
         notes.append(f"Written: {', '.join(words)}. docs/audit.md has the table of all tools.")
     elif files[0].adapter:
         name = files[0].path.name
         notes.append(
             f"{name} goes on from the adapter {files[0].adapter!r}. Give the file that trained it first: "
-            f"seqdpo init --from FIRST --from {name}"
+            f"seqdpo init --from FIRST --from {name}. Without such a file write adapter_name_or_path: "
+            f"{files[0].adapter} and learned: NAME, with the objective NAME and its pairs (docs/study-file.md)."
         )
     if len(objectives) > len(files):
         notes.append(
@@ -99,10 +101,47 @@ def _joined(files: list[StageFile]) -> tuple[dict[str, Written], list[str]]:
 def _of_start(start: Start, study: Mapping[str, Written], file: StageFile, notes: list[str]) -> dict[str, Written]:
     origin = f"as {file.tool.name} begins a later stage"
     mode = start.adapter_mode
-    if mode == "new_on_merged" and study.get("dtype", Written("float32", "")).value != "float32":
+    rounding = _rounding(study) if mode == "new_on_merged" else None
+    if rounding is not None:
         mode = "stack"
-        notes.append("adapter_mode: stack is new_on_merged without merging, which dtype: bfloat16 would round.")
+        notes.append(f"adapter_mode: stack is new_on_merged without merging, which {rounding} would round.")
     return {"reference": Written(start.reference, origin), "adapter_mode": Written(mode, origin)}
+
+
+def _continued(first: StageFile, second: StageFile, notes: list[str]) -> dict[str, Written]:
+    """The first file's adapter as the study's stage 0, where the second one goes on from it and it is there already."""
+    if not isinstance(second.adapter, str) or first.adapter or len(first.objectives) != 1:
+        return {}
+    name, left = second.path.name, str(first.output_dir or "")
+    if not left or Path(left) not in (Path(second.adapter), *Path(second.adapter).parents):  # or one of its checkpoints
+        notes.append(
+            f"{name} goes on from {second.adapter!r}; {first.path.name} writes to {left or 'no output_dir'!r}. They "
+            "are taken for the same: the study trains the first stage."
+        )
+        return {}
+    if not (Path(second.adapter) / "adapter_config.json").is_file():
+        notes.append(
+            f"No adapter is at {second.adapter!r} from here: the study trains the first stage. To start from it, write "
+            f"adapter_name_or_path: {second.adapter} and learned: {next(iter(first.objectives))}."
+        )
+        return {}
+    notes.append(
+        f"The adapter {second.adapter!r} is there, so that the study starts from it and does not train the first stage "
+        "again. Remove adapter_name_or_path and learned to train it."
+    )
+    return {
+        "adapter_name_or_path": Written(second.adapter, f"that {name} goes on from"),
+        "learned": Written(next(iter(first.objectives)), f"what {first.path.name} trains on"),
+    }
+
+
+def _rounding(study: Mapping[str, Written]) -> str | None:
+    """The key by which a merged adapter would be rounded."""
+    for key in ("load_in_4bit", "load_in_8bit"):
+        if key in study and study[key].value:
+            return f"{key}: true"
+    dtype = study["dtype"].value if "dtype" in study else "float32"
+    return None if dtype == "float32" else f"dtype: {dtype}"
 
 
 def _differences(first: StageFile, file: StageFile) -> Iterator[str]:
@@ -129,7 +168,8 @@ def _objectives(files: list[StageFile]) -> dict[str, dict[str, Any]]:
 def _text(files: list[StageFile], study: Mapping[str, Written]) -> str:
     sources = " and ".join(f"{file.path.name} ({file.tool.name})" for file in files)
     heading = [f"# from {sources}", "# Look first: seqdpo check THIS_FILE"]
-    values = {key: written.value for key, written in study.items()}
+    later = STANDARD if len(study["objectives"].value) > 1 else {}  # control stages stand beside later stages
+    values = later | {key: written.value for key, written in study.items()}
     return written_study(heading, values, {key: written.origin for key, written in study.items()})
 
 
