@@ -14,10 +14,9 @@ SMALLER = {
     "placebo": 4,
     "mechanism_pairs": 40,
 }
-#: Of the first setting; docs/lab.md has the table.
+#: Beside the range that control stages give.
 HOW_FAR_RUNS_DIFFER = (
-    "Other seeds and machines: in four other runs (three seeds, other arithmetic) helpful was DEGRADED each time, from "
-    "76-81% right to 53-62%."
+    "Another seed varies the stages before, too, and digits differ between machines: docs/lab.md has how far."
 )
 DEMO_SETTINGS = ("lab-conflict", "lab-interaction", "lab-strong-signal", "lab-compatible")
 
