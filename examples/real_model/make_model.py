@@ -36,7 +36,9 @@ PRE_TOKENIZER = {
 def main() -> None:
     arguments = parser().parse_args()
     if find_spec("gguf") is None:
-        sys.exit("make_model.py: the package gguf is missing, by which transformers reads these weights. pip install gguf")
+        sys.exit(
+            "make_model.py: the package gguf is missing, by which transformers reads these weights. pip install gguf"
+        )
     with tempfile.TemporaryDirectory() as folder:
         convert(download(Path(folder)), arguments.output)
     mend(arguments.output)
@@ -65,7 +67,9 @@ def convert(weights: Path, output: Path) -> None:
 
 def mend(output: Path) -> None:
     """Takes out of the tokenizer what the conversion left there, and makes the files readable for all."""
-    rewrite(output / "tokenizer_config.json", lambda config: [config.pop(k, None) for k in ("is_local", "local_files_only")])
+    rewrite(
+        output / "tokenizer_config.json", lambda config: [config.pop(k, None) for k in ("is_local", "local_files_only")]
+    )
     rewrite(output / "tokenizer.json", lambda tokenizer: tokenizer.update(pre_tokenizer=PRE_TOKENIZER))
     for file in output.iterdir():
         file.chmod(0o644)

@@ -200,7 +200,7 @@ def demo(
     every: Annotated[bool, typer.Option("--all", help="All four settings, some minutes.")] = False,
 ) -> None:
     """Run a lab setting in both orders: no download, about a minute on a laptop."""
-    from seqdpo.lab.demo import demo_studies
+    from seqdpo.lab.demo import HOW_FAR_RUNS_DIFFER, demo_studies
     from seqdpo.report.finished import read_run
     from seqdpo.report.print_findings import in_three_lines, verdict_table
     from seqdpo.runner.folder import check_output_dir
@@ -219,6 +219,7 @@ def demo(
     console.rule("In three lines", align="left")
     for line in in_three_lines(read_run(studies[0].output_dir).findings.cells[0]):
         console.print(line)
+    console.print(HOW_FAR_RUNS_DIFFER)
     console.print(f"Open {Path(studies[0].output_dir, 'report.html')} in a browser: every pair is there.")
     console.print("Three settings more, some minutes: seqdpo demo --all")
 

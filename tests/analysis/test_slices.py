@@ -118,9 +118,9 @@ def test_numbers_of_their_own_are_no_names():
 
 def test_edges_have_three_digits_or_as_many_as_tell_them_apart():
     apart = sizes({"slice_score": 1.37767 + np.arange(12)})
-    assert list(apart)[0] == "1.38 to 3.38"
+    assert next(iter(apart)) == "1.38 to 3.38"
     close = sizes({"slice_score": 1.37761 + np.arange(12) / 1e5})
-    assert list(close)[0] == "1.37761 to 1.37763"
+    assert next(iter(close)) == "1.37761 to 1.37763"
 
 
 def test_length_difference_prompt_length_and_strength_are_put_into_quartiles():

@@ -57,7 +57,7 @@ def test_a_terminal_of_any_width_shows_stage_share_time_and_loss(clock, width):
     live.start("helpful>harmless (seed 0)", "cpu")
     clock(20)
     live.advance(50, 25, "helpful>harmless (seed 0)")
-    live.said("loss 0.512, 75% right", "helpful>harmless (seed 0)")
+    live.note("loss 0.512, 75% right", "helpful>harmless (seed 0)")
     console.print(live._draw())
     shown = " ".join(console.file.getvalue().split())
     lines = console.file.getvalue().splitlines()
@@ -71,7 +71,7 @@ def test_lines_of_a_log_have_loss_and_what_was_finished_before(clock):
     plain, console = made(PlainBoard, 80, tasks)
     plain.begin(tasks)
     plain.start("helpful (seed 0)", "cpu")
-    plain.said("loss 0.512, 75% right", "helpful (seed 0)")
+    plain.note("loss 0.512, 75% right", "helpful (seed 0)")
     clock(20)
     plain.advance(50, 25, "helpful (seed 0)")
     assert console.file.getvalue().splitlines() == [

@@ -44,6 +44,7 @@ class SilentBoard:
         self.units += units
 
     def said(self, text, name): ...
+    def note(self, text, name): ...
 
     def finish(self, note, name):
         self.finished += 1

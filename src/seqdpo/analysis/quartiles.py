@@ -368,4 +368,5 @@ def _sentence(rose: Sequence[str], fell: Sequence[str], objective: str, how: str
     if parts:
         other = "fell" if rose else "rose"
         return f"No shift between quartiles shown: {how}, {parts[0]} in the margins of {objective}, and none {other}."
-    return f"No shift between quartiles shown: {how}, no quartile of {objective} rose or fell beyond the noise of its pairs."
+    none = f"no quartile of {objective} rose or fell beyond the noise of its pairs"
+    return f"No shift between quartiles shown: {how}, {none}."

@@ -39,6 +39,7 @@ def _payload(compared: ComparedRuns) -> dict[str, Any]:
         "cells": [],
         "overview": [],
         "mechanism": [],
+        "training": [],
     }
 
 

@@ -20,9 +20,10 @@ from seqdpo.analysis.schema import SCHEMA_VERSION, Findings, PairMeasure, findin
 from seqdpo.errors import ArgumentError, ConfigError, DataError
 from seqdpo.files import REMEDY, read_mapping, read_sealed, read_table, reading
 from seqdpo.layout import RunFiles, check_manifest_hash, check_run_folder
-from seqdpo.report.charts import Chart
+from seqdpo.report.charts import Chart, RunTables
 from seqdpo.report.notebook import verdicts_html
 from seqdpo.report.pictures import Picture, pictures
+from seqdpo.study.checkpoints import Checkpoint, Node
 from seqdpo.wording import did_you_mean, listed
 
 #: Columns of scores.parquet whose values repeat; read as dictionaries they take a tenth of the memory.
@@ -94,6 +95,25 @@ class Run:
         """generations.parquet; None of a run whose checkpoints were asked nothing."""
         path = self._files.generations
         return read_table(self._whole(path)) if path.is_file() else None
+
+    @cached_property
+    def steps(self) -> pa.Table:
+        """The rows of every stage's train.parquet with its `seed`, `checkpoint` and `placebo`; of stages that were
+        trained elsewhere there are none."""
+        found = []
+        names = dict.fromkeys((one.seed, one.checkpoint) for one in self.findings.score_matrix if one.stage)
+        for seed, name in names:
+            node = Node(seed, *Checkpoint.parse(name))
+            path = self.folder / "stages" / node.folder / "train.parquet"
+            if path.is_file():
+                rows = read_table(path)
+                of = {"seed": seed, "checkpoint": name, "placebo": node.placebo}
+                found.append(pa.table({key: [value] * rows.num_rows for key, value in of.items()} | _columns(rows)))
+        return pa.concat_tables(found) if found else pa.table({"step": pa.array([], pa.int64())})
+
+    @property
+    def tables(self) -> RunTables:
+        return RunTables(self.movement, self.steps)
 
     @cached_property
     def preflight(self) -> Preflights | None:
@@ -181,7 +201,7 @@ class Run:
 
     def pictures(self) -> list[Picture]:
         """Every picture of the report, by the name of its file among the figures."""
-        return list(pictures(self.findings, self.panels(), self.movement))
+        return list(pictures(self.findings, self.panels(), self.tables))
 
     def chart(self, name: str) -> Chart:
         """A picture with its data, which a notebook draws: `run.chart("score-matrix")`.
@@ -228,6 +248,10 @@ def _read_findings(path: Path) -> Findings:
     if version != SCHEMA_VERSION:
         raise DataError(f"{path}: schema_version = {version!r}; expected {SCHEMA_VERSION}. {REMEDY}")
     return findings_from_json(text, path)
+
+
+def _columns(table: pa.Table) -> dict[str, pa.ChunkedArray]:
+    return dict(zip(table.column_names, table.columns, strict=True))
 
 
 def _columns_without_texts(path: Path) -> list[str]:

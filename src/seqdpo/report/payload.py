@@ -16,7 +16,7 @@ from seqdpo.analysis.margins import Column, PairScores
 from seqdpo.analysis.panel import At, Panel
 from seqdpo.analysis.quartiles import quartiles
 from seqdpo.analysis.schema import PairMeasure
-from seqdpo.report.charts import cell_charts, mechanism_charts, overview_charts, remedy_charts
+from seqdpo.report.charts import cell_charts, mechanism_charts, overview_charts, remedy_charts, training_charts
 from seqdpo.report.finished import Run
 from seqdpo.report.words import UNITS
 from seqdpo.tables import SLICE_PREFIX
@@ -44,9 +44,10 @@ def payload(run: Run, measure: PairMeasure = "margin") -> dict[str, Any]:
             {"charts": [chart.as_dict() for chart in cell_charts(record)], "quartile": _quartiles(cell)}
             for cell, record in zip(of, findings.cells, strict=True)
         ],
-        "remedies": [chart.as_dict() for chart in remedy_charts(findings, run.movement)],
-        "overview": [chart.as_dict() for chart in overview_charts(findings, run.movement)],
-        "mechanism": [chart.as_dict() for chart in mechanism_charts(findings, run.movement)],
+        "remedies": [chart.as_dict() for chart in remedy_charts(findings, run.tables)],
+        "overview": [chart.as_dict() for chart in overview_charts(findings, run.tables)],
+        "training": [chart.as_dict() for chart in training_charts(findings, run.tables)],
+        "mechanism": [chart.as_dict() for chart in mechanism_charts(findings, run.tables)],
     }
 
 

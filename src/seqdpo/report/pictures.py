@@ -4,14 +4,20 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-import pyarrow as pa
-
 from seqdpo.analysis.cells import Cell, cells
 from seqdpo.analysis.changes import FLIPS, pair_changes
 from seqdpo.analysis.panel import Panel
 from seqdpo.analysis.quartiles import QUARTILES, quartiles
 from seqdpo.analysis.schema import Findings
-from seqdpo.report.charts import Chart, cell_charts, mechanism_charts, overview_charts, remedy_charts
+from seqdpo.report.charts import (
+    Chart,
+    RunTables,
+    cell_charts,
+    mechanism_charts,
+    overview_charts,
+    remedy_charts,
+    training_charts,
+)
 
 
 class Picture(NamedTuple):
@@ -24,15 +30,15 @@ class Picture(NamedTuple):
         return self.chart.filled(pair_rows(self.cell)) if self.cell and self.chart.needs_pairs else self.chart
 
 
-def pictures(findings: Findings, panels: Sequence[Panel], movement: pa.Table) -> Iterator[Picture]:
-    """Those of the page: variants and the overview, cell by cell, the mechanism."""
-    for chart in [*remedy_charts(findings, movement), *overview_charts(findings, movement)]:
+def pictures(findings: Findings, panels: Sequence[Panel], tables: RunTables) -> Iterator[Picture]:
+    """Those of the page: variants and the overview, cell by cell, the mechanism, the training."""
+    for chart in [*remedy_charts(findings, tables), *overview_charts(findings, tables)]:
         yield Picture(file_name(chart.key), chart, None)
     for cell, record in zip(cells(panels), findings.cells, strict=True):
         where = file_name(f"{record.objective} {record.from_} to {record.to} seed{record.seed}")
         for chart in cell_charts(record):
             yield Picture(f"{where}.{chart.key}", chart, cell)
-    for chart in mechanism_charts(findings, movement):
+    for chart in [*mechanism_charts(findings, tables), *training_charts(findings, tables)]:
         yield Picture(file_name(chart.key), chart, None)
 
 

@@ -65,7 +65,7 @@ def _print_missed(console: Console, findings: Findings) -> None:
 
 
 def in_three_lines(cell: Cell) -> list[str]:
-    """What was found of one cell: what happened, whether the later objective did it, and what other runs would show."""
+    """Of one cell: what happened, whether the later objective did it, and what another run would show."""
     reasons, of = cell.verdict.reasons, cell.recipe
     later = " and ".join(cell.later)
     if not isinstance(reasons, Reasons):
@@ -80,9 +80,8 @@ def in_three_lines(cell: Cell) -> list[str]:
         lines.append(f"Control stages leave {left:.0%} right; {of.read.statement}: {whose}.")
     if of.margin.next_run_low is not None and of.margin.next_run_high is not None:
         lines.append(
-            f"The margin changed by {number(reasons.margin_change.value)} nats; another run, on another machine or "
-            f"with another seed, is expected between {number(of.margin.next_run_low)} and "
-            f"{number(of.margin.next_run_high)}."
+            f"The margin changed by {number(reasons.margin_change.value)} nats; by its control stages, another run of "
+            f"this stage is expected between {number(of.margin.next_run_low)} and {number(of.margin.next_run_high)}."
         )
     return lines
 

@@ -61,7 +61,7 @@ class Board(Protocol):
     def begin(self, tasks: list[Task]) -> None: ...
     def start(self, name: str, where: str = "") -> None: ...
     def advance(self, units: float, pairs: int, name: str | None = None) -> None: ...
-    def said(self, text: str, name: str) -> None: ...
+    def note(self, text: str, name: str) -> None: ...
     def finish(self, note: str, name: str) -> None: ...
     def end(self) -> None: ...
 
@@ -95,7 +95,7 @@ class Progress:
             self._see(units)
         return task
 
-    def said(self, text: str, name: str) -> None:
+    def note(self, text: str, name: str) -> None:
         task = self.tasks[name]
         task.note = f"{text}, {task.where}" if task.where else text
 
@@ -157,8 +157,8 @@ class PlainBoard:
             at = f"{self._position(task.name)} {task.name}: {task.share:.0%}, {task.rate():.1f} pairs/s"
             self._print(f"{at}{said}; about {left} left in all")
 
-    def said(self, text: str, name: str) -> None:
-        self._progress.said(text, name)
+    def note(self, text: str, name: str) -> None:
+        self._progress.note(text, name)
 
     def finish(self, note: str, name: str) -> None:
         task = self._progress.finish(note, name)
@@ -197,8 +197,8 @@ class LiveBoard:
     def advance(self, units: float, pairs: int, name: str | None = None) -> None:
         self._progress.advance(units, pairs, name)
 
-    def said(self, text: str, name: str) -> None:
-        self._progress.said(text, name)
+    def note(self, text: str, name: str) -> None:
+        self._progress.note(text, name)
 
     def finish(self, note: str, name: str) -> None:
         self._progress.finish(note, name)

@@ -66,7 +66,7 @@ function openCard(row) {
   flag.addEventListener("change", save); words.addEventListener("input", save);
   const button = (label, act) => { const made = element("button", { type: "button", textContent: label }); made.addEventListener("click", act); return made; };
   const plot = element("div");
-  byId("card").replaceChildren(
+  byId("card").replaceChildren(...[
     element("div", { className: "card-top" },
       element("h2", { id: "card-title", textContent: `${own.flip ?? "undefined"}: ${signed(own.before)} to ${signed(own.after)} (${signed(own.change)} ${report.data.unit})` }),
       element("span", {}, button("Previous (k)", () => step(-1)), " ", button("Next (j)", () => step(1)), " ", button("Close", () => byId("card").close()))),
@@ -79,7 +79,8 @@ function openCard(row) {
     answersTo(view, own.id),
     plot,
     element("p", {}, element("label", {}, flag, " flag this pair")),
-    element("label", {}, "Your note on this pair, kept in this browser", words));
+    element("label", {}, "Your note on this pair, kept in this browser", words),
+  ].filter((part) => part !== null));
   if (!byId("card").open) leaveBehind();
   report.open = own.id;
   report.openRow = row;

@@ -139,6 +139,7 @@ function blur(on) {
 async function drawRest() {
   if (byId("remedies-charts")) await drawAll(byId("remedies-charts"), report.data.remedies, null);
   if (byId("overview-charts")) await drawAll(byId("overview-charts"), report.data.overview, null);
+  if (byId("training-charts")) await drawAll(byId("training-charts"), report.data.training, null);
   if (byId("mechanism-charts")) await drawAll(byId("mechanism-charts"), report.data.mechanism, null);
 }
 

@@ -7,12 +7,18 @@ from functools import cache
 from importlib import import_module
 from pkgutil import iter_modules
 
-import pyarrow as pa
-
 from seqdpo.analysis.schema import Cell, Findings
-from seqdpo.report.charts.chart import CellChart, Chart, RunChart
+from seqdpo.report.charts.chart import CellChart, Chart, RunChart, RunTables
 
-__all__ = ["Chart", "cell_charts", "mechanism_charts", "overview_charts", "remedy_charts"]
+__all__ = [
+    "Chart",
+    "RunTables",
+    "cell_charts",
+    "mechanism_charts",
+    "overview_charts",
+    "remedy_charts",
+    "training_charts",
+]
 
 
 def cell_charts(cell: Cell) -> list[Chart]:
@@ -21,24 +27,29 @@ def cell_charts(cell: Cell) -> list[Chart]:
     return [chart for chart in built if chart is not None]
 
 
-def remedy_charts(findings: Findings, movement: pa.Table) -> list[Chart]:
+def remedy_charts(findings: Findings, tables: RunTables) -> list[Chart]:
     """What the variants of a study kept and learned; none where it has none."""
-    return _of_run("remedies", findings, movement)
+    return _of_run("remedies", findings, tables)
 
 
-def overview_charts(findings: Findings, movement: pa.Table) -> list[Chart]:
+def overview_charts(findings: Findings, tables: RunTables) -> list[Chart]:
     """What happened to every objective over the stages."""
-    return _of_run("overview", findings, movement)
+    return _of_run("overview", findings, tables)
 
 
-def mechanism_charts(findings: Findings, movement: pa.Table) -> list[Chart]:
+def mechanism_charts(findings: Findings, tables: RunTables) -> list[Chart]:
     """Gradients, path and movement of every real later stage; none where nothing was measured."""
-    return _of_run("mechanism", findings, movement)
+    return _of_run("mechanism", findings, tables)
 
 
-def _of_run(section: str, findings: Findings, movement: pa.Table) -> list[Chart]:
+def training_charts(findings: Findings, tables: RunTables) -> list[Chart]:
+    """How each stage's training went; none where no stage was trained here."""
+    return _of_run("training", findings, tables)
+
+
+def _of_run(section: str, findings: Findings, tables: RunTables) -> list[Chart]:
     entries = [entry for entry in _entries() if isinstance(entry, RunChart) and entry.section == section]
-    return [chart for entry in entries for chart in entry.build(findings.plain(), movement)]
+    return [chart for entry in entries for chart in entry.build(findings.plain(), tables)]
 
 
 @cache

@@ -87,12 +87,19 @@ class CellChart(NamedTuple):
     build: Callable[[Cell], Chart | None]  # None: there is nothing to show
 
 
+class RunTables(NamedTuple):
+    """What pictures of a run read beside its findings."""
+
+    movement: pa.Table  # movement.parquet
+    steps: pa.Table  # the rows of every stage's train.parquet, with its seed, checkpoint and placebo
+
+
 class RunChart(NamedTuple):
     """The entry of pictures of a whole run."""
 
-    section: Literal["remedies", "overview", "mechanism"]  # of the page
+    section: Literal["remedies", "overview", "mechanism", "training"]  # of the page
     place: int
-    build: Callable[[Findings, pa.Table], Sequence[Chart]]  # of the findings and movement.parquet
+    build: Callable[[Findings, RunTables], Sequence[Chart]]
 
 
 def _for_vega(value: Any) -> Any:

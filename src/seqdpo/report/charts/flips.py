@@ -42,7 +42,8 @@ def _flips(cell: Cell) -> Chart:
         key="flips",
         title=_title(flips),
         caption=(
-            f"Right: {cell.measure.replace('_', ' ')} above 0. kept stays right, lost turns wrong, regained turns right, never stays wrong. "
+            f"Right: {cell.measure.replace('_', ' ')} above 0. kept stays right, lost turns wrong, regained turns "
+            "right, never stays wrong. "
             f"n = {cell.n:,} pairs.{tied}"
         ),
         alt=", ".join(f"{name} {counted(n)}" for name, n in plain(flips).items()),

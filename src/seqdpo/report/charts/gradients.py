@@ -2,15 +2,26 @@
 
 from typing import Any
 
-import pyarrow as pa
-
 from seqdpo.analysis.schema import Findings, Gradients
-from seqdpo.report.charts.chart import BLUE, VERMILLION, Chart, RunChart, Spec, axis, key_of, scale, shown, single, zero
+from seqdpo.report.charts.chart import (
+    BLUE,
+    VERMILLION,
+    Chart,
+    RunChart,
+    RunTables,
+    Spec,
+    axis,
+    key_of,
+    scale,
+    shown,
+    single,
+    zero,
+)
 from seqdpo.report.numbers import interval
 from seqdpo.study.checkpoints import Checkpoint
 
 
-def _traces(findings: Findings, movement: pa.Table) -> list[Chart]:
+def _traces(findings: Findings, tables: RunTables) -> list[Chart]:
     """Of every real later stage."""
     records = findings.mechanism.gradients if findings.mechanism else ()
     return [_trace(record) for record in records if not record.placebo]
@@ -58,7 +69,8 @@ def _trace(record: Gradients) -> Chart:
     return Chart(
         key=key_of(f"gradients-{record.objective}", record.to, record.seed),
         title=(
-            f"During {record.to} (seed {record.seed}), gradients of {current} and {record.objective}: {record.statement}"
+            f"During {record.to} (seed {record.seed}), gradients of {current} and {record.objective}: "
+            f"{record.statement}"
         ),
         caption=caption,
         alt=caption,

@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import pyarrow as pa
-
 from seqdpo.analysis.schema import Findings, ShareOfPlain, VariantOutcome, Variants
 from seqdpo.report.charts.chart import (
     BLUE,
@@ -13,6 +11,7 @@ from seqdpo.report.charts.chart import (
     VERMILLION,
     Chart,
     RunChart,
+    RunTables,
     Spec,
     axis,
     key_of,
@@ -30,7 +29,7 @@ KINDS = {
 }
 
 
-def _kept_and_learned(findings: Findings, movement: pa.Table) -> list[Chart]:
+def _kept_and_learned(findings: Findings, tables: RunTables) -> list[Chart]:
     """One for each order and earlier objective."""
     return [_chart(of, place) for of in findings.variants for place in range(len(of.outcomes[0].kept))]
 

@@ -5,15 +5,15 @@ import pyarrow.compute as pc
 
 from seqdpo.analysis.gradients import ALL
 from seqdpo.analysis.schema import Findings, Movement
-from seqdpo.report.charts.chart import Chart, RunChart, Spec, axis, key_of, shown, single
+from seqdpo.report.charts.chart import Chart, RunChart, RunTables, Spec, axis, key_of, shown, single
 from seqdpo.study.checkpoints import BASE, Checkpoint
 from seqdpo.study.keys import MOST_CONTROLS
 
 
-def _movements(findings: Findings, movement: pa.Table) -> list[Chart]:
+def _movements(findings: Findings, tables: RunTables) -> list[Chart]:
     """Of every real later stage."""
     records = findings.mechanism.movement if findings.mechanism else ()
-    return [_movement(one, movement) for one in records if one.from_ != BASE and not one.placebo]
+    return [_movement(one, tables.movement) for one in records if one.from_ != BASE and not one.placebo]
 
 
 def _movement(record: Movement, movement: pa.Table) -> Chart:

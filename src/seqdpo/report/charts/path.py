@@ -2,14 +2,13 @@
 
 from collections.abc import Sequence
 
-import pyarrow as pa
-
 from seqdpo.analysis.schema import Findings, KlAndPath
 from seqdpo.report.charts.chart import (
     PALETTE,
     SHAPES,
     Chart,
     RunChart,
+    RunTables,
     Spec,
     axis,
     key_of,
@@ -22,7 +21,7 @@ from seqdpo.report.charts.chart import (
 from seqdpo.study.checkpoints import BASE
 
 
-def _paths(findings: Findings, movement: pa.Table) -> list[Chart]:
+def _paths(findings: Findings, tables: RunTables) -> list[Chart]:
     """Of every real later stage."""
     names = list(dict.fromkeys(row.objective for row in findings.score_matrix))
     records = findings.mechanism.kl_and_path if findings.mechanism else ()

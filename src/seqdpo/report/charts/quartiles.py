@@ -78,20 +78,15 @@ def _of_controls(real: BiasedQuartile, excess: ExcessQuartile) -> dict[str, Any]
     """The mean change of the control stages, and where one more of them would lie; without that where there is one."""
     change, beyond = real.margin_change.value, excess.excess_margin_change.value
     mean = None if change is None or beyond is None else change - beyond
-    reach = _reach(excess.beyond_controls)
-    known = mean is not None and reach is not None
-    return {
-        "quartile": real.quartile,
-        "what": CONTROLS,
-        "value": mean,
-        "low": mean - reach if known else None,
-        "high": mean + reach if known else None,
-        "n": real.n,
-    }
+    low, high = _range(mean, excess.beyond_controls)
+    return {"quartile": real.quartile, "what": CONTROLS, "value": mean, "low": low, "high": high, "n": real.n}
 
 
-def _reach(beyond: BeyondControls | None) -> float | None:
-    return None if beyond is None else (beyond.high - beyond.low) / 2
+def _range(mean: float | None, beyond: BeyondControls | None) -> tuple[float | None, float | None]:
+    if mean is None or beyond is None:
+        return None, None
+    reach = (beyond.high - beyond.low) / 2
+    return mean - reach, mean + reach
 
 
 def _title(finding: QuartileFinding | None, objective: str) -> str:

@@ -3,16 +3,14 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import pyarrow as pa
-
 from seqdpo.analysis.schema import Findings
-from seqdpo.report.charts.chart import Chart, RunChart, Spec, axis, counts_of, shown, single
+from seqdpo.report.charts.chart import Chart, RunChart, RunTables, Spec, axis, counts_of, shown, single
 
 #: The colours end that much beyond the largest margin, so that black figures are legible on all of them.
 PALER = 1.8
 
 
-def _score_matrix(findings: Findings, movement: pa.Table) -> list[Chart]:
+def _score_matrix(findings: Findings, tables: RunTables) -> list[Chart]:
     rows = {
         (row.checkpoint, row.seed, row.objective): row
         for row in findings.score_matrix
@@ -62,8 +60,8 @@ def _score_matrix(findings: Findings, movement: pa.Table) -> list[Chart]:
         key="score-matrix",
         title=_title(data),
         caption=(
-            "Every objective after every stage: mean margin against the base in nats, and accuracy (a tie one half), on "
-            f"held-out pairs. {counts_of(rows)}."
+            "Every objective after every stage: mean margin against the base in nats, and accuracy (a tie one half), "
+            f"on held-out pairs. {counts_of(rows)}."
         ),
         alt="; ".join(f"{row['objective']} after {row['where']}: {shown(row['margin'])} nats" for row in data),
         spec=single(

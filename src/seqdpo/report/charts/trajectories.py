@@ -5,7 +5,6 @@ from operator import attrgetter
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
-import pyarrow as pa
 
 from seqdpo.analysis.schema import Bounds, Findings, Score
 from seqdpo.report.charts.chart import (
@@ -14,6 +13,7 @@ from seqdpo.report.charts.chart import (
     SHAPES,
     Chart,
     RunChart,
+    RunTables,
     Spec,
     axis,
     counts_of,
@@ -43,7 +43,7 @@ class _Step(NamedTuple):
     in_controls: float | None  # mean of the control stages
 
 
-def _both(findings: Findings, movement: pa.Table) -> list[Chart]:
+def _both(findings: Findings, tables: RunTables) -> list[Chart]:
     rows = [row for row in findings.score_matrix if row.split == "eval"]
     confidence = findings.method.tolerances.confidence
     return [_trajectories(rows, quantity, confidence) for quantity in TITLES]

@@ -25,4 +25,4 @@ def execute(bench: Bench, left: Sequence[Node | None], board: Board) -> None:
 
 
 def _say_step(board: Board, name: str, step: Step) -> None:
-    board.said(f"loss {step.loss:.3f}, {step.accuracy:.0%} right", name)
+    board.note(f"loss {step.loss:.3f}, {step.accuracy:.0%} right", name)
