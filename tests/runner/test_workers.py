@@ -23,6 +23,8 @@ from seqdpo.runner.worker import Worker
 from seqdpo.study.file import study_yaml
 from seqdpo.study.tree import find_node
 
+pytestmark = pytest.mark.usefixtures("base_logps_cache")
+
 #: Scores alone: a process of its own for each node costs enough.
 SMALL = {"orders": [["first", "second"], ["second"]], "placebo": 0, "gradient_trace_points": 0, "mechanism_pairs": 0}
 
@@ -173,7 +175,6 @@ from seqdpo.runner.claims import claimed
 from seqdpo.runner.folder import RunFolder
 from pathlib import Path
 
-pytestmark = pytest.mark.usefixtures("base_logps_cache")
 with claimed(RunFolder(Path(sys.argv[1])), None, print):
     print("held", flush=True)
     sys.stdin.read()
