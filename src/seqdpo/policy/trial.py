@@ -144,7 +144,7 @@ def _scores(model: torch.nn.Module, pairs: list[PairTokens]) -> Tensor:
 def _of_file(base: PreTrainedModel, adapter: Path, pairs: list[PairTokens]) -> Tensor:
     """By a plain pass for each sequence, whatever the engine."""
     with loaded_adapter(base, adapter), own_attention(base), torch.inference_mode():
-        return single_logps(base, pairs).view(-1, 2).T.flatten()  # chosen ones first, as in _scores
+        return single_logps(base, pairs)
 
 
 def _check_file(base: PreTrainedModel, folder: Path) -> None:
