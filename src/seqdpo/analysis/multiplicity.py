@@ -37,9 +37,8 @@ def benjamini_hochberg(p_values: Sequence[float | None]) -> list[float | None]:
 
     Source: Benjamini and Hochberg 1995, Journal of the Royal Statistical Society B 57:289.
     """
-    there = sorted((p for p in p_values if p is not None), reverse=True)
-    steps = accumulate((p * (len(there) / (len(there) - i)) for i, p in enumerate(there)), min)
-    adjusted: dict[float, float] = {}
-    for p, step in zip(there, steps, strict=True):
-        adjusted[p] = min(1.0, step)  # of equal ones the last, which is the least
-    return [None if p is None else adjusted[p] for p in p_values]
+    from scipy.stats import false_discovery_control  # late, as in `association.spearman`
+
+    there = [p for p in p_values if p is not None]
+    adjusted = iter(false_discovery_control(there).tolist() if there else ())
+    return [None if p is None else next(adjusted) for p in p_values]
