@@ -26,12 +26,23 @@ def preferences(study):
 def test_a_node_takes_the_tokens_of_its_passes_times_the_rates(study, preferences, monkeypatch):
     monkeypatch.setattr(planning, "probe", lambda *given: Rates(0.25, 2.0, "by hand"))
     base, first = plan_study(study, preferences).stages
-    held_out = [pair.tokens.n_tokens for one in preferences.objectives.values() for pair in one.eval]
-    train = [pair.tokens.n_tokens for pair in preferences.objectives["first"].train]
-    assert base.seconds == pytest.approx(0.25 * sum(held_out + train))
-    mean = sum(train) / len(train)
-    assert first.seconds == pytest.approx(mean * (2.0 * first.work.trained + 0.25 * first.work.scored))
-    assert first.scoring_seconds == pytest.approx(mean * 0.25 * len(held_out))
+    held_out = [pair for one in preferences.objectives.values() for pair in one.eval]
+    train = preferences.objectives["first"].train
+    assert base.seconds == pytest.approx(0.25 * (n_distinct(held_out) + n_distinct(train)))
+    mean = sum(pair.tokens.n_tokens for pair in train) / len(train)
+    own = first.work.scored - len(held_out)
+    scores = 0.25 * n_distinct(held_out)
+    assert first.seconds == pytest.approx(scores + mean * (2.0 * first.work.trained + 0.25 * own))
+    assert first.scoring_seconds == pytest.approx(scores)
+
+
+def n_distinct(pairs):
+    """Tokens, each prompt once and each of its responses once."""
+    responses = {}
+    for pair in pairs:
+        prompt, *both = (tuple(part.tolist()) for part in pair.tokens[:3])
+        responses.setdefault(prompt, set()).update(both)
+    return sum(len(prompt) + sum(map(len, own)) for prompt, own in responses.items())
 
 
 def test_the_pairs_of_a_probe_are_of_all_lengths_and_no_more_than_there_is_time_for(study, preferences):
