@@ -1,16 +1,21 @@
 """Trackers hear what is in the files, a run for each stage; the files are what they are without them."""
 
+import sys
+from types import ModuleType, SimpleNamespace
 from typing import ClassVar
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from accelerate import tracking
+from accelerate import PartialState, tracking
 from test_run_study import SilentBoard
 
 from seqdpo.errors import ConfigError
+from seqdpo.measure.scores import PairLogps
 from seqdpo.report.finished import read_run
 from seqdpo.runner import trackers
 from seqdpo.runner.study import check_study, run_study
+from seqdpo.study.checkpoints import Node
 from seqdpo.study.config import Study
 from seqdpo.study.settings import LAB
 
@@ -84,6 +89,40 @@ def test_tensorboard_reads_them_and_the_scores_are_those_of_a_run_without(tmp_pa
     events.Reload()
     losses = pq.read_table(told.root / "stages/seed0.one.two/train.parquet")["loss"].to_pylist()
     assert [scalar.value for scalar in events.Scalars("train/loss")] == pytest.approx(losses, rel=1e-6)  # float32 there
+
+
+class FakeWandb(ModuleType):
+    """As much of wandb as accelerate's own integration calls."""
+
+    def __init__(self):
+        super().__init__("wandb")
+        self.config, self.told = SimpleNamespace(update=lambda values, **more: None), []
+
+    def init(self, **given):
+        if self.refuses:
+            raise ValueError("no key; log in")
+        return SimpleNamespace(log=lambda values, **more: self.told.append(values), finish=lambda: None)
+
+
+@pytest.mark.parametrize("refuses", [False, True])
+def test_accelerates_own_integration_runs_in_a_process_that_has_not_used_accelerate(refuses, monkeypatch, tmp_path):
+    """Its log raises before there is a state, which W&B's and Trackio's tracker do not make themselves."""
+    wandb = FakeWandb()
+    wandb.refuses = refuses
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    monkeypatch.setattr(PartialState, "_shared_state", {})
+    keys, node = study(tmp_path, report_to="wandb"), Node(0, ("one",))
+    if refuses:
+        with pytest.raises(ConfigError, match=r"report_to: wandb does not begin: no key; log in\. Set it up"):
+            trackers.stage_trackers(keys, tmp_path, node).__enter__()
+        return
+    with trackers.stage_trackers(keys, tmp_path, node) as stage:
+        stage.scores({"one": logps(1.0)}, {"one": logps(0.5)})
+    assert wandb.told == [{"eval/one/margin": 0.5, "eval/one/accuracy": 1.0}]
+
+
+def logps(margin):
+    return PairLogps(np.array([margin]), np.array([0.0]))
 
 
 def test_a_tracker_that_is_not_installed_is_told_before_anything_starts(monkeypatch, tmp_path):

@@ -12,6 +12,7 @@ from seqdpo.measure.scores import PairLogps
 from seqdpo.study.checkpoints import Node
 from seqdpo.study.keys import TrackKeys
 from seqdpo.training.stage import Step
+from seqdpo.wording import reason
 
 #: Steps of which a tracker is told; the rest of a row of train.parquet is counters and clocks.
 OF_A_STEP = ("loss", "accuracy", "reward_margin", "chosen_logp", "rejected_logp", "grad_norm", "learning_rate")
@@ -58,16 +59,29 @@ class StageTrackers:
 def stage_trackers(keys: TrackKeys, root: Path, node: Node) -> Iterator[StageTrackers]:
     """Those of a stage; the name of the run folder is the project, that of the stage the run."""
     config = {name: str(value) for name, value in keys.model_dump(mode="json").items()}
-    found = StageTrackers([_started(name, root, node, config) for name in keys.report_to])
+    found = StageTrackers([_begun(name, root, node, config) for name in keys.report_to])
     try:
         yield found
     finally:
         found.finish()
 
 
+def _begun(name: str, root: Path, node: Node, config: dict[str, str]) -> Any:
+    """Raises: ConfigError for what a tracker finds wrong with its own settings, of whatever kind its error is."""
+    try:
+        return _started(name, root, node, config)
+    except Exception as error:
+        raise ConfigError(
+            f"report_to: {name} does not begin: {reason(error)} Set it up, or take it out of report_to, and run the "
+            "same command again: finished stages are safe."
+        ) from error
+
+
 def _started(name: str, root: Path, node: Node, config: dict[str, str]) -> Any:
+    from accelerate import PartialState
     from accelerate.tracking import LOGGER_TYPE_TO_CLASS  # late: it imports every tracker that is installed
 
+    PartialState()  # without it accelerate's own log refuses what W&B's and Trackio's integration tell it
     project, of = root.resolve().name, LOGGER_TYPE_TO_CLASS[name]
     if name == "tensorboard":
         tracker = of(node.folder, logging_dir=str(root / "tensorboard"))
