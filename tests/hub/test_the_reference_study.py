@@ -46,7 +46,7 @@ def test_check_and_plan_of_every_setting(hub, client, tmp_path, setting):
     assert checked.code == 0, checked.errors
     for objective, expected in PAIRS[setting].items():
         [row] = [line.split() for line in checked.output.splitlines() if line.split()[:1] == [objective]]
-        train, held_out = int(row[3]), int(row[4])
+        train, held_out = int(row[4]), int(row[5])  # after what was read, over limits and dropped
         if isinstance(expected, int):
             assert train + held_out == expected
             assert held_out

@@ -38,6 +38,8 @@ class Planned:
     def __init__(self, folder, size=8, **fates):
         self.folder, self.size, self.fates = folder, size, {name: list(some) for name, some in fates.items()}
         self.started, self.together, self.stopped, self._running = [], 0, False, []
+        (folder.root / "logs").mkdir()
+        folder.study.write_text(study_yaml(lab_study(folder.root)))
 
     def start(self, names):
         for name in names:
@@ -62,7 +64,6 @@ def walked(tmp_path, monkeypatch):
 
     def call(size=8, **fates):
         folder = RunFolder(tmp_path)
-        (tmp_path / "logs").mkdir()
         workers = Planned(folder, size, **fates)
         error = None
         try:
@@ -130,7 +131,6 @@ def test_arguments_of_executors_are_checked_before_anything_is_read():
 
 def test_an_interruption_ends_the_workers(tmp_path, monkeypatch):
     workers = Planned(RunFolder(tmp_path))
-    (tmp_path / "logs").mkdir()
 
     def interrupted():
         raise KeyboardInterrupt
