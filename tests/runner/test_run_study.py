@@ -43,7 +43,6 @@ class SilentBoard:
     def advance(self, units, pairs, name=None):
         self.units += units
 
-    def said(self, text, name): ...
     def note(self, text, name): ...
 
     def finish(self, note, name):
